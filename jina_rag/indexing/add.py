@@ -1,7 +1,7 @@
 """Indexing of texts, images and pages that are passed as values (`DocumentIndex.add`).
 
-The write order is that of an ingestion (see `jina_rag.catalog.manifest`). A killed call leaves only complete entries,
-and the next change of the index deletes the remains of incomplete ones.
+The write order is the same as in an ingestion (see `jina_rag.catalog.manifest`). After a killed call, searches return
+complete entries only, and the next change of the index deletes the remains of incomplete entries.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jina_rag.stores.disk_space import check_space
 from jina_rag.types import Embeddings, Failure, Page, Word
 
 BATCH_ENTRIES = 16
-"""Entries per batch of reading and embedding. Batches bound the memory."""
+"""Number of entries that are read and embedded together; the limit bounds the memory."""
 _NO_BOX = (float("nan"), float("nan"), float("nan"), float("nan"))
 
 Content: TypeAlias = "str | Page"
@@ -56,7 +56,7 @@ class EntryWriter:
                 are then in the index.
             IndexStateError: If the index cannot be written.
         """
-        new: list[EntryInput] = []
+        new_entries: list[EntryInput] = []
         with self._manifest.transaction():
             for entry in entries:
                 record = entry.record
@@ -66,16 +66,16 @@ class EntryWriter:
                         f"The id {record.doc_id!r} belongs to the document of {indexed.path}. Choose another id."
                     )
                 if not self._manifest.is_complete(record.sha256):
-                    new.append(entry)
+                    new_entries.append(entry)
                 elif (
                     indexed is None or not indexed.is_complete or _requested_state(indexed) != _requested_state(record)
                 ):
                     self._manifest.put_document(record)
-        if not new:
+        if not new_entries:
             return
         builder = self._target.builder(self._settings)
-        for start in range(0, len(new), BATCH_ENTRIES):
-            self._write(new[start : start + BATCH_ENTRIES], builder)
+        for start in range(0, len(new_entries), BATCH_ENTRIES):
+            self._write(new_entries[start : start + BATCH_ENTRIES], builder)
         reconcile(self._resources)
 
     def _write(self, entries: Sequence[EntryInput], builder: PointBuilder) -> None:
@@ -125,8 +125,6 @@ class EntryWriter:
         positions = [(entry.position, content) for entry, content in contents]
         return [EncodedPage(single[i], multi[i], None if isinstance(item, str) else grids[i]) for i, item in positions]
 
-    # -- reading -------------------------------------------------------------------------------------------
-
     def _read(self, entry: EntryInput) -> Content:
         content = entry.content
         if isinstance(content, str):
@@ -144,13 +142,13 @@ class EntryWriter:
         return replace(page, words=tuple(Word(word, _NO_BOX) for word in entry.words.split()))
 
     def _page(self, path: Path, entry: EntryInput) -> Page:
-        """Return the single page of an image file, read like an ingested file."""
+        """Return the only page of an image file, which is read like an ingested file."""
         doc_id = entry.record.doc_id
         try:
             source = source_file(path)
         except InvalidInputError as exc:
             raise InvalidInputError(
-                f"The image of {doc_id!r} cannot be read, because its format is not supported."
+                f"The image of {doc_id!r} cannot be read: its format is not supported. Convert it to PNG or JPEG."
             ) from exc
         settings = self._settings if entry.words is None else replace(self._settings, ocr="never")
         source = replace(source, revision=entry.record.sha256)

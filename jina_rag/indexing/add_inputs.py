@@ -26,7 +26,7 @@ class EntryInput:
     Attributes:
         record: Id, content hash and metadata of the entry.
         content: A text, a page, or an image as a file or as bytes.
-        words: Text of an image, if the caller passed it.
+        words: Text of an image, if the caller passed the text; otherwise None.
         position: Index of the entry in the call.
     """
 
@@ -39,7 +39,7 @@ class EntryInput:
 def entries_of(
     contents: Sequence[object], ids: Sequence[str], metadata: Sequence[Mapping[str, Any]]
 ) -> list[EntryInput]:
-    """Return validated entries; of several entries with one id, only the last one.
+    """Return the validated entries; of several entries with the same id, only the last one.
 
     Args:
         contents: Texts, images and pages.
@@ -72,7 +72,7 @@ def entries_of(
 
 
 def _classify(content: object, entry_id: str) -> tuple[str | Page | Path | bytes, str | None, Path | None]:
-    """Return the content of an entry, the known text of an image, and the source file."""
+    """Return the content of an entry, the known text of an image or None, and the source file or None."""
     words: str | None = None
     if isinstance(content, Mapping) and content.keys() <= {"text", "image"} and content:
         text = content.get("text")
@@ -105,7 +105,7 @@ def _classify(content: object, entry_id: str) -> tuple[str | Page | Path | bytes
 
 
 def _hash(entry_id: str, content: str | Page | Path | bytes, words: str | None) -> str:
-    """Return the SHA-256 of an entry's content and id, so that entries with equal content stay separate."""
+    """Return the SHA-256 of an entry's id and content; the id keeps entries with equal content separate."""
     digest = hashlib.sha256()
 
     def update(part: bytes) -> None:
@@ -137,24 +137,24 @@ def _png(image: Any) -> bytes:  # noqa: ANN401  # a PIL image; the caller has im
 
 
 def checked_vectors(vectors: Embeddings, count: int, dim: int, multi_dim: int) -> Embeddings:
-    """Return the vectors if they fit the index.
+    """Return the vectors after checking their number and lengths.
 
     Args:
         vectors: Embeddings of the entries.
         count: Number of entries.
         dim: Length of the stored dense vectors.
-        multi_dim: Length of the stored rows.
+        multi_dim: Length of the stored rows; longer rows are accepted and truncated later.
 
     Raises:
-        InvalidInputError: If vectors are missing or have another length.
+        InvalidInputError: If vectors are missing, have another number or length, or the number of grids differs.
     """
     single, multi = vectors.single, vectors.multi
     if single is None or multi is None or len(single) != count or len(multi) != count:
         raise InvalidInputError(f"vectors is incomplete; expected dense vectors and multi-vectors of {count} entries.")
     if single.shape[1] != dim or any(rows.ndim != 2 or rows.shape[1] < multi_dim for rows in multi):
         raise InvalidInputError(
-            f"This index stores dense vectors of {dim} numbers and rows of {multi_dim} numbers, but vectors has "
-            f"{single.shape[1]} and {sorted({rows.shape[-1] for rows in multi})}."
+            f"This index stores dense vectors of length {dim} and rows of length {multi_dim}, but vectors has lengths "
+            f"{single.shape[1]} and {sorted({rows.shape[-1] for rows in multi})}. Use the embedder of this index."
         )
     if vectors.grids is not None and len(vectors.grids) != count:
         raise InvalidInputError(f"vectors has {len(vectors.grids)} grids for {count} entries; expected one per entry.")

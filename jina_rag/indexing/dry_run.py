@@ -1,4 +1,4 @@
-"""Dry run of an ingestion: files, pages, time and disk space, without changing the index."""
+"""Dry run of an ingestion: counts files and pages, and estimates time and disk space, without changing the index."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class IngestPlan:
 
     Attributes:
         new: Number of documents that are not in the index.
-        changed: Number of documents whose file has changed.
+        changed: Number of documents whose file has new content.
         force: Number of unchanged documents that would be re-indexed.
         unchanged: Number of unchanged documents, moved ones included.
         moved: Number of unchanged documents whose file was renamed or moved.
@@ -46,10 +46,10 @@ class IngestPlan:
         pages: Number of pages that would be rendered and embedded.
         seconds: Estimated duration in seconds.
         bytes: Estimated disk space in bytes.
-        basis: Source of the estimates, as a phrase.
+        basis: Basis of the estimates as a phrase, for example ``"from 6 sample pages of these documents"``.
         failed: Files that could not be indexed, with the reason.
         skipped: Files that would be skipped, with the reason.
-        interrupted: Whether the dry run was stopped; the remaining files are not counted.
+        interrupted: Whether the dry run was stopped; the counts then exclude the remaining files.
     """
 
     new: int = 0
@@ -181,22 +181,22 @@ class Estimate:
         return self._sample(tasks)
 
     def _sample(self, tasks: Sequence[tuple[IndexTask, list[int]]]) -> tuple[float, float, str]:
-        """Render and embed a few pages, spread over the documents, in a temporary folder."""
+        """Return the same values as `_cost`, measured on a few pages spread over the documents."""
         pages = [(task, number) for task, numbers in tasks for number in numbers]
         step = max(1, len(pages) // SAMPLE_PAGES)
         sample = pages[step // 2 :: step][:SAMPLE_PAGES]
         sources, records = [], {}
         for task, numbers in tasks:
-            sampled = {number for other, number in sample if other is task}
-            if sampled:
-                # Skip all pages outside the sample, which also covers the pages that are already stored.
-                sources.append(replace(task.source, skip_pages=frozenset(range(1, max(numbers) + 1)) - sampled))
+            sampled_numbers = {number for other, number in sample if other is task}
+            if sampled_numbers:
+                # Skipping all pages outside the sample also skips the pages that are already stored.
+                sources.append(replace(task.source, skip_pages=frozenset(range(1, max(numbers) + 1)) - sampled_numbers))
                 records[task.source.path] = task.record
         with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
             images = ImageFiles(scratch)
             builder = self._target.builder(self._settings, images=images, check=self._check)
             builder.encode(["warm up"])
-            started = time.monotonic()
+            start_time = time.monotonic()
             count, size = 0, 0
             with closing(read_pages(sources, self._settings, check=self._check)) as events:
                 for event in events:
@@ -206,7 +206,7 @@ class Estimate:
                         points = builder.build([records[event.path]], [(event, vectors)], {})
                         size += sum(schema.point_bytes(point) for point, _ in points)
                         count += 1
-            seconds = time.monotonic() - started
+            seconds = time.monotonic() - start_time
             size += sum(images.path(name).stat().st_size for name in images.names())
         if not count:
             return 0.0, 0.0, "from no page, because no sample page is readable"

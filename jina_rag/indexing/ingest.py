@@ -33,14 +33,16 @@ from jina_rag.stores.disk_space import check_space
 from jina_rag.types import Failure, IngestReport, Page, Point
 
 BATCH_PAGES = 8
-"""Pages embedded together: enough to fill the model's batches, few enough to bound the memory."""
+"""Number of pages embedded together: enough to fill the model's batches, few enough to bound the memory."""
 CHECKPOINT_SECONDS = 5.0
-"""Seconds between checkpoints. Flushing the store after each document would take longer than embedding it."""
+"""Minimum time between checkpoints, in seconds. A flush after each document would take longer than embedding it."""
 
 
 @dataclass(frozen=True, slots=True)
 class IngestProgress:
-    """Progress of an ingestion run. The totals grow during the run, because no file is opened only to be counted.
+    """Progress of an ingestion run.
+
+    The totals grow during the run, because the run does not open files only to count their pages.
 
     Attributes:
         documents: Number of documents that were read completely or failed.
@@ -60,14 +62,14 @@ class IngestProgress:
 
     @property
     def pages_expected(self) -> int:
-        """Estimated total of pages; unopened documents count with the mean length of the opened ones."""
-        unopened = max(self.documents_total - max(self.documents_opened, self.documents), 0)
-        return self.pages_total + round(unopened * self.pages_total / max(self.documents_opened, 1))
+        """Estimated total number of pages, if unopened documents have the mean length of the opened documents."""
+        unopened_count = max(self.documents_total - max(self.documents_opened, self.documents), 0)
+        return self.pages_total + round(unopened_count * self.pages_total / max(self.documents_opened, 1))
 
 
 @dataclass
 class _OpenDocument:
-    """A document in progress: its number of unstored pages, its failures and its warnings."""
+    """A document in progress, with the number of its unstored pages, its failures and its warnings."""
 
     task: IndexTask
     pages_to_store: int = 0
@@ -79,7 +81,7 @@ class _OpenDocument:
 
 
 class Ingestion:
-    """One ingestion run, created by `DocumentIndex.ingest`. For a single use."""
+    """One ingestion run, created by `DocumentIndex.ingest`; each instance runs once."""
 
     def __init__(
         self,
@@ -136,7 +138,7 @@ class Ingestion:
             InvalidInputError: If a path does not exist.
             IndexStateError: If the index cannot be written (disk full, no permission); stored pages stay usable.
         """
-        started = time.monotonic()
+        start_time = time.monotonic()
         interrupted = False
         try:
             sources = find_sources(paths, exclude=exclude, check=self._check_planning)
@@ -151,12 +153,12 @@ class Ingestion:
             interrupted = True
             self._batch.clear()
             for document in list(self._open_documents.values()):
-                if document.changed_on_disk or (not document.ended and _differs(document.task)):
+                if document.changed_on_disk or (not document.ended and _has_changed(document.task)):
                     self._abandon(document)
-            if self._all_planned and self._open_documents:  # their previous content may be the content of a moved file
+            if self._all_planned and self._open_documents:  # a moved file may have the previous content of one of them
                 self._place_complete()
             self._checkpoint(force=True)
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - start_time
         self._record_rate(seconds)
         return IngestReport(
             **self._counts,
@@ -169,7 +171,7 @@ class Ingestion:
         )
 
     def _check(self) -> None:
-        """Raise KeyboardInterrupt if the run was stopped. Called frequently, but not within a model's forward pass."""
+        """Raise KeyboardInterrupt if the run was stopped; called frequently, but not within a model's forward pass."""
         if self._stop.is_set():
             raise KeyboardInterrupt
 
@@ -180,17 +182,15 @@ class Ingestion:
             raise KeyboardInterrupt
 
     def _record_rate(self, seconds: float) -> None:
-        """Record the time per page of this run, for the estimates of dry runs."""
+        """Record the pages and seconds of this run, for the estimates of dry runs."""
         if self._counts["pages"]:
             pages, previous_seconds = self._manifest.settings().get(RATE, (0, 0.0))
             self._manifest.write_settings({RATE: (pages + self._counts["pages"], round(previous_seconds + seconds, 1))})
 
     @functools.cached_property
     def _builder(self) -> PointBuilder:
-        """Point builder, created with its model on first use: most runs find only unchanged files."""
+        """Point builder, created with its model on first use, because most runs find only unchanged files."""
         return self._target.builder(self._settings, check=self._check)
-
-    # -- files without new content -------------------------------------------------------------------------
 
     def _process_plan(self, plan: PlanStream) -> None:
         """Process the planner's outcomes for files without new content, and check for a stop."""
@@ -238,7 +238,7 @@ class Ingestion:
         # Report again the pages that failed when this content was indexed.
         self._failures.extend(record.failures)
         if placement.how == "duplicate":
-            reason = f"Same content as {placement.other.doc_id}: stored once, cited with both paths."
+            reason = f"Same content as {placement.other.doc_id}. Stored once, cited with both paths."
             self._duplicates.append(Failure(record.path, reason))
             self._counts.update(documents=record.pages > 0)
         else:
@@ -250,8 +250,6 @@ class Ingestion:
         for placement in self._placements:
             reason = reasons.get(placement.other.path, "The file with the same content could not be indexed.")
             self._failures.append(Failure(placement.record.path, reason))
-
-    # -- files with new content ----------------------------------------------------------------------------
 
     def _read(self, plan: PlanStream) -> None:
         self._update_progress()
@@ -311,7 +309,7 @@ class Ingestion:
     def _end(self, event: DocumentEnd) -> None:
         task = self._tasks.pop(event.source.path)
         document = self._open_documents[task.record.doc_id]
-        document.ended, document.changed_on_disk = True, _differs(task)
+        document.ended, document.changed_on_disk = True, _has_changed(task)
         self._update_progress(documents=self._state.documents + 1)
 
     def _abandon(self, document: _OpenDocument) -> None:
@@ -327,7 +325,7 @@ class Ingestion:
         if not pages:
             return
         encoded = list(self._encode(pages))
-        # Near-duplicates of a content that this run replaces do not count.
+        # A near-duplicate of a page that this run replaces does not count.
         replaced = {document.task.previous for document in self._open_documents.values() if document.task.previous}
         near_duplicates = self._near_duplicates.find(
             [(self._page_id(page), page, vectors.dense) for page, vectors in encoded], ignore=replaced
@@ -369,7 +367,7 @@ class Ingestion:
         return schema.point_id(self._open_documents[page.doc_id].task.record.sha256, page.number)
 
     def _encode(self, pages: Sequence[Page]) -> Iterator[tuple[Page, EncodedPage]]:
-        """Embed pages in one batch; if the batch fails, one by one, so that only the failing pages are reported."""
+        """Yield pages with their embeddings, made in one batch; if the batch fails, one by one, to isolate failures."""
         self._check()
         try:
             vectors = self._builder.encode([self._builder.input_of(page) for page in pages])
@@ -385,12 +383,11 @@ class Ingestion:
             return
         yield from zip(pages, vectors, strict=True)
 
-    # -- finishing -----------------------------------------------------------------------------------------
-
     def _checkpoint(self, *, force: bool = False) -> None:
         """Flush the store, complete the documents whose pages are all stored, and delete their previous contents.
 
-        During planning, no content is replaced, because a file that is not yet checked may have the previous content.
+        Without `force`, no content is replaced before planning has ended, because an unchecked file may have the
+        previous content. `force` also ignores `CHECKPOINT_SECONDS`.
         """
         if not force and time.monotonic() - self._last_checkpoint <= CHECKPOINT_SECONDS:
             return
@@ -423,8 +420,8 @@ class Ingestion:
             by_name=document.by_name,
             replacing=document.task.replaces,
         )
-        finished = self._manifest.document(record.doc_id)
-        self._counts.update(documents=finished is not None and finished.pages > 0)
+        finished_record = self._manifest.document(record.doc_id)
+        self._counts.update(documents=finished_record is not None and finished_record.pages > 0)
 
     def _remove_missing(self, roots: Sequence[str | os.PathLike[str]]) -> None:
         """Delete documents whose file no longer exists under the ingested paths."""
@@ -440,8 +437,8 @@ class Ingestion:
             self._progress(self._state)
 
 
-def _differs(task: IndexTask) -> bool:
-    """Return whether a file changed since it was hashed; False for a deleted file, which the next run reports."""
+def _has_changed(task: IndexTask) -> bool:
+    """Return whether a file has changed since it was hashed; False for a deleted file, which the next run reports."""
     try:
         status = task.record.path.stat()
     except OSError:

@@ -1,7 +1,7 @@
 """Pages outside an index: read from files one by one, and saved as an image with a JSON sidecar.
 
-A pipeline can pass pages from a loader to a store as image paths: the sidecar next to the image holds the words and
-regions of the page. File names are content hashes, so that different images never share a name.
+A pipeline can pass pages from a loader to a store as image paths, because the sidecar next to the image holds the words
+and regions of the page. File names are hashes of the image content, so that different images never share a name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jina_rag.types import Box, Failure, Page, PageScreenshot, Region, RegionKin
 _log = logging.getLogger("jina_rag")
 
 JPEG_QUALITY = 92
-"""JPEG quality of the images, high because an index encodes them again."""
+"""Default JPEG quality of saved pages, high because an index encodes the images again."""
 _SIDECAR_SUFFIX = ".page.json"
 _MAX_SIDECAR_BYTES = 64 * 1024 * 1024
 
@@ -53,7 +53,7 @@ def load_pages(
         The pages, in the order of the files.
 
     Raises:
-        InvalidInputError: Immediately at the call, if a path does not exist.
+        InvalidInputError: If a path does not exist; raised by the call itself, before the first page.
     """
     return _stream(find_sources(paths), settings, on_failure or _log_failure)
 
@@ -61,7 +61,7 @@ def load_pages(
 def _stream(
     events: Iterator[SourceEvent], settings: IngestSettings | None, report_failure: Callable[[Failure], None]
 ) -> Generator[Page, None, None]:
-    failures: deque[Failure] = deque()  # filled by the rendering thread, reported in the caller's thread
+    failures: deque[Failure] = deque()  # appended in the rendering thread, reported in the caller's thread
 
     def sources() -> Iterator[SourceFile]:
         for event in events:
@@ -93,10 +93,10 @@ def save_page(page: Page, folder: str | os.PathLike[str], *, quality: int = JPEG
     Args:
         page: A page from `load_pages`.
         folder: Target folder, created if missing.
-        quality: JPEG quality, 1 to 100.
+        quality: JPEG quality, from 1 to 100. Default: 92.
 
     Returns:
-        Absolute path of the screenshot, named by the SHA-256 of its bytes. `open_page` restores the page.
+        Absolute path of the screenshot, named after the SHA-256 of its bytes. `open_page` restores the page.
 
     Raises:
         InvalidInputError: If the name of the folder is empty.
@@ -108,12 +108,14 @@ def save_page(page: Page, folder: str | os.PathLike[str], *, quality: int = JPEG
     try:
         write_atomic(sidecar_of(image), content)
     except OSError as exc:
-        raise IndexStateError(f"The page cannot be saved in {folder}: {exc.strerror or exc}.") from exc
+        raise IndexStateError(
+            f"The page cannot be saved in {folder} ({exc.strerror or exc}). Check the disk space and the permissions."
+        ) from exc
     return image.absolute()
 
 
 def open_page(image_path: str | os.PathLike[str]) -> Page:
-    """Return a page that `save_page` saved.
+    """Return the page that `save_page` wrote to an image and its sidecar.
 
     Args:
         image_path: Path of the screenshot.
@@ -135,11 +137,11 @@ def open_page(image_path: str | os.PathLike[str]) -> Page:
             image = opened.convert("RGB")
         return _from_json(content, image)
     except decode_errors() as exc:
-        raise InvalidInputError(f"{path} is not a readable page ({exc}). Pass a screenshot of save_page.") from exc
+        raise InvalidInputError(f"{path} is not a readable page ({exc}). Save it again with save_page.") from exc
 
 
 def sidecar_of(image: Path) -> Path:
-    """Return the path of the JSON file that `save_page` writes for an image."""
+    """Return the path of the JSON file that `save_page` writes next to an image."""
     return image.with_suffix(_SIDECAR_SUFFIX)
 
 
@@ -172,7 +174,7 @@ def _read_sidecar(sidecar: Path) -> dict[str, Any]:
     except FileNotFoundError as exc:
         raise InvalidInputError(f"{sidecar} does not exist. Pass a screenshot written by save_page.") from exc
     except (OSError, ValueError, RecursionError) as exc:
-        raise InvalidInputError(f"{sidecar} cannot be read ({exc}). Write it again with save_page.") from exc
+        raise InvalidInputError(f"{sidecar} cannot be read ({exc}). Save the page again with save_page.") from exc
 
 
 def _as_json(page: Page) -> dict[str, Any]:
@@ -182,13 +184,13 @@ def _as_json(page: Page) -> dict[str, Any]:
         "number": page.number,
         "count": page.count,
         "dpi": page.screenshot.dpi,
-        "words": [[word.text, *_rounded(word.box), int(word.ocr)] for word in page.words],
-        "regions": [[region.kind, *_rounded(region.box), region.caption] for region in page.regions],
+        "words": [[word.text, *_rounded_sides(word.box), int(word.ocr)] for word in page.words],
+        "regions": [[region.kind, *_rounded_sides(region.box), region.caption] for region in page.regions],
         "warnings": list(page.warnings),
     }
 
 
-def _rounded(box: Box) -> list[float | None]:
+def _rounded_sides(box: Box) -> list[float | None]:
     return [round(side, 5) if math.isfinite(side) else None for side in box]
 
 

@@ -1,4 +1,4 @@
-"""The payload of a page's point: words, boxes, regions and sign codes, which `jina_rag.search.snippets` reads."""
+"""Part of a page's payload that `jina_rag.search.snippets` reads: words, boxes, regions and sign codes."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def describe(
         page: The page, with its words and regions.
         rows: The page's multi-vector as stored, shape (rows, dim), float32.
         grid: Box of each token; None if the embedder reports no positions.
-        crops: File name of each region's image; None for a region without image.
-        assignment: Row of each token after pooling, shape (tokens,); None if every token has its own row.
+        crops: Names of the image files of ``page.regions``, in order; None for a region without image.
+        assignment: Index of each token's row after pooling, shape (tokens,); None if every token has its own row.
         signs: Whether to store sign codes of the rows, so that `highlight` needs no vectors.
     """
     payload: dict[str, Any] = {
@@ -44,7 +44,7 @@ def describe(
             for region, crop in zip(page.regions, crops, strict=True)
         ],
     }
-    # Boxes are stored only if splitting the text yields exactly these words, which `words_of` relies on.
+    # Boxes are stored only if splitting the text at whitespace yields exactly these words, as `words_of` assumes.
     if page.words and page.text.split() == [word.text for word in page.words]:
         boxes = np.array([word.box for word in page.words], dtype=np.float32)
         payload[schema.WORDS] = schema.encode_grid(TokenGrid(boxes, "words"))
@@ -56,7 +56,7 @@ def describe(
 def describe_text(
     text: str, rows: Float32, assignment: Assignment | None = None, *, signs: bool = True
 ) -> dict[str, Any]:
-    """Return the payload of an added text, which has no boxes; see `describe`.
+    """Return the same payload as `describe` for an added text, which has no boxes.
 
     Args:
         text: The text.

@@ -11,7 +11,7 @@ from jina_rag.indexing.planner import IndexTask, Outcome
 from jina_rag.parsing.workers.cancellation import POLL_SECONDS
 
 _QUEUE_SIZE = 1000
-"""Maximum number of planned items per queue, which bounds the memory."""
+"""Maximum number of planned items per queue; the limit bounds the memory."""
 _Item = TypeVar("_Item")
 
 
@@ -28,8 +28,8 @@ class PlanStream:
 
         Args:
             items: Items of `Planner.plan`, iterated in the stream's thread.
-            halt: Event that the stream sets when its context exits. Once set, `items` and all callers that wait for the
-                stream must stop.
+            halt: Event that the stream sets when its context exits. The event must end `items` and everything that
+                waits for the stream.
         """
         self.task_count = 0
         self.is_complete = False

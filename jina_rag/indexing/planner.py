@@ -31,7 +31,7 @@ class IndexTask:
 
     Attributes:
         source: The file.
-        record: The document's new record, with the hash of the current content; without metadata (see
+        record: The document's new record, with the hash of the current content but without metadata (see
             `Planner.with_metadata`).
         replaces: Previous id of the document, if its file was renamed or moved.
         previous: Hash of the document's previous content in the index.
@@ -51,7 +51,7 @@ class Placement:
 
     Attributes:
         path: The file, as found on disk.
-        record: The document's new record, with its previous metadata.
+        record: The document's new record, with the previous metadata.
         how: ``"unchanged"`` for the same file, possibly with a new modification time; ``"moved"`` for a renamed or
             moved file; ``"duplicate"`` for a file with the same bytes as another file.
         other: The document's previous record, or the record of the document with the same content.
@@ -66,11 +66,11 @@ class Placement:
 
 
 Outcome: TypeAlias = "Placement | Failure | Skipped"
-"""Decision on a file without new content."""
+"""Decision on a file that needs no indexing."""
 
 
 class Planner:
-    """Decides file by file whether a document needs indexing; tracks the ids and contents of the current run."""
+    """Decides for each file whether its document needs indexing; tracks the ids and contents of the current run."""
 
     def __init__(
         self,
@@ -107,13 +107,13 @@ class Planner:
         """Warnings on invalid sidecars."""
 
     def plan(self, events: Iterable[SourceEvent]) -> Iterator[IndexTask | Outcome]:
-        """Yield the decision on every file, in the order of `events`; sidecars are not documents.
+        """Yield the decision on every file except sidecars, in the order of `events`.
 
-        Decisions on moved and duplicate files come last, when all files are known: of two swapped files, neither is a
-        duplicate.
+        Decisions on moved, duplicate and skipped JSON files come last, because they depend on all files. For example,
+        neither of two swapped files is a duplicate.
 
         Args:
-            events: Files, skipped files and failures of the search for documents.
+            events: Files, skipped files and failures, as yielded by `find_sources`.
         """
         placements: list[Placement] = []
         skipped_json: dict[Path, Skipped] = {}  # may turn out to be sidecars
@@ -148,13 +148,13 @@ class Planner:
             yield replace(placement, how="moved") if placement.how == "duplicate" and not is_copy else placement
 
     def _remains_elsewhere(self, record: DocumentRecord) -> bool:
-        """Return whether another indexed document has the same content at the end of the run."""
+        """Return whether another indexed document will have the same content at the end of the run."""
         sha256 = record.sha256
         other_ids = [other.doc_id for other in self._manifest.documents_of(sha256) if other.doc_id != record.doc_id]
         return any(self._new_hashes.get(doc_id, sha256) == sha256 for doc_id in other_ids)
 
     def _decide(self, source: SourceFile) -> IndexTask | Placement | Failure:
-        """Decide on one file.
+        """Return the decision on one file.
 
         A file with the recorded size and modification time is not opened; any other file is hashed.
         """
@@ -195,7 +195,7 @@ class Planner:
         return digest.hexdigest()
 
     def stored_pages(self, task: IndexTask) -> frozenset[int]:
-        """Return the pages of the current content that an interrupted run has already stored."""
+        """Return the numbers of the pages of the current content that an interrupted run has already stored."""
         if task.force or self._manifest.is_complete(task.record.sha256) is not False:
             return frozenset()
         pages = {
@@ -204,7 +204,7 @@ class Planner:
         return frozenset(pages[point.id] for point in self._store.fetch(list(pages), vectors=False))
 
     def _find_moved(self, sha256: str) -> DocumentRecord | None:
-        """Return a document with this content whose file no longer exists and that no file of this run has replaced."""
+        """Return a document with this content whose file is missing and has not been found elsewhere in this run."""
         for record in self._manifest.documents_of(sha256, include_pending=True):
             if record.doc_id not in self.moved_ids and is_missing(record.path):
                 return record
@@ -213,7 +213,7 @@ class Planner:
     def _decide_by_content(
         self, source: SourceFile, record: DocumentRecord, indexed: DocumentRecord | None, moved: DocumentRecord | None
     ) -> IndexTask | Placement:
-        """Decide on a hashed file: new content, known content at a new path, or only a new modification time."""
+        """Return the decision on a hashed file: new content, a new path, or only a new modification time."""
         first = self._first_by_hash.get(record.sha256)
         if first is not None:
             return Placement(source.path, record, "duplicate", first)
@@ -223,9 +223,9 @@ class Planner:
         if moved is not None:
             self.moved_ids.add(moved.doc_id)
             replaces = moved.doc_id if moved.doc_id != record.doc_id else None
-        # Pages without words are embedded by the file name, so that a renamed file is re-indexed.
-        renamed = moved is not None and moved.by_name and moved.path.stem != record.path.stem
-        if is_complete and not self._force and not renamed:
+        # The embedding of a page without words depends on the file name, so a renamed file is re-indexed.
+        is_renamed = moved is not None and moved.by_name and moved.path.stem != record.path.stem
+        if is_complete and not self._force and not is_renamed:
             if indexed is not None and previous is None:
                 return Placement(
                     source.path, replace(indexed, mtime_ns=record.mtime_ns, path=record.path), "unchanged", indexed
@@ -236,13 +236,13 @@ class Planner:
             if others:
                 return Placement(source.path, record, "duplicate", others[0])
         self._first_by_hash[record.sha256] = record
-        return IndexTask(source, record, replaces, previous, force=is_complete and (self._force or renamed))
+        return IndexTask(source, record, replaces, previous, force=is_complete and (self._force or is_renamed))
 
     def _unused_id(self, source: SourceFile, path: Path) -> str:
-        """Return `source.doc_id` if no other document has it; otherwise prefix the name of the file's folder.
+        """Return `source.doc_id` if no other document has this id; otherwise prefix the name of the file's folder.
 
-        The id of a deleted file is free only under the folder that is being ingested. Elsewhere, the file may be on an
-        unmounted disk.
+        The id of a missing file is free only if the file was under the ingested folder. Any other missing file may be
+        on an unmounted disk.
         """
         root = Path(os.path.abspath(source.root))
         folder = printable(path.parent.name) or "root"
@@ -259,7 +259,7 @@ class Planner:
         """Return a record with its metadata: the caller's or the previous metadata, overridden by the sidecar.
 
         Args:
-            path: The file, as found on disk. The caller's function receives it, in this thread.
+            path: The file, as found on disk. The caller's metadata function is called with this path, in this thread.
             record: The record, with the metadata of a previous call.
         """
         own_metadata: Mapping[str, Any] = record.own_metadata
@@ -273,5 +273,5 @@ class Planner:
 
 
 def _is_free(other: Path, path: Path, root: Path) -> bool:
-    """Return whether the file of a document is `path` itself, or was deleted from the folder `root`."""
+    """Return whether the file `other` of a document is `path`, or is missing under the folder `root`."""
     return other == path or (root in other.parents and is_missing(other))

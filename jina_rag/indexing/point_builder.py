@@ -1,8 +1,9 @@
 """Construction of points: a point for each embedded page, points for its regions, and their image files.
 
-A chart, table or figure is a separate point, so that it can be a search candidate. With a text embedder that reports
-positions, its vectors are those of the page's words in the region or its caption. With an image embedder, the crop of
-the region is embedded.
+Each chart, table or figure is a separate point, so that it can be a search candidate. With a text embedder that reports
+positions, the vectors of a region are the page's vectors of the words in the region and its caption. With any other
+text embedder, the caption and the words of the region are embedded. With an image embedder, the crop of the region is
+embedded.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class IndexTarget:
         Args:
             settings: Settings of the ingestion; only the JPEG quality is used.
             images: Target of the image files. Default: the index.
-            check: Called while the model loads; an exception ends the wait.
+            check: Called while the model loads; an exception of `check` ends the wait.
         """
         return PointBuilder(
             call_in_thread(self.load_embedder, check),
@@ -73,7 +74,7 @@ class IndexTarget:
 
 @dataclass(frozen=True, slots=True)
 class EncodedPage:
-    """Embedding of one page or region.
+    """Embeddings of one page or region.
 
     Attributes:
         dense: Dense vector, shape (dim,), float32.
@@ -87,7 +88,7 @@ class EncodedPage:
 
 
 _REGION_POOL_FACTOR = 4
-"""Pool factor for the rows of a region whose page has the same rows."""
+"""Pool factor for the rows of a region if the page has the same rows."""
 
 BuiltPoint: TypeAlias = tuple[Point, PointRecord]
 
@@ -108,7 +109,7 @@ class PointBuilder:
         """Create a builder.
 
         Args:
-            embedder: The embedder of the pages; also embeds regions whose vectors are not part of the page's.
+            embedder: The embedder of the pages; also embeds regions that do not share the vectors of their page.
             images: Target of the image files.
             dim: Length of the stored dense vectors.
             quality: JPEG quality of the image files, 1 to 95.
@@ -122,7 +123,7 @@ class PointBuilder:
         self._storage = storage or Storage()
         self._regions = regions
         self.notes: dict[str, str] = {}
-        """Id of a page's point → note on changed vectors, for the report."""
+        """Id of a page's point → warning on pooled vectors, for the report."""
 
     def encode(self, inputs: Sequence[Input]) -> list[EncodedPage]:
         """Embed documents with the dimensions of the index."""
@@ -134,13 +135,13 @@ class PointBuilder:
         return [EncodedPage(*parts) for parts in vectors]
 
     def input_of(self, page: Page) -> Page | str:
-        """Return the input of the embedder: the page, or for a text embedder the file name of a page without words."""
+        """Return the embedder's input: the page, or, if a text embedder gets a page without words, its file name."""
         if page.words or self._embedder.modality == "image":
             return page
         return " ".join(re.findall(r"[^\W_]+", PurePosixPath(page.doc_id).stem))
 
     def is_by_name(self, page: Page) -> bool:
-        """Return whether the page is embedded by its file name."""
+        """Return whether the embedder receives the file name instead of the page."""
         return not isinstance(self.input_of(page), Page)
 
     def build(
@@ -148,12 +149,12 @@ class PointBuilder:
     ) -> list[BuiltPoint]:
         """Return the points of some pages of one content, each page after its regions.
 
-        The order ensures that the regions of a stored page are stored.
+        Because of this order, a stored page implies that its regions are stored.
 
         Args:
             documents: The documents with this content; the first one provides the hash.
             pages: The pages with their embeddings.
-            near: Id of a page's point → id of the previous page that it nearly duplicates.
+            near: Id of a page's point → point id of the earlier page that it is a near-duplicate of.
         """
         sha256 = documents[0].sha256
         locations = location_payload(documents)
@@ -166,7 +167,7 @@ class PointBuilder:
             common = locations | self._payload(
                 sha256, rows, page.number, page.count, {region.kind for region in page.regions}
             )
-            # The list of vectors is empty if regions are not separate points.
+            # `vectors` is empty if regions are not separate points.
             for number, (region, image, vector) in enumerate(zip(page.regions, crops, vectors, strict=False)):
                 points.append(self._region(common, page, number, region, image, vector))
             image = self._images.put(page.screenshot.image, self._quality)
@@ -209,9 +210,10 @@ class PointBuilder:
         }
 
     def _stored_rows(self, rows: Float32, page_id: str) -> tuple[Float32, Assignment | None]:
-        """Return the rows as stored, and the stored row of each token (None if no rows were pooled).
+        """Return the rows as stored, and the index of each token's stored row (None if no rows were pooled).
 
-        The store limits the numbers per point. A page beyond the limit is pooled further, with a note in the report.
+        The store limits the count of numbers per point. A page beyond the limit is pooled further, and the report gets
+        a warning.
         """
         if not len(rows):
             return rows, None
@@ -226,10 +228,10 @@ class PointBuilder:
         return pooled, assignment if len(pooled) < len(rows) else None
 
     def _region_rows(self, rows: Float32, point_id: str) -> Float32:
-        """Return the stored rows of a region.
+        """Return the rows of a region as stored.
 
-        With a text embedder, the page has the same rows. The region then only surfaces the page as a candidate, for
-        which a quarter of the rows is sufficient.
+        With a text embedder, the page has the same rows, and the region only surfaces the page as a candidate. A
+        quarter of the rows is sufficient for that.
         """
         stored, _ = self._stored_rows(rows, point_id)
         return stored if self._embedder.modality == "image" else pool_tokens(stored, _REGION_POOL_FACTOR)[0]
@@ -268,7 +270,7 @@ class PointBuilder:
                     vectors[i][j] = _region_slice(page, region, encoded)
                     continue
                 elif text := _text_of(page, region):
-                    inputs.append({"text": text})  # the mapping marks text: words may look like a data URI
+                    inputs.append({"text": text})  # the mapping marks text, even if it looks like a data URI
                 else:
                     continue
                 positions.append((i, j))
@@ -299,7 +301,7 @@ def crop(page: Page, box: Box) -> Image:
 
 
 def _region_slice(page: Page, region: Region, encoded: EncodedPage) -> EncodedPage | None:
-    """Return the rows of a page for the words of a region and its caption; None if no row is inside."""
+    """Return the page's vectors of the words in a region and its caption; None if the page has no such vector."""
     assert encoded.grid is not None
     boxes = encoded.grid.boxes
     is_inside_region = np.zeros(len(boxes), dtype=bool)

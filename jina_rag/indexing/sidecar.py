@@ -13,7 +13,7 @@ from jina_rag.stores import schema
 from jina_rag.types import Failure
 
 _MAX_BYTES = 64 * 1024
-"""Maximum size of a sidecar. A larger JSON file is not metadata."""
+"""Maximum size of a sidecar in bytes. A larger JSON file is not metadata."""
 
 
 def sidecars_of(path: Path) -> tuple[Path, Path]:
