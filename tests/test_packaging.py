@@ -44,9 +44,9 @@ def test_notice_lists_each_required_package(package):
 
 
 def test_notice_lists_each_third_party_file():
-    shipped = json.loads(read("jina_rag/samples/SOURCES.json"))["documents"]
+    documents = json.loads(read("jina_rag/samples/SOURCES.json"))["documents"]
     notice = read("NOTICE")
-    for document in shipped:
+    for document in documents:
         assert re.search(rf"{re.escape(document['file'])} .* {re.escape(document['licence'])}$", notice, re.MULTILINE)
     for asset in (ROOT / "jina_rag" / "models" / "_assets").iterdir():
         assert asset.name in notice
@@ -125,11 +125,11 @@ def test_readme_commands_and_options_exist():
         if name.startswith("-"):
             continue
         command = commands[name]
-        nested = getattr(command, "commands", {})
-        if arguments and arguments[0] in nested:
-            candidates = [nested[arguments[0]]]
+        subcommands = getattr(command, "commands", {})
+        if arguments and arguments[0] in subcommands:
+            candidates = [subcommands[arguments[0]]]
         else:  # `evaluate DIR` means `evaluate measure DIR`; `evaluate --benchmark …` means `evaluate benchmark …`
-            candidates = [command, *(nested[name] for name in ("measure", "benchmark") if name in nested)]
+            candidates = [command, *(subcommands[name] for name in ("measure", "benchmark") if name in subcommands)]
         options = {option for each in candidates for parameter in each.params for option in parameter.opts} | {"--help"}
         assert {argument for argument in arguments if argument.startswith("-")} <= options, line
 

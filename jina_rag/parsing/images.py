@@ -1,4 +1,4 @@
-"""Renderer for image files with Pillow, converting all pixel formats to upright 8-bit RGB on white.
+"""Renderer of image files with Pillow: all pixel formats become upright 8-bit RGB images on white.
 
 Each frame of a TIFF file is a page. Of an animation (GIF, WebP, PNG), only the first frame is a page.
 """
@@ -59,7 +59,9 @@ class ImageRenderer(DocumentRenderer):
                 "Scale the image down."
             ) from error
         except pillow.UnidentifiedImageError as error:
-            raise UnsupportedDocumentError("The content is not an image in a supported format.") from error
+            raise UnsupportedDocumentError(
+                "The content is not an image in a supported format. Convert it to PDF."
+            ) from error
         self._check_pixels(image)
         return image
 
@@ -97,7 +99,7 @@ class ImageRenderer(DocumentRenderer):
             # With an end-of-image marker appended, the decoder returns the decoded part and fills the rest with gray.
             image = self._load_header(io.BytesIO(self._source.path.read_bytes() + b"\xff\xd9"))
             image.load()
-            warnings.append("The file is truncated; only the upper part of the image was read.")
+            warnings.append("The file is truncated; only the upper part of the image was read. Replace the file.")
             return image
         return self._image
 
@@ -106,10 +108,14 @@ class ImageRenderer(DocumentRenderer):
         try:
             yield
         except OSError as error:
-            raise DocumentError(f"The image cannot be read: {error.strerror or error}.") from error
+            raise DocumentError(
+                f"The image cannot be read: {error.strerror or error}. Replace the file, or export it again."
+            ) from error
         except (ValueError, SyntaxError, EOFError, MemoryError, TypeError, KeyError, IndexError) as error:
             # Pillow's decoders raise these errors for damaged files.
-            raise DocumentError(f"The image is damaged: {error or type(error).__name__}.") from error
+            raise DocumentError(
+                f"The image is damaged: {error or type(error).__name__}. Replace the file, or export it again."
+            ) from error
 
 
 def to_rgb(image: Image, size: tuple[int, int] | None = None) -> Image:

@@ -70,7 +70,7 @@ def as_pdf(source: SourceFile, settings: IngestSettings, stop: Stop | None = Non
     check_size(source.path, settings.limits)
     program = find_libreoffice()
     if program is None:
-        raise DocumentError("LibreOffice is not installed. Install it to convert office files, or save them as PDF.")
+        raise DocumentError("LibreOffice is not installed. Install LibreOffice, or convert the file to PDF.")
     try:
         folder = tempfile.TemporaryDirectory(prefix="jina-rag-office-", ignore_cleanup_errors=True)
     except OSError as error:
@@ -82,7 +82,9 @@ def as_pdf(source: SourceFile, settings: IngestSettings, stop: Stop | None = Non
 
 def _temporary_folder_error(error: OSError) -> DocumentError:
     reason = error.strerror or type(error).__name__
-    return DocumentError(f"No temporary folder can be created for LibreOffice ({reason}). Set TMPDIR to a new folder.")
+    return DocumentError(
+        f"No temporary folder can be created for LibreOffice ({reason}). Set TMPDIR to a writable folder."
+    )
 
 
 def _convert(program: Path, path: Path, scratch: Path, settings: IngestSettings, stop: Stop) -> Path:
@@ -93,7 +95,7 @@ def _convert(program: Path, path: Path, scratch: Path, settings: IngestSettings,
         (profile / "user" / "registrymodifications.xcu").write_bytes(settings_file.read_bytes())
     except OSError as error:
         raise _temporary_folder_error(error) from error
-    # LibreOffice misreads unusual file names and names with a leading dash.
+    # LibreOffice misinterprets unusual file names, for example names with a leading dash.
     copy = scratch / f"document{path.suffix.lower()}"
     try:
         shutil.copyfile(path, copy)
@@ -106,13 +108,15 @@ def _convert(program: Path, path: Path, scratch: Path, settings: IngestSettings,
     seconds = settings.limits.max_seconds
     devnull = subprocess.DEVNULL
     try:
-        # Safe: no shell, an installed program, and a fixed file name. The working directory contains no documents from
-        # which LibreOffice could load files.
+        # Safe: no shell, an installed program, and a fixed file name. LibreOffice may load files from its working
+        # directory, which therefore is the temporary folder and not a folder of documents.
         process = subprocess.Popen(  # noqa: S603
             command, cwd=scratch, stdin=devnull, stdout=devnull, stderr=devnull, start_new_session=True
         )
     except OSError as error:
-        raise DocumentError(f"LibreOffice cannot be started: {error.strerror or type(error).__name__}.") from error
+        raise DocumentError(
+            f"LibreOffice cannot be started: {error.strerror or type(error).__name__}. Reinstall LibreOffice."
+        ) from error
     try:
         with stop.kill_on_stop(lambda: _kill(process)):
             process.wait(timeout=seconds)
@@ -127,7 +131,7 @@ def _convert(program: Path, path: Path, scratch: Path, settings: IngestSettings,
     if not pdf.is_file():
         raise DocumentError(
             "LibreOffice cannot convert the file: the file is damaged or encrypted, or the LibreOffice component for "
-            "its format is not installed."
+            "its format is not installed. Convert the file to PDF."
         )
     return pdf
 

@@ -3,7 +3,7 @@
     for event in read_pages(sources, settings):
         match event:
             case DocumentStart(): ...   # source, count, warnings
-            case Page(): ...            # words include the words found by OCR
+            case Page(): ...            # with the words of the text layer and of OCR
             case Failure(): ...         # page None: the document failed to open and has no DocumentStart
             case DocumentEnd(): ...     # source, pages, failed
 
@@ -25,7 +25,7 @@ from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, MissingDependencyError, ModelError
 from jina_rag.ocr import read_areas
 from jina_rag.ocr.interruption import interruptible
-from jina_rag.parsing.layout.boxes import area, merged
+from jina_rag.parsing.layout.boxes import area, merge_boxes
 from jina_rag.parsing.layout.scan_regions import find_regions_in_pixels
 from jina_rag.parsing.office import as_pdf
 from jina_rag.parsing.renderer import Renderer
@@ -43,7 +43,7 @@ _MIN_IMAGE_SHARE = 0.01
 # Above this fraction of the page, OCR of the full page is faster than OCR of each image.
 _FULL_PAGE_OCR_SHARE = 0.6
 # A page with an image above this fraction of its area is a scan.
-_SCAN = 0.8
+_SCAN_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +68,8 @@ class DocumentEnd:
     Attributes:
         source: The document.
         pages: Number of pages rendered.
-        failed: Number of pages that failed. The sum of `pages` and `failed` is the number of pages in the document
-            without ``source.skip_pages``.
+        failed: Number of pages that failed. `pages` and `failed` add up to the pages of the document, except
+            ``source.skip_pages``.
     """
 
     source: SourceFile
@@ -102,13 +102,13 @@ def read_pages(
         sources: The documents; may be an infinite iterable.
         settings: Settings of ingestion; None for the defaults.
         ocr_cache: Cache of OCR results; None for no cache.
-        check: Called in the consumer's thread every 0.05 s while waiting; an exception from it stops the stream.
+        check: Called in the consumer's thread every 0.05 seconds while waiting; an exception from it stops the stream.
 
     Yields:
         Events of the documents and their pages.
 
     Raises:
-        MissingDependencyError: If a required package is missing, which would fail every page.
+        MissingDependencyError: If a required package is not installed, because every page would fail.
         CheckpointError: If the weights of the OCR models are invalid.
     """
     stream = _Stream(settings or IngestSettings(), ocr_cache, check)
@@ -160,14 +160,14 @@ class _Stream:
         """Yield events in the consumer's thread, after waiting for the OCR of each page."""
         while True:
             try:
-                # Without a timeout, Ctrl-C would not interrupt the wait on every operating system.
+                # The timeout lets Ctrl-C interrupt the wait on every operating system.
                 item = self._queue.get(timeout=POLL_SECONDS)
             except queue.Empty:
                 self._check()
                 continue
             if item is None:
                 return
-            if isinstance(item, BaseException):  # not specific to one document
+            if isinstance(item, BaseException):  # an error that affects all documents
                 raise item
             yield self._with_words(item) if isinstance(item, _PendingOcr) else item
 
@@ -241,7 +241,7 @@ class _Stream:
             return None
         try:
             # On a scanned page, charts and tables exist in pixels only.
-            detect = self._settings.regions and not page.regions and max(map(area, images), default=0) > _SCAN
+            detect = self._settings.regions and not page.regions and max(map(area, images), default=0) > _SCAN_SHARE
             return _PendingOcr(page, self._ocr_pool.submit(self._run_ocr, page, areas, detect, revision))
         except RuntimeError as error:  # the pool was shut down
             raise _StoppedError from error
@@ -268,7 +268,7 @@ class _Stream:
         except (MissingDependencyError, ModelError):
             raise
         except Exception as error:  # index the page without OCR, with a warning
-            warning = f"OCR failed: {error or type(error).__name__}."
+            warning = f"OCR failed: {error or type(error).__name__}. The page has only the words of its text layer."
             return replace(page, warnings=(*page.warnings, warning))
 
 
@@ -287,7 +287,7 @@ def areas_to_read(page: Page, images: Sequence[Box], settings: IngestSettings) -
         return []
     if settings.ocr == "always" or len(page.words) < settings.ocr_min_words:
         return [_FULL_PAGE]
-    areas = merged(images)
+    areas = merge_boxes(images)
     if sum(map(area, areas)) <= settings.ocr_image_share:
         return []
     areas = [box for box in areas if area(box) >= _MIN_IMAGE_SHARE]

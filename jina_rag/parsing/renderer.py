@@ -18,13 +18,13 @@ from jina_rag.errors import DocumentError, LimitExceededError
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.types import Box, Page, PageScreenshot, Region, Word
 
-NO_PAGES = "The document has no pages."
+NO_PAGES = "The document has no pages. Replace the file, or export it again."
 # Below the JPEG maximum of about 65,500 pixels, because many viewers support less.
 _MAX_SIDE = 32_000
 
 
 class Renderer(ABC):
-    """An open document whose pages are rendered on request. Also a context manager that closes the document."""
+    """An open document whose pages are rendered on request; a context manager that closes the document."""
 
     def __init__(self, source: SourceFile, settings: IngestSettings) -> None:
         self._source = source
@@ -79,7 +79,7 @@ class Renderer(ABC):
 
 
 class DocumentRenderer(Renderer):
-    """A `Renderer` in the current process. Subclasses implement opening a document and reading a page.
+    """A `Renderer` in the current process. A subclass opens the document and reads its pages.
 
     Raises:
         PasswordRequiredError: If the document is encrypted and none of the passwords opens it.
@@ -163,7 +163,9 @@ def unreadable_file(error: OSError) -> DocumentError:
     Args:
         error: The error of the operating system.
     """
-    return DocumentError(f"The file cannot be read: {error.strerror or type(error).__name__}.")
+    return DocumentError(
+        f"The file cannot be read: {error.strerror or type(error).__name__}. Check the path and its permissions."
+    )
 
 
 def check_size(path: Path, limits: Limits) -> None:
@@ -182,7 +184,7 @@ def check_size(path: Path, limits: Limits) -> None:
     except OSError as error:
         raise unreadable_file(error) from error
     if size == 0:
-        raise DocumentError("The file is empty (0 bytes).")
+        raise DocumentError("The file is empty (0 bytes). Replace the file, or export it again.")
     if size > limits.max_bytes:
         raise LimitExceededError(
             f"The file has {size:,} bytes (limit {limits.max_bytes:,}). Raise Limits.max_bytes (--limit max_bytes=N)."

@@ -1,8 +1,8 @@
 """Discovery of documents under files, folders and globs.
 
 The walk reports every entry and opens regular files only, so that a named pipe cannot block it. The first bytes of a
-file determine its kind. The suffix only separates failures from skips: a file with the suffix of a document but other
-content *fails*, any other non-document is *skipped*.
+file determine its kind. The suffix only separates failures from skips: a file with the suffix of a document and other
+content *fails*, and any other file that is not a document is *skipped*.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jina_rag.types import Failure
 Kind: TypeAlias = Literal["pdf", "image", "office"]
 
 INDEX_FILES = frozenset({"manifest.sqlite3", "images"})
-"""Names whose presence marks a folder as an index."""
+"""Names of entries whose presence identifies a folder as an index."""
 _SUFFIXES = {
     "a PDF": ".pdf",
     "an image": ".png .jpg .jpeg .jpe .jfif .tif .tiff .gif .bmp .webp",
@@ -154,7 +154,7 @@ def source_file(path: str | os.PathLike[str]) -> SourceFile:
     if isinstance(event, SourceFile) and Path(path) == event.path:
         return event
     reason = "The path is a folder." if isinstance(event, SourceFile) else event.reason
-    raise InvalidInputError(f"{printable(str(path))!r} is not a single document. {reason}")
+    raise InvalidInputError(f"{printable(str(path))!r} is not a single document. {reason} Pass one document.")
 
 
 def printable(name: str) -> str:
@@ -228,7 +228,7 @@ class _Walk:
             # Links inside a linked folder are appended to the list; `_folders` prevents cycles.
             link = links.pop(0)
             if not link.exists():
-                yield Failure(link, "The target of the link does not exist.")
+                yield Failure(link, "The target of the link does not exist. Restore the target, or delete the link.")
             elif link.is_dir():
                 yield from self._folder(link, root, links)
             else:
@@ -249,7 +249,7 @@ class _Walk:
             try:
                 names = [entry.name for entry in globs.list_folder(current, self._check)]
             except OSError as error:
-                yield Failure(current, f"The folder cannot be listed: {_error_reason(error)}.")
+                yield Failure(current, f"The folder cannot be listed: {_error_reason(error)}. Check its permissions.")
                 continue
             if INDEX_FILES <= set(names):
                 yield Skipped(current, "The folder is a jina-rag index; its page images are not documents.")
@@ -292,7 +292,7 @@ def _classify(path: Path, root: Path, *, is_root: bool) -> SourceEvent:
         with path.open("rb") as file:
             head = file.read(_HEADER_BYTES)
     except OSError as error:
-        return Failure(path, f"The file cannot be read: {_error_reason(error)}.")
+        return Failure(path, f"The file cannot be read: {_error_reason(error)}. Check the path and its permissions.")
     suffix_kind = _KIND_OF_SUFFIX.get(path.suffix.lower())
     kind = sniff(head)
     if kind is None and suffix_kind == "a PDF" and b"%PDF-" in head:
@@ -302,11 +302,12 @@ def _classify(path: Path, root: Path, *, is_root: bool) -> SourceEvent:
     if kind is not None:
         return SourceFile(path, root, printable(path.relative_to(root).as_posix()), kind)
     if not head and (suffix_kind or is_root):
-        return Failure(path, "The file is empty (0 bytes).")
+        return Failure(path, "The file is empty (0 bytes). Replace the file, or export it again.")
     if suffix_kind:
-        return Failure(path, f"The content is not {suffix_kind}, despite the file name suffix.")
+        return Failure(path, f"The content is not {suffix_kind}, contrary to the suffix. Rename or replace the file.")
     if is_root:
-        return Failure(path, "The content is neither a PDF, an image nor an office file in a supported format.")
+        reason = "The content is neither a PDF, an image nor an office file in a supported format. Convert it to PDF."
+        return Failure(path, reason)
     return Skipped(path, "The file is not a PDF, image or office file.")
 
 

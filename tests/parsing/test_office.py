@@ -70,9 +70,9 @@ def test_office_files_detected_by_content(tmp_path):
     entries = list(find_sources([tmp_path]))
     kinds = {entry.path.name: entry.kind for entry in entries if isinstance(entry, SourceFile)}
     assert kinds == dict.fromkeys(["letter", "text.odt", "sheet.bin", "old.doc"], "office")
-    (failed,) = [entry for entry in entries if isinstance(entry, Failure)]
-    assert failed.path.name == "fake.docx"
-    assert "not an office file" in failed.reason
+    (failure,) = [entry for entry in entries if isinstance(entry, Failure)]
+    assert failure.path.name == "fake.docx"
+    assert "not an office file" in failure.reason
     assert sniff(b"PK\3\4" + b"\0" * 100) is None
 
 
@@ -87,7 +87,7 @@ def test_missing_libreoffice_fails_with_install_hint(tmp_path, monkeypatch):
     (event,) = read_pages([source(tmp_path / "a.rtf")], QUICK)
     assert event == Failure(
         tmp_path / "a.rtf",
-        "LibreOffice is not installed. Install it to convert office files, or save them as PDF.",
+        "LibreOffice is not installed. Install LibreOffice, or convert the file to PDF.",
     )
 
 
@@ -116,18 +116,18 @@ COPY_CODE = (
 
 @requires_posix
 def test_converted_pages_keep_name_of_original_file(tmp_path, fake_libreoffice):
-    converted = sample_pdf(tmp_path / "made.pdf", ["one juniper", "two"])
-    fake_libreoffice(COPY_CODE.format(made=str(converted)))
+    pdf = sample_pdf(tmp_path / "made.pdf", ["one juniper", "two"])
+    fake_libreoffice(COPY_CODE.format(made=str(pdf)))
     name = "-odd 'näme' \n.rtf"
     (tmp_path / name).write_bytes(RTF)
-    before = set(os.listdir(tmp_path))
+    file_names = set(os.listdir(tmp_path))
     pages = [event for event in read_pages([source(tmp_path / name)], QUICK) if isinstance(event, Page)]
     assert [(page.path, page.doc_id, page.number, page.count) for page in pages] == [
         (tmp_path / name, name, 1, 2),
         (tmp_path / name, name, 2, 2),
     ]
     assert "juniper" in pages[0].text
-    assert set(os.listdir(tmp_path)) == before
+    assert set(os.listdir(tmp_path)) == file_names
 
 
 @requires_posix
@@ -145,8 +145,8 @@ def test_failed_or_slow_conversion_reports_reason(tmp_path, fake_libreoffice, co
 def test_closing_stream_kills_conversion(tmp_path, fake_libreoffice):
     fake_libreoffice("open(sys.argv[0] + '.started', 'w').close(); time.sleep(60)")
     (tmp_path / "a.rtf").write_bytes(RTF)
-    converted = sample_pdf(tmp_path / "first.pdf", ["one"])
-    with closing(read_pages([source(converted), source(tmp_path / "a.rtf")], QUICK)) as events:
+    pdf = sample_pdf(tmp_path / "first.pdf", ["one"])
+    with closing(read_pages([source(pdf), source(tmp_path / "a.rtf")], QUICK)) as events:
         next(events)
         deadline = time.monotonic() + 20
         while not (tmp_path / "soffice.started").exists() and time.monotonic() < deadline:
@@ -157,10 +157,8 @@ def test_closing_stream_kills_conversion(tmp_path, fake_libreoffice):
 
 @requires_posix
 def test_libreoffice_runs_in_temporary_folder(tmp_path, fake_libreoffice):
-    converted = sample_pdf(tmp_path / "made.pdf", ["one"])
-    fake_libreoffice(
-        "assert os.path.samefile('.', os.path.dirname(sys.argv[-1]))\n" + COPY_CODE.format(made=str(converted))
-    )
+    pdf = sample_pdf(tmp_path / "made.pdf", ["one"])
+    fake_libreoffice("assert os.path.samefile('.', os.path.dirname(sys.argv[-1]))\n" + COPY_CODE.format(made=str(pdf)))
     (tmp_path / "a.rtf").write_bytes(RTF)
     assert [event.number for event in read_pages([source(tmp_path / "a.rtf")], QUICK) if isinstance(event, Page)] == [1]
 
@@ -170,7 +168,7 @@ def test_unstartable_libreoffice_reports_reason(tmp_path, fake_libreoffice):
     fake_libreoffice("").chmod(0o600)
     (tmp_path / "a.rtf").write_bytes(RTF)
     (event,) = read_pages([source(tmp_path / "a.rtf")], QUICK)
-    assert event.reason == "LibreOffice cannot be started: Permission denied."
+    assert event.reason == "LibreOffice cannot be started: Permission denied. Reinstall LibreOffice."
 
 
 def test_full_disk_for_temporary_files_reports_reason(tmp_path, fake_libreoffice, monkeypatch):

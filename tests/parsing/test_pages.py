@@ -23,17 +23,17 @@ FAST = IngestSettings(dpi=40, ocr="never", isolate=False)
 
 @pytest.fixture(autouse=True)
 def _check_thread_leaks():
-    before = set(threading.enumerate())
+    earlier_threads = set(threading.enumerate())
     yield
     deadline = time.monotonic() + 5
-    while _new_threads(before) and time.monotonic() < deadline:
+    while _new_threads(earlier_threads) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert _new_threads(before) == set()
+    assert _new_threads(earlier_threads) == set()
 
 
-def _new_threads(before):
-    """Return the threads started since `before`, except the timer of idle workers."""
-    return {thread for thread in set(threading.enumerate()) - before if thread.name != "jina-rag-idle"}
+def _new_threads(earlier_threads):
+    """Return the threads started since `earlier_threads`, except the timer of idle workers."""
+    return {thread for thread in set(threading.enumerate()) - earlier_threads if thread.name != "jina-rag-idle"}
 
 
 def write_pdf(path, texts):
@@ -99,33 +99,35 @@ def test_failed_page_keeps_numbers_of_other_pages(tmp_path, monkeypatch):
 
 def test_closing_stream_stops_all_threads(tmp_path):
     source = write_pdf(tmp_path / "a.pdf", [f"page {n}" for n in range(60)])
-    requested = []
+    source_requests = []
 
     def endless():
         while True:
-            requested.append(1)
+            source_requests.append(1)
             yield source
 
     with closing(read_pages(endless(), IngestSettings(dpi=40, ocr="always", workers=2, isolate=False))) as events:
         for event in events:
             if isinstance(event, Page):
                 break
-    assert len(requested) == 1  # the autouse fixture checks for leaked threads
+    assert len(source_requests) == 1  # the autouse fixture checks for leaked threads
 
 
 def test_look_ahead_bounds_rendered_pages(tmp_path, monkeypatch):
-    rendered = []
+    rendered_numbers = []
     render = PyMuPdfRenderer.render_with_images
-    monkeypatch.setattr(PyMuPdfRenderer, "render_with_images", lambda self, n: (rendered.append(n), render(self, n))[1])
+    monkeypatch.setattr(
+        PyMuPdfRenderer, "render_with_images", lambda self, n: (rendered_numbers.append(n), render(self, n))[1]
+    )
     source = write_pdf(tmp_path / "a.pdf", ["x"] * 30)
     with closing(read_pages([source], IngestSettings(dpi=40, ocr="never", look_ahead=3, isolate=False))) as events:
         next(events)
-        consumed = 0
+        page_count = 0
         for _ in range(5):
             next(events)
-            consumed += 1
+            page_count += 1
             time.sleep(0.15)
-            assert len(rendered) <= consumed + 4  # three pages in the queue and one in the rendering thread
+            assert len(rendered_numbers) <= page_count + 4  # three pages in the queue and one in the rendering thread
 
 
 def test_parallel_ocr_keeps_page_order(tmp_path, monkeypatch):

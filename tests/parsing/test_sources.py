@@ -68,10 +68,10 @@ def test_document_suffix_with_other_content_fails(tmp_path):
     (tmp_path / "c.pdf").write_bytes(b"")
     (tmp_path / "d.log").write_bytes(b"")
     entries = list(find_sources([tmp_path]))
-    failed = reasons(entries, Failure)
-    assert "not an image" in failed["a.png"]
-    assert "not a PDF" in failed["b.pdf"]
-    assert "empty" in failed["c.pdf"]
+    failure_reasons = reasons(entries, Failure)
+    assert "not an image" in failure_reasons["a.png"]
+    assert "not a PDF" in failure_reasons["b.pdf"]
+    assert "empty" in failure_reasons["c.pdf"]
     assert set(reasons(entries, Skipped)) == {"d.log"}
 
 
@@ -107,8 +107,8 @@ def test_links_into_excluded_folder_are_skipped(tmp_path):
     (tmp_path / "file.png").symlink_to(inside / "crop.png")
     entries = list(find_sources([tmp_path, inside, inside / "crop.png"], exclude=[tmp_path / "kb"]))
     assert ids(entries) == ["kb2.pdf"]
-    skipped = [entry.path.name for entry in entries if isinstance(entry, Skipped) and "excluded" in entry.reason]
-    assert skipped == ["kb", "file.png", "folder", "ab", "crop.png"]
+    skipped_names = [entry.path.name for entry in entries if isinstance(entry, Skipped) and "excluded" in entry.reason]
+    assert skipped_names == ["kb", "file.png", "folder", "ab", "crop.png"]
 
 
 def test_missing_path_raises_before_walk(tmp_path):
@@ -154,9 +154,9 @@ def test_pipes_and_sockets_are_not_opened(tmp_path):
             server.bind("s.pdf")
         finally:
             os.chdir(previous)
-        skipped = reasons(find_sources([tmp_path]), Skipped)
-    assert "named pipe" in skipped["pipe.pdf"]
-    assert "socket" in skipped["s.pdf"]
+        skip_reasons = reasons(find_sources([tmp_path]), Skipped)
+    assert "named pipe" in skip_reasons["pipe.pdf"]
+    assert "socket" in skip_reasons["s.pdf"]
     assert "named pipe" in reasons(find_sources([tmp_path / "pipe.pdf"]), Failure)["pipe.pdf"]
 
 
@@ -165,8 +165,8 @@ def test_unreadable_entries_fail(tmp_path):
     (tmp_path / "a.pdf").write_bytes(PDF)
     (tmp_path / "a.pdf").chmod(0)
     (tmp_path / "closed").mkdir(mode=0)
-    failed = reasons(find_sources([tmp_path]), Failure)
-    assert set(failed) == {"a.pdf", "closed"}
+    failure_reasons = reasons(find_sources([tmp_path]), Failure)
+    assert set(failure_reasons) == {"a.pdf", "closed"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
@@ -174,10 +174,10 @@ def test_undecodable_names_become_printable(tmp_path):
     with open(os.fsencode(tmp_path) + b"/bad\xff.pdf", "wb") as file:
         file.write(PDF)
     (tmp_path / "line\nbreak.pdf").write_bytes(PDF)
-    found = ids(find_sources([tmp_path]))
-    assert found == ["bad\ufffdFF.pdf", "line\nbreak.pdf"]
-    assert json.loads(json.dumps(found)) == found
-    assert [name.encode("utf-8") for name in found]
+    document_ids = ids(find_sources([tmp_path]))
+    assert document_ids == ["bad\ufffdFF.pdf", "line\nbreak.pdf"]
+    assert json.loads(json.dumps(document_ids)) == document_ids
+    assert [name.encode("utf-8") for name in document_ids]
 
 
 @given(st.text(st.characters(), max_size=12), st.text(st.characters(), max_size=12))

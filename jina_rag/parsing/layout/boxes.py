@@ -35,15 +35,15 @@ def bounds(points: Iterable[Sequence[float]]) -> Box:
     return min(xs), min(ys), max(xs), max(ys)
 
 
-def clipped(box: Box, clip: Box | None) -> Box | None:
-    """Return the part of a box within `clip`, edges included; None if outside. A `clip` of None returns the box."""
+def clip_box(box: Box, clip: Box | None) -> Box | None:
+    """Return the part of a box within `clip`, edges included; None if outside. If `clip` is None, return the box."""
     if clip is None:
         return box
     x0, y0, x1, y1 = max(box[0], clip[0]), max(box[1], clip[1]), min(box[2], clip[2]), min(box[3], clip[3])
     return (x0, y0, x1, y1) if x1 >= x0 and y1 >= y0 else None
 
 
-def visible(box: Box, width: float, height: float) -> Box | None:
+def clip_to_page(box: Box, width: float, height: float) -> Box | None:
     """Return a box clipped to the page; None if the box is outside the page.
 
     Args:
@@ -56,7 +56,7 @@ def visible(box: Box, width: float, height: float) -> Box | None:
     return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
 
 
-def fractions(box: Box, width: float, height: float) -> Box:
+def to_fractions(box: Box, width: float, height: float) -> Box:
     """Convert a box to fractions of the page.
 
     Args:
@@ -72,7 +72,7 @@ def touch(a: Box, b: Box, gap_x: float = 0.0, gap_y: float = 0.0) -> bool:
     return a[0] - gap_x <= b[2] and b[0] - gap_x <= a[2] and a[1] - gap_y <= b[3] and b[1] - gap_y <= a[3]
 
 
-def merged(boxes: Iterable[Box], gap_x: float = 0.0, gap_y: float = 0.0) -> list[Box]:
+def merge_boxes(boxes: Iterable[Box], gap_x: float = 0.0, gap_y: float = 0.0) -> list[Box]:
     """Merge boxes that touch until no two merged boxes touch.
 
     Args:

@@ -15,19 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 from jina_rag._extras import require
-from jina_rag.parsing.layout.boxes import area, fractions, intersection, merged, touch, union, visible
+from jina_rag.parsing.layout.boxes import area, clip_to_page, intersection, merge_boxes, to_fractions, touch, union
 from jina_rag.parsing.layout.captions import find_caption, named_caption
 from jina_rag.parsing.layout.tables import RULE_THICKNESS, has_columns, ruled_tables
 from jina_rag.parsing.layout.text_lines import TextLine
 from jina_rag.types import Box, Float32, Region, RegionKind
 
 # Distances are in points, areas are fractions of the page.
+
 # Shapes at most this far apart belong to the same cluster.
 _GAP = 3.0
 _CELL = 2.0
 # Images and charts at most this far apart are parts of one figure.
 _MERGE_GAP = 12.0
-# Clusters above this area are connected only by frames and dividers and are split without them.
+# A cluster above this area is held together by frames and dividers: it is split after their removal.
 _TOO_LARGE = 0.5
 _FRAME = 0.6
 # A region above this area is the page itself.
@@ -99,7 +100,7 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine], *, text_page: bool =
     large = [box for box in tables + others if _is_large_enough(box, page)]
     boxes = [box for box in large if area(box) < _TOO_LARGE * page or not any(_covers(box, other) for other in large)]
     candidates: list[tuple[RegionKind, Box]] = [("figure", box) for box in others if box in boxes]
-    candidates += [("table", box) for box in merged(box for box in tables if box in boxes)]
+    candidates += [("table", box) for box in merge_boxes(box for box in tables if box in boxes)]
     candidates = _join_by_caption(candidates, lines)
     candidates.sort(key=lambda item: area(item[1]), reverse=True)
     regions = []
@@ -111,19 +112,19 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine], *, text_page: bool =
                 extent = box
             if not _is_image(box, images) and _numbers(extent, lines) >= _CHART_NUMBERS:
                 kind = "chart"
-        extent = visible(extent, shapes.width, shapes.height) or extent
+        extent = clip_to_page(extent, shapes.width, shapes.height) or extent
         caption = find_caption(kind, box, lines)
-        regions.append(Region(kind, fractions(extent, shapes.width, shapes.height), caption))
+        regions.append(Region(kind, to_fractions(extent, shapes.width, shapes.height), caption))
     return tuple(regions)
 
 
 def _merge_adjacent(boxes: Sequence[Box], page: float) -> list[Box]:
     """Merge adjacent boxes, unless the merged box covers most of the page."""
-    merged_boxes = []
-    for box in merged(boxes, _MERGE_GAP, _MERGE_GAP):
+    results = []
+    for box in merge_boxes(boxes, _MERGE_GAP, _MERGE_GAP):
         parts = [part for part in boxes if intersection(part, box) >= 0.99 * area(part)]
-        merged_boxes += [box] if area(box) <= _TOO_LARGE * page else parts
-    return merged_boxes
+        results += [box] if area(box) <= _TOO_LARGE * page else parts
+    return results
 
 
 def _covers(outer: Box, inner: Box) -> bool:
@@ -171,7 +172,7 @@ def _split_clusters(drawings: Float32, images: Float32, width: float, height: fl
                 if part[0] >= x0 and part[1] >= y0 and part[2] <= x1 and part[3] <= y1
             ]
             background = not full_page and area(box) > _WHOLE_PAGE * page
-            # Otherwise little remains without the frames: the cluster is a table, which consists of rules, or an image.
+            # If the parts are small, the cluster is not a frame with contents, but an image, or a table made of rules.
             if background or sum(map(area, parts)) > 0.3 * area(box):
                 clusters += parts
                 continue
@@ -205,7 +206,7 @@ def _kind(
     images: Sequence[Box],
     lines: Sequence[TextLine],
 ) -> RegionKind | None:
-    """Return ``"table"``, ``"figure"`` (possibly a chart), or None for the decoration of text."""
+    """Return the kind of a cluster: ``"table"``, ``"figure"`` (also for charts), or None for decoration of text."""
     if _is_image(box, images):
         return "figure"
     x0, y0, x1, y1 = box

@@ -15,7 +15,7 @@ from jina_rag.types import Box, Region, Word
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Longer side of the analyzed image in pixels: one pixel per point of an A4 page, as the distances in `regions` assume.
+# Longer side of the analyzed image in pixels, so that one pixel of an A4 page is one point, the unit of `regions`.
 _LONG_SIDE = 842
 # Minimum gray-value difference between a mark and the paper, of 255.
 _CONTRAST = 40

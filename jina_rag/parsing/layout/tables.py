@@ -69,7 +69,7 @@ def _same_extent(a: Box, b: Box) -> bool:
 
 
 def _is_tabular(box: Box, lines: Sequence[TextLine]) -> bool:
-    """Return whether the text in a box forms columns; a box without text must be lower than one row."""
+    """Return whether the text in a box forms columns. For a box without text: whether it is lower than one row."""
     inside = [line.box for line in lines if intersection(line.box, box) > 0.5 * area(line.box)]
     if not inside:
         return box[3] - box[1] < _ROW_HEIGHT

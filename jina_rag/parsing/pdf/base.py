@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from jina_rag.parsing.layout.boxes import fractions
+from jina_rag.parsing.layout.boxes import to_fractions
 from jina_rag.parsing.layout.regions import Shapes, find_regions
 from jina_rag.parsing.layout.text_lines import text_lines
 from jina_rag.parsing.pdf.document_warnings import BLANK, zoom_of
@@ -69,7 +69,7 @@ class PdfRenderer(DocumentRenderer):
             else ()
         )
         page = self._make_page(number, contents.screenshot, warnings, words=words, regions=regions)
-        return page, tuple(fractions(box, shapes.width, shapes.height) for box in shapes.images)
+        return page, tuple(to_fractions(box, shapes.width, shapes.height) for box in shapes.images)
 
     def _screenshot(self, page: Handle, width: float, height: float, warnings: list[str]) -> PageScreenshot:
         from PIL import Image

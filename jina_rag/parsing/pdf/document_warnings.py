@@ -5,10 +5,10 @@ from __future__ import annotations
 from jina_rag.config import IngestSettings
 from jina_rag.parsing.renderer import fitting_scale
 
-BLANK = "The page has content but renders blank; its screenshot is white."
-REPAIRED = "The file is damaged; it was repaired as far as possible."
-BEYOND_REPAIR = "The file is damaged beyond repair"
-NO_AREA = "The page has no area."
+BLANK = "The page has content, but its screenshot is blank. Set another IngestSettings.renderer (--renderer)."
+REPAIRED = "The file is damaged and was repaired as far as possible. Check its pages."
+BEYOND_REPAIR = "The file is damaged and cannot be repaired"
+NO_AREA = "The page has no area. Replace the file, or export it again."
 NOT_RENDERED = "The page cannot be rendered"
 
 

@@ -12,7 +12,7 @@ from jina_rag.types import Box, Float32
 
 Drawings: TypeAlias = tuple[Float32, npt.NDArray[np.bool_]]
 
-# A path with more pieces, or a page with more shapes, is a drawing whose single lines are irrelevant to the layout.
+# A path with more pieces, or a page with more shapes, is a drawing: its single lines do not matter for the layout.
 MAX_PIECES = 500
 MANY_SHAPES = 4000
 # A color with every channel above this value counts as paper white.

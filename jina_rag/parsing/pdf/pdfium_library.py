@@ -1,4 +1,4 @@
-"""Access to PDFium: document and page handles that are always released, and conversion of errors."""
+"""Access to PDFium: context managers for document and page handles, and conversion of errors."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ class PdfiumFile:
 
     Raises:
         PasswordRequiredError: If the document is encrypted and none of the passwords opens it.
-        DocumentError: If the file is not a PDF or is damaged beyond repair.
+        DocumentError: If the file is not a PDF, or is too damaged to open.
     """
 
     def __init__(self, path: Path, passwords: Sequence[str]) -> None:
         self.raw = library()
         self._content: bytes | None = None
         self.document = self._load(path, passwords)
-        # Only a form environment draws form fields. The PDFium build has no script support.
+        # PDFium draws form fields only in a form environment. This build of PDFium cannot run scripts.
         self._form_info = self.raw.FPDF_FORMFILLINFO(version=1)
         self.form: Handle = None
         if self.raw.FPDF_GetFormType(self.document) != self.raw.FORMTYPE_NONE:
@@ -87,7 +87,7 @@ class PdfiumFile:
         raw = self.raw
         page = raw.FPDF_LoadPage(self.document, index)
         if not page:
-            raise DocumentError(f"{NOT_RENDERED}: {_reason(raw)}.")
+            raise DocumentError(f"{NOT_RENDERED}: {_reason(raw)}. Replace the file, or export it again.")
         try:
             if self.form:
                 raw.FORM_OnAfterLoadPage(page, self.form)
@@ -101,7 +101,7 @@ class PdfiumFile:
     def annotations(self, index: int, objects: int) -> Iterator[Handle]:
         """Open a page reduced to its annotations for the duration of the context.
 
-        The document is modified; use a `PdfiumFile` that is not used for rendering.
+        The call modifies the document: pass a separate `PdfiumFile`, not the one used for rendering.
 
         Args:
             index: Index of the page, 0-based.
@@ -147,8 +147,8 @@ class PdfiumFile:
         if error == raw.FPDF_ERR_FORMAT and _has_empty_page_tree(path):
             raise DocumentError(NO_PAGES)
         if error in (raw.FPDF_ERR_FORMAT, raw.FPDF_ERR_SUCCESS):
-            raise DocumentError(f"{BEYOND_REPAIR}.")
-        raise DocumentError(f"{BEYOND_REPAIR}: {_reason(raw)}.")
+            raise DocumentError(f"{BEYOND_REPAIR}. Replace the file, or export it again.")
+        raise DocumentError(f"{BEYOND_REPAIR}: {_reason(raw)}. Replace the file, or export it again.")
 
     def _open(self, path: Path, password: str | None) -> Handle:
         secret = None if password is None else password.encode("utf-8", "surrogatepass")

@@ -12,14 +12,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from jina_rag.errors import DocumentError
-from jina_rag.parsing.layout.boxes import visible
+from jina_rag.parsing.layout.boxes import clip_to_page
 from jina_rag.parsing.layout.regions import Shapes
 from jina_rag.parsing.pdf.base import Handle, PageContents, PdfRenderer
 from jina_rag.parsing.pdf.document_warnings import NO_AREA, NOT_RENDERED, REPAIRED
 from jina_rag.parsing.pdf.drawings import place_drawings
 from jina_rag.parsing.pdf.pdfium_contents import has_content
 from jina_rag.parsing.pdf.pdfium_library import LOCK, PdfiumFile
-from jina_rag.parsing.pdf.pdfium_shapes import Matrix, apply, read_shapes
+from jina_rag.parsing.pdf.pdfium_shapes import Matrix, read_shapes, transform
 from jina_rag.parsing.pdf.pdfium_words import read_words
 from jina_rag.parsing.pdf.words import place_words
 from jina_rag.types import Box
@@ -52,7 +52,8 @@ class PdfiumRenderer(PdfRenderer):
         try:
             yield
         except (MemoryError, ValueError, OSError, OverflowError) as error:
-            raise DocumentError(f"{NOT_RENDERED}: {str(error).rstrip('.') or type(error).__name__}.") from error
+            reason = str(error).rstrip(".") or type(error).__name__
+            raise DocumentError(f"{NOT_RENDERED}: {reason}. Replace the file, or export it again.") from error
 
     def _read(self, number: int, warnings: list[str]) -> PageContents:
         if not self._file.document:
@@ -66,7 +67,7 @@ class PdfiumRenderer(PdfRenderer):
                 texts = itertools.chain.from_iterable(read_words(raw, layer) for layer in layers)
                 words = place_words(((text, _display_box(box, to_display)) for text, box in texts), width, height)
                 objects = read_shapes(raw, layers, drawings=self._settings.regions)
-        images = (visible(_display_box(box, to_display), width, height) for box in objects.images)
+        images = (clip_to_page(_display_box(box, to_display), width, height) for box in objects.images)
         drawings, curved = place_drawings(objects.boxes, objects.curved, to_display, width, height)
         return PageContents(
             screenshot,
@@ -95,7 +96,7 @@ class PdfiumRenderer(PdfRenderer):
 
     @contextmanager
     def _annotations(self, page: Handle, index: int) -> Iterator[list[Handle]]:
-        """Yield a list of one page that contains only the form fields and notes of `page`; an empty list if none."""
+        """Yield a list with a page that has only the form fields and notes of `page`; an empty list if none exist."""
         if not _has_annotations(self._file, page):
             yield []
             return
@@ -126,17 +127,17 @@ def _display(file: PdfiumFile, page: Handle) -> tuple[Matrix, float, float]:
 
 
 def _display_box(box: Box, matrix: Matrix) -> Box:
-    return *apply(box[:2], matrix), *apply(box[2:], matrix)
+    return *transform(box[:2], matrix), *transform(box[2:], matrix)
 
 
 def _has_annotations(file: PdfiumFile, page: Handle) -> bool:
     """Return whether the page has annotations other than links and popups."""
     raw = file.raw
-    ignored = (raw.FPDF_ANNOT_LINK, raw.FPDF_ANNOT_POPUP)
+    ignored_subtypes = (raw.FPDF_ANNOT_LINK, raw.FPDF_ANNOT_POPUP)
     for index in range(raw.FPDFPage_GetAnnotCount(page)):
         annotation = raw.FPDFPage_GetAnnot(page, index)
         try:
-            if annotation and raw.FPDFAnnot_GetSubtype(annotation) not in ignored:
+            if annotation and raw.FPDFAnnot_GetSubtype(annotation) not in ignored_subtypes:
                 return True
         finally:
             raw.FPDFPage_CloseAnnot(annotation)

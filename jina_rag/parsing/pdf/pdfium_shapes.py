@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TypeAlias
 
-from jina_rag.parsing.layout.boxes import bounds, clipped
+from jina_rag.parsing.layout.boxes import bounds, clip_box
 from jina_rag.parsing.pdf.base import Handle
 from jina_rag.parsing.pdf.drawings import MANY_SHAPES, MAX_PIECES, WHITE
 from jina_rag.types import Box
@@ -20,7 +20,7 @@ Point: TypeAlias = tuple[float, float]
 _IDENTITY: Matrix = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
 # Maximum nesting of form XObjects, deeper than in real documents.
 _MAX_DEPTH = 16
-# Maximum objects read per page. Pages with more objects are maps and technical drawings, located by the first objects.
+# Maximum objects read per page. Pages with more objects are maps and drawings, whose position the first objects show.
 _MAX_OBJECTS = 20_000
 # For paths with more segments, only the bounding box is read, and the first `_MANY_POINTS` segments are checked for
 # curves.
@@ -94,7 +94,7 @@ class _Walk:
                     self._path(item, matrix, clip)
             elif kind == raw.FPDF_PAGEOBJ_IMAGE:
                 box = self._bounds(item, matrix)
-                if box and (box := clipped(box, self._clip(item, matrix, clip))):
+                if box and (box := clip_box(box, self._clip(item, matrix, clip))):
                     self.objects.images.append(box)
             elif kind == raw.FPDF_PAGEOBJ_FORM and depth < _MAX_DEPTH:
                 inner = self._clip(item, matrix, clip)
@@ -121,7 +121,7 @@ class _Walk:
             to_page = _product(self._matrix_of(item), matrix)
             boxes, curves = self._pieces(item, count, to_page, only_lines=not mode.value)
         clip = self._clip(item, matrix, clip)
-        boxes = [part for part in (clipped(box, clip) for box in boxes) if part]
+        boxes = [part for part in (clip_box(box, clip) for box in boxes) if part]
         self.objects.boxes += boxes
         self.objects.curved += [curves] * len(boxes)
 
@@ -145,7 +145,7 @@ class _Walk:
         for at in range(count):
             kind, point, closes = self._segment(raw.FPDFPath_GetPathSegment(item, at))
             curves |= kind == raw.FPDF_SEGMENT_BEZIERTO
-            point = apply(point, matrix)
+            point = transform(point, matrix)
             if kind == raw.FPDF_SEGMENT_MOVETO or not parts:
                 parts.append([])
             parts[-1].append(point)
@@ -155,8 +155,8 @@ class _Walk:
         rectangles = [_is_rectangle(part) for part in parts]
         pieces = sum(1 if is_rectangle else len(part) - 1 for part, is_rectangle in zip(parts, rectangles, strict=True))
         # A path may contain all rules of a table: each rule becomes a shape. The outline of an area stays one shape.
-        split = (only_lines or all(rectangles)) and not curves and 1 < pieces <= MAX_PIECES
-        if not split or len(self.objects.boxes) >= MANY_SHAPES:
+        split_rules = (only_lines or all(rectangles)) and not curves and 1 < pieces <= MAX_PIECES
+        if not split_rules or len(self.objects.boxes) >= MANY_SHAPES:
             points = [point for part in parts for point in part]
             return ([bounds(points)] if points else []), curves
         boxes: list[Box] = []
@@ -175,7 +175,9 @@ class _Walk:
         if not self._raw.FPDFPageObj_GetBounds(item, *map(ctypes.byref, self._floats)):
             return None
         left, bottom, right, top = (value.value for value in self._floats)
-        return bounds([apply(point, matrix) for point in ((left, bottom), (left, top), (right, bottom), (right, top))])
+        return bounds(
+            [transform(point, matrix) for point in ((left, bottom), (left, top), (right, bottom), (right, top))]
+        )
 
     def _clip(self, item: Handle, matrix: Matrix, clip: Box | None) -> Box | None:
         """Return the intersection of `clip` and the bounding boxes of the object's clip paths; None for no clip."""
@@ -186,8 +188,8 @@ class _Walk:
             points = [self._segment(raw.FPDFClipPath_GetPathSegment(path, at, segment))[1] for segment in range(count)]
             if not points or count == _MANY_POINTS:
                 continue
-            box = bounds([apply(point, matrix) for point in points])
-            clip = box if clip is None else clipped(clip, box) or (box[0], box[1], box[0], box[1])
+            box = bounds([transform(point, matrix) for point in points])
+            clip = box if clip is None else clip_box(clip, box) or (box[0], box[1], box[0], box[1])
         return clip
 
     def _matrix_of(self, item: Handle) -> Matrix:
@@ -206,7 +208,7 @@ def _product(first: Matrix, second: Matrix) -> Matrix:
     return a * p + b * r, a * q + b * s, c * p + d * r, c * q + d * s, e * p + f * r + t, e * q + f * s + u
 
 
-def apply(point: Point, matrix: Matrix) -> Point:
+def transform(point: Point, matrix: Matrix) -> Point:
     """Return a point transformed by a matrix."""
     x, y = point
     a, b, c, d, e, f = matrix

@@ -1,7 +1,7 @@
 """Words of a PDF page, read with PDFium character by character, without the spaces that PDFium inserts.
 
-PDFium inserts a space at every gap and every change of the baseline. Here, a word ends only at a space in the document
-or at a gap of the width of a space, as in MuPDF. "m²", "Müller¹," and Chinese words therefore stay single words.
+PDFium inserts a space at every gap and every change of the baseline. Like MuPDF, this module ends a word only at a
+space in the document or at a gap as wide as a space. "m²", "Müller¹," and Chinese words therefore stay single words.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from jina_rag.parsing.layout.boxes import touch, union
 from jina_rag.parsing.pdf.base import Handle
 from jina_rag.types import Box
 
-# Distances as fractions of the font size. A gap above `_SPACE` starts a word; after scripts without spaces, a gap above
-# `_COLUMN`. A vertical shift of at least `_RISE` starts a line.
+# Distances as fractions of the font size. A gap above `_SPACE` starts a word. After a character that no space follows,
+# for example in Chinese, only a gap above `_COLUMN` starts a word. A vertical shift of at least `_RISE` starts a line.
 _SPACE = 0.15
 _COLUMN = 0.8
 _RISE = 0.8
-# On the same line, an inserted space above this width is accepted.
+# On the same line, a space that PDFium inserted starts a word if it is wider than this.
 _TOUCH = 0.03
 # Tolerance for equal baselines of two characters.
 _LEVEL = 0.02
@@ -118,7 +118,7 @@ class _Reader:
         position = self._position(index)
         start, end = _extent(box, position.along)
         last_start, last_end = _extent(last_box, position.along)
-        # Distance after and before the last character; negative for an overlap.
+        # Distance of this character after the last one, and before it; both are negative if the characters overlap.
         after, ahead = (start - last_end) / position.size, (last_start - end) / position.size
         if not gap:
             # PDFium joins all characters of one drawing command, regardless of the gaps.
@@ -129,10 +129,10 @@ class _Reader:
         if rise >= _RISE:
             return True
         widest = _COLUMN
-        if _may_precede_a_space(self._raw.FPDFText_GetUnicode(self._text, last)):
+        if _may_precede_space(self._raw.FPDFText_GetUnicode(self._text, last)):
             widest = _TOUCH if gap != "line" and rise < _LEVEL else _SPACE
-        far = ahead if unicodedata.bidirectional(letter) in ("R", "AL") else after
-        return not -_SPACE < far < widest
+        gap_width = ahead if unicodedata.bidirectional(letter) in ("R", "AL") else after
+        return not -_SPACE < gap_width < widest
 
     def _position(self, index: int) -> _Position:
         raw, text, matrix = self._raw, self._text, self._matrix
@@ -159,7 +159,7 @@ def _has_gap(a: Box, b: Box) -> bool:
     return not touch(a, b, least, least)
 
 
-def _may_precede_a_space(code: int) -> bool:
+def _may_precede_space(code: int) -> bool:
     """Return whether a gap after a character can be a space: False for mathematical signs, Chinese and Japanese."""
     return not (
         0x20D0 <= code <= 0x9FFF or 0xF900 <= code <= 0xFAFF or 0xFF00 <= code <= 0xFF60 or 0x20000 <= code < 0xE0000

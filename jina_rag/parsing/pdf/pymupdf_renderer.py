@@ -9,7 +9,7 @@ from types import ModuleType
 
 from jina_rag._extras import require
 from jina_rag.errors import DocumentError, PasswordRequiredError
-from jina_rag.parsing.layout.boxes import visible
+from jina_rag.parsing.layout.boxes import clip_to_page
 from jina_rag.parsing.layout.regions import Shapes
 from jina_rag.parsing.pdf.base import Handle, PageContents, PdfRenderer
 from jina_rag.parsing.pdf.document_warnings import BEYOND_REPAIR, NO_AREA, NOT_RENDERED, REPAIRED, encryption_message
@@ -49,9 +49,9 @@ class PyMuPdfRenderer(PdfRenderer):
             yield
         except (RuntimeError, ValueError, OSError, MemoryError, self._pymupdf.mupdf.FzErrorBase) as error:
             if isinstance(error, self._pymupdf.FileDataError):  # the message contains only the path
-                raise DocumentError(f"{problem}.") from error
+                raise DocumentError(f"{problem}. Replace the file, or export it again.") from error
             detail = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            raise DocumentError(f"{problem}: {detail.rstrip('.')}.") from error
+            raise DocumentError(f"{problem}: {detail.rstrip('.')}. Replace the file, or export it again.") from error
 
     def _read(self, number: int, warnings: list[str]) -> PageContents:
         page = self._document.load_page(number - 1)
@@ -70,7 +70,7 @@ class PyMuPdfRenderer(PdfRenderer):
             images = [
                 box
                 for info in page.get_image_info()
-                if (box := visible(tuple(self._pymupdf.Rect(info["bbox"]) * to_display), width, height))
+                if (box := clip_to_page(tuple(self._pymupdf.Rect(info["bbox"]) * to_display), width, height))
             ]
             drawings = find_drawings(page, to_display, width, height) if self._settings.regions else ()
         finally:

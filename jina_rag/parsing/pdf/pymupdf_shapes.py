@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jina_rag.parsing.layout.boxes import bounds, clipped
+from jina_rag.parsing.layout.boxes import bounds, clip_box
 from jina_rag.parsing.pdf.drawings import MANY_SHAPES, MAX_PIECES, WHITE, Drawings, place_drawings
 from jina_rag.types import Box
 
@@ -42,10 +42,10 @@ def find_drawings(
         curves = any(item[0] == "c" for item in items)
         # A path may contain all rules of a table: each rule becomes a shape. The outline of an area stays one shape.
         rules = path["type"] == "s" or all(item[0] == "re" for item in items)
-        split = rules and not curves and 1 < len(items) <= MAX_PIECES and len(boxes) < MANY_SHAPES
-        pieces = [_extent(item) for item in items] if split else [path["rect"]]
+        split_rules = rules and not curves and 1 < len(items) <= MAX_PIECES and len(boxes) < MANY_SHAPES
+        pieces = [_extent(item) for item in items] if split_rules else [path["rect"]]
         if clips:
-            pieces = [piece for piece in (clipped(box, clips[-1][1]) for box in pieces) if piece]
+            pieces = [piece for piece in (clip_box(box, clips[-1][1]) for box in pieces) if piece]
         boxes += pieces
         curved += [curves] * len(pieces)
     return place_drawings(boxes, curved, tuple(to_display), width, height)

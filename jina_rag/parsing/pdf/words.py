@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from jina_rag.parsing.layout.boxes import fractions, visible
+from jina_rag.parsing.layout.boxes import clip_to_page, to_fractions
 from jina_rag.types import Box, Word
 
 # Not printable, but required for the joining of letters in Persian and Indic scripts.
@@ -25,9 +25,9 @@ def place_words(texts: Iterable[tuple[str, Box]], width: float, height: float) -
     words: dict[tuple[object, ...], Word] = {}
     for raw, points in texts:
         text = clean(raw)
-        box = visible(points, width, height)
+        box = clip_to_page(points, width, height)
         if text and box:
-            box = fractions(box, width, height)
+            box = to_fractions(box, width, height)
             # Shadows and simulated bold repeat a word at the same position.
             words.setdefault((text, *(round(side, 3) for side in box)), Word(text, box))
     return list(words.values())

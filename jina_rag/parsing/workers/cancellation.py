@@ -36,11 +36,12 @@ class Stop:
 
     @contextmanager
     def kill_on_stop(self, kill: Callable[[], None]) -> Iterator[None]:
-        """Call `kill` if the stop is requested within the context, or was requested before.
+        """Call `kill` if the stop is requested during the context, or was requested before.
 
         Args:
             kill: Function that kills a process. Called from any thread, but never after the end of the context. It must
-                not block: a lock is held during the call, so that a process reused for other work is never killed.
+                not block, because the call holds a lock. The lock prevents killing a process that already does other
+                work.
         """
         with self._lock:
             self._kill_callbacks.append(kill)
@@ -58,7 +59,7 @@ def wait_for(future: Future[_Result], check: Callable[[], None]) -> None:
     """Wait for the completion of a future.
 
     Args:
-        future: The future.
+        future: The future to wait for.
         check: Called every 0.05 seconds during the wait; an exception from it stops the wait.
     """
     while not wait([future], timeout=POLL_SECONDS).done:

@@ -27,7 +27,7 @@ Answer: TypeAlias = tuple[dict[str, Any], bytes]
 
 _LENGTHS = struct.Struct("=QQ")
 _MAX_LENGTH = 1 << 31
-# Upper bounds far above any real page.
+# Upper bounds of the numbers of regions and warnings, far above those of real pages.
 _MAX_REGIONS = 2_000
 _MAX_WARNINGS = 1_000
 # Maximum side of a JPEG image in pixels.

@@ -1,7 +1,8 @@
 """Pool of worker processes for rendering, so that a crash, timeout or out-of-memory error fails one page.
 
-A worker is a separate interpreter that does not import the main module of the program, so that scripts need no
-``if __name__ == "__main__"`` guard. Starting a worker takes half a second; idle workers are reused for 30 seconds.
+A worker is a separate interpreter that does not import the main module of the program. Scripts therefore need no
+``if __name__ == "__main__"`` guard. Starting a worker takes half a second, so an idle worker stays available for 30
+seconds.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from jina_rag.parsing.workers.process import Worker, WorkerLostError
 from jina_rag.types import Box, Page
 
 _IDLE_SECONDS = 30.0
-# After this number of lost workers, the remaining pages of a document fail at once: each loss can take the full time
-# limit.
+# After this number of crashes or timeouts, the remaining pages of a document fail at once: each timeout takes the full
+# time limit.
 _MAX_LOST = 3
 _Result = TypeVar("_Result")
 
@@ -67,12 +68,12 @@ class _IdleWorkers:
     def _close_expired(self) -> None:
         limit = time.monotonic() - _IDLE_SECONDS * 0.9
         with self._lock:
-            expired = [idle for idle in self._workers if idle.idle_since < limit]
+            expired_workers = [idle for idle in self._workers if idle.idle_since < limit]
             self._workers = [idle for idle in self._workers if idle.idle_since >= limit]
             self._timer = None
             if self._workers:
                 self._start_timer()
-        for idle in expired:
+        for idle in expired_workers:
             idle.close()
 
     def close(self) -> None:
@@ -99,7 +100,7 @@ def open_isolated(source: SourceFile, settings: IngestSettings, stop: Stop | Non
     Args:
         source: The document.
         settings: Settings of ingestion.
-        stop: Stop signal that kills the workers of the document.
+        stop: Stop signal, which kills the workers of the document.
 
     Returns:
         The renderer of the open document.
@@ -144,7 +145,9 @@ class IsolatedDocument(Renderer):
                 the page exceeds the limit of time or memory.
         """
         if self._lost_count >= _MAX_LOST:
-            raise DocumentError(f"The page was not rendered: the document caused {_MAX_LOST} crashes or timeouts.")
+            raise DocumentError(
+                f"The page was not rendered: the document caused {_MAX_LOST} crashes or timeouts. Export it again."
+            )
         try:
             worker = self._ready.get_nowait()
         except queue.Empty:
@@ -196,7 +199,9 @@ class IsolatedDocument(Renderer):
             raise (LimitExceededError if exc.timed_out else DocumentError)(f"{problem}: {exc}.") from exc
         except InvalidMessageError as exc:
             worker.close(kill=True)
-            raise DocumentError(f"{problem}: the worker process sent an invalid answer.") from exc
+            raise DocumentError(
+                f"{problem}: the worker process sent an invalid answer. Export the file again."
+            ) from exc
         if header.get("spent"):
             worker.close(kill=True)
         else:
@@ -206,12 +211,14 @@ class IsolatedDocument(Renderer):
     def _start(self) -> tuple[Worker, int, tuple[str, ...]]:
         """Return a worker with the document open, the number of pages and the warnings."""
         if self._stop.is_set:
-            raise DocumentError("The document was not read because the run was stopped.")
+            raise DocumentError("The document was not read because the run was stopped. Run the ingestion again.")
         try:
             worker = _IDLE_WORKERS.take()
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise DocumentError(f"The worker process for rendering cannot be started: {reason}.") from error
+            raise DocumentError(
+                f"The worker process for rendering cannot be started: {reason}. Reduce IngestSettings.processes."
+            ) from error
 
         def unpack(header: dict[str, Any], _: bytes) -> tuple[int, tuple[str, ...]]:
             return ipc.unpack_opened(header, self._settings.limits)

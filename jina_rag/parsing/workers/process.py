@@ -21,7 +21,7 @@ _BOOT = (
 
 
 class WorkerLostError(Exception):
-    """The worker process exited or was killed. The message is the reason, as a clause without a period.
+    """The worker process exited or was killed. The message is the reason without the final period.
 
     Attributes:
         timed_out: Whether the process was killed because of the time limit.
@@ -126,5 +126,5 @@ def _reason(code: int | None, seconds: int, *, timed_out: bool) -> str:
         return f"the time limit of {seconds} s was exceeded. Raise Limits.max_seconds (--limit max_seconds=N)"
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):
-            return f"the worker process crashed ({signal.Signals(-code).name})"
-    return f"the worker process exited with status {code}"
+            return f"the worker process crashed ({signal.Signals(-code).name}). Replace the file, or export it again"
+    return f"the worker process exited with status {code}. Replace the file, or export it again"

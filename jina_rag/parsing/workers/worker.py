@@ -17,7 +17,7 @@ from jina_rag.parsing.renderer import Renderer
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.parsing.workers.ipc import pack_page, receive, send
 
-# Seconds after the time limit at which an alarm ends a worker whose parent process no longer exists.
+# A worker whose parent process no longer exists is ended by an alarm this many seconds after the time limit.
 _GRACE_SECONDS = 10
 
 

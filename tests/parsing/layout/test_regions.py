@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 
 from jina_rag.config import IngestSettings
 from jina_rag.parsing.documents import open_document
-from jina_rag.parsing.layout.boxes import area, iou, merged
+from jina_rag.parsing.layout.boxes import area, iou, merge_boxes
 from jina_rag.parsing.layout.scan_regions import find_regions_in_pixels
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.types import Word
@@ -270,6 +270,6 @@ def test_photo_is_one_figure_and_blank_page_has_none():
 
 def test_merged_boxes_do_not_touch():
     boxes = [(0.0, 0.0, 1.0, 1.0), (2.0, 0.0, 3.0, 1.0), (0.5, 0.5, 2.5, 0.6), (9.0, 9.0, 9.5, 9.5)]
-    assert sorted(merged(boxes)) == [(0.0, 0.0, 3.0, 1.0), (9.0, 9.0, 9.5, 9.5)]
-    assert len(merged(boxes, 10, 10)) == 1
+    assert sorted(merge_boxes(boxes)) == [(0.0, 0.0, 3.0, 1.0), (9.0, 9.0, 9.5, 9.5)]
+    assert len(merge_boxes(boxes, 10, 10)) == 1
     assert area((1.0, 1.0, 0.0, 2.0)) == 0

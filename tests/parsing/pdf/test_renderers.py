@@ -88,9 +88,6 @@ def word_agreement(pages):
     return 2 * (first & second).total() / total if total else 1.0
 
 
-# --- comparison of the two renderers ------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def page_pairs():
     """Return path → (PyMuPDF page, PDFium page) for the first four pages of many documents."""
@@ -119,8 +116,8 @@ def test_renderers_agree_on_pixels_and_words(path, page_pairs):
         assert second.screenshot.dpi == pytest.approx(first.screenshot.dpi)
         sizes = first.screenshot.image.size, second.screenshot.image.size
         assert max(abs(a - b) for a, b in zip(*sizes, strict=True)) <= 1
-        resized = second.screenshot.image.resize(sizes[0])
-        pixels = [np.asarray(image, dtype=np.int16) for image in (first.screenshot.image, resized)]
+        resized_image = second.screenshot.image.resize(sizes[0])
+        pixels = [np.asarray(image, dtype=np.int16) for image in (first.screenshot.image, resized_image)]
         assert np.abs(pixels[0] - pixels[1]).mean() < MAX_PIXEL_DIFFERENCE
         counts = [Counter(word.text for word in page.words) for page in (first, second)]
         boxes_by_word = {
@@ -137,9 +134,6 @@ def test_renderers_agree_on_pixels_and_words(path, page_pairs):
 
 def test_mean_word_agreement(page_pairs):
     assert np.mean([word_agreement(pages) for path, pages in page_pairs.items() if path.name not in EXCEPTIONS]) >= 0.98
-
-
-# --- contract of each renderer ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
@@ -277,7 +271,8 @@ def test_blank_render_warns_only_for_page_with_content(renderer, tmp_path):
 
     with renderer(write(tmp_path / "a.pdf", build), SMALL) as document:
         warnings = [document.render(number).warnings for number in (1, 2, 3)]
-    assert warnings == [(), ("The page has content but renders blank; its screenshot is white.",), ()]
+    warning = "The page has content, but its screenshot is blank. Set another IngestSettings.renderer (--renderer)."
+    assert warnings == [(), (warning,), ()]
 
 
 def add_annotations(document):
@@ -340,7 +335,7 @@ def test_errors_are_document_errors_without_path(renderer, tmp_path):
     document.close()
     with pytest.raises(DocumentError, match="cannot be rendered"):
         document.render(1)
-    for content, reason in ((b"%PDF-1.4\nnothing useful", "beyond repair|no pages"), (b"", "empty")):
+    for content, reason in ((b"%PDF-1.4\nnothing useful", "cannot be repaired|no pages"), (b"", "empty")):
         source.path.write_bytes(content)
         with pytest.raises(DocumentError, match=reason) as caught:
             renderer(source, SMALL)
@@ -356,7 +351,7 @@ def test_repair_is_a_warning_without_output(renderer, tmp_path, capfd):
     source.path.write_bytes(data.replace(b"startxref", b"startxxxx")[: len(data) - 20])
     with renderer(source, SMALL) as document:
         assert document.render(1).text == "x"
-        assert document.warnings == ("The file is damaged; it was repaired as far as possible.",)
+        assert document.warnings == ("The file is damaged and was repaired as far as possible. Check its pages.",)
     assert capfd.readouterr() == ("", "")
 
 
@@ -380,7 +375,7 @@ def test_rendering_is_thread_safe(renderer, tmp_path):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="requires undecodable file names and /proc")
 def test_undecodable_name_opens_and_file_is_released(renderer, tmp_path):
-    before = os.listdir("/proc/self/fd")
+    open_files = os.listdir("/proc/self/fd")
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff.pdf"))
     with pymupdf.open() as document:
         add_annotations(document)
@@ -388,10 +383,7 @@ def test_undecodable_name_opens_and_file_is_released(renderer, tmp_path):
     with renderer(source_of(path), SMALL) as document:
         assert "printed" in document.render(1).text
     document.close()
-    assert os.listdir("/proc/self/fd") == before
-
-
-# --- regions ------------------------------------------------------------------------------------------------------
+    assert os.listdir("/proc/self/fd") == open_files
 
 
 def bar_chart(page):
@@ -426,11 +418,11 @@ def raster_image(page):
 @pytest.mark.parametrize("build", [bar_chart, ruled_table, raster_image])
 def test_regions_in_rotated_form_xobjects_are_found(renderer, tmp_path, build, rotation):
     """The form XObject is rotated against the page, so that the displayed content is upright."""
-    with pymupdf.open() as drawn, pymupdf.open() as document:
-        kind, box = build(drawn.new_page(width=600, height=800))
+    with pymupdf.open() as form_document, pymupdf.open() as document:
+        kind, box = build(form_document.new_page(width=600, height=800))
         size = (800, 600) if rotation in (90, 270) else (600, 800)
         page = document.new_page(width=size[0], height=size[1])
-        page.show_pdf_page(page.rect, drawn, 0, rotate=rotation)
+        page.show_pdf_page(page.rect, form_document, 0, rotate=rotation)
         page.set_rotation(rotation)
         document.save(tmp_path / "a.pdf")
     with renderer(source_of(tmp_path / "a.pdf"), SMALL) as document:
@@ -453,8 +445,8 @@ def test_invisible_shapes_are_ignored(renderer, tmp_path):
         page.draw_rect((50, 300, 550, 700), fill=(1, 1, 1), color=None)
         page.draw_rect((50, 300, 550, 700), fill=(0, 0, 1), color=None, fill_opacity=0)
         content = page.get_contents()[0]
-        clipped = b"\nq 300 500 100 100 re W n 0 0 1 rg 300 500 2000 200 re f Q"
-        document.update_stream(content, document.xref_stream(content) + clipped)
+        clipped_path = b"\nq 300 500 100 100 re W n 0 0 1 rg 300 500 2000 200 re f Q"
+        document.update_stream(content, document.xref_stream(content) + clipped_path)
 
     regions = page_of(renderer, tmp_path / "a.pdf", build).regions
     assert max(region.box[2] for region in regions) < 420 / 600
@@ -462,14 +454,11 @@ def test_invisible_shapes_are_ignored(renderer, tmp_path):
 
 
 def test_regions_false_disables_detection(renderer, tmp_path):
-    disabled = IngestSettings(regions=False, dpi=72)
+    settings = IngestSettings(regions=False, dpi=72)
     assert (
-        page_of(renderer, tmp_path / "a.pdf", lambda d: bar_chart(d.new_page(width=600, height=800)), disabled).regions
+        page_of(renderer, tmp_path / "a.pdf", lambda d: bar_chart(d.new_page(width=600, height=800)), settings).regions
         == ()
     )
-
-
-# --- damaged and hostile files ------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -530,7 +519,7 @@ def test_bad_file_matches_manifest_outcome(entry, renderer, bad_files):
     [
         ("encrypted_known_password.pdf", "no password is configured"),
         ("encrypted_unknown_password.pdf", "no password is configured"),
-        ("truncated.pdf", "damaged beyond repair"),
+        ("truncated.pdf", "damaged and cannot be repaired"),
         ("zero_pages.pdf", "no pages"),
     ],
 )
@@ -545,7 +534,7 @@ def test_repairs_and_blank_renders_are_warnings(renderer, bad_files):
         ("corrupt_xref.pdf", "repaired"),
         ("huge_page_box.pdf", "dpi"),
     ):
-        assert any(warning in reported for reported in render_all(renderer, bad_files[name])[2]), name
+        assert any(warning in message for message in render_all(renderer, bad_files[name])[2]), name
     first, second = render_all(renderer, bad_files["one_bad_page.pdf"])[0]
     assert "blank" in first.warnings[0]
     assert (second.number, second.text, second.warnings) == (2, "Second page is fine juniper", ())
@@ -553,9 +542,6 @@ def test_repairs_and_blank_renders_are_warnings(renderer, bad_files):
     (page,), _, warnings = render_all(renderer, bad_files["brotli_streams.pdf"])
     assert bool(page.words) != any("blank" in warning for warning in warnings)
     assert len(render_all(renderer, bad_files["encrypted_known_password.pdf"], ("wrong", "secret123"))[0]) == 2
-
-
-# --- optional dependencies ----------------------------------------------------------------------------------------
 
 
 def test_pdfium_works_without_pymupdf():
@@ -571,9 +557,9 @@ def test_pdfium_works_without_pymupdf():
         "print(page.text, page.screenshot.image.size)"
     )
     path = BAD_FILES / "rotated_90.pdf"
-    completed = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
-    assert completed.stdout == "Rotated juniper sheet page 1 (1755, 1240)\n"
-    assert completed.stderr == ""
+    process = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=True)
+    assert process.stdout == "Rotated juniper sheet page 1 (1755, 1240)\n"
+    assert process.stderr == ""
 
 
 def test_missing_pypdfium2_error_has_pip_command(monkeypatch):

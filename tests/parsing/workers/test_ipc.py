@@ -94,11 +94,11 @@ def test_missing_header_key_is_rejected(key):
 
 def test_boxes_are_clipped_to_page():
     outside = [[-5, -0.01, 0.5, 9], [0.8, 0.9, 0.2, 0.1]]
-    clipped = ((0, 0, 0.5, 1), (0.2, 0.1, 0.8, 0.9))
+    clipped_boxes = ((0, 0, 0.5, 1), (0.2, 0.1, 0.8, 0.9))
     page, images = unpack(regions=[["table", box, "Caption"] for box in outside], images=outside, **words(*outside))
-    assert images == clipped
-    assert tuple(word.box for word in page.words) == clipped
-    assert tuple(region.box for region in page.regions) == clipped
+    assert images == clipped_boxes
+    assert tuple(word.box for word in page.words) == clipped_boxes
+    assert tuple(region.box for region in page.regions) == clipped_boxes
     assert (page.regions[0].kind, page.regions[0].caption, page.regions[0].score) == ("table", "Caption", None)
 
 
@@ -133,9 +133,9 @@ def test_valid_document_header_is_accepted():
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "{", "[]", "5", json.dumps("x")], ids=lambda text: text[:9])
 def test_malformed_header_is_rejected(text):
-    written = struct.pack("=QQ", len(text), 0) + text.encode()
+    data = struct.pack("=QQ", len(text), 0) + text.encode()
     with pytest.raises(InvalidMessageError):
-        ipc.receive(io.BytesIO(written))
+        ipc.receive(io.BytesIO(data))
 
 
 def test_oversized_message_is_rejected_before_reading():

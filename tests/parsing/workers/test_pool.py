@@ -38,12 +38,12 @@ def document(tmp_path):
 
 
 def test_isolated_page_equals_local_page(document):
-    with open_document(document, QUICK) as local, IsolatedDocument(document, QUICK) as isolated:
-        assert isolated.page_count == local.page_count
-        assert isolated.warnings == local.warnings
+    with open_document(document, QUICK) as local, IsolatedDocument(document, QUICK) as renderer:
+        assert renderer.page_count == local.page_count
+        assert renderer.warnings == local.warnings
         for number in (2, 1):
             expected, images = local.render_with_images(number)
-            page, isolated_images = isolated.render_with_images(number)
+            page, isolated_images = renderer.render_with_images(number)
             assert (page.words, page.regions, page.warnings) == (expected.words, expected.regions, expected.warnings)
             assert page.screenshot.image.tobytes() == expected.screenshot.image.tobytes()
             assert (page.number, page.count, page.doc_id, page.path) == (number, 2, "two.pdf", document.path)
@@ -51,10 +51,10 @@ def test_isolated_page_equals_local_page(document):
 
 
 def test_isolate_is_default_and_can_be_disabled(document):
-    with open_isolated(document, QUICK) as opened:
-        assert isinstance(opened, IsolatedDocument)
-    with open_isolated(document, IngestSettings(isolate=False)) as opened:
-        assert not isinstance(opened, IsolatedDocument)
+    with open_isolated(document, QUICK) as renderer:
+        assert isinstance(renderer, IsolatedDocument)
+    with open_isolated(document, IngestSettings(isolate=False)) as renderer:
+        assert not isinstance(renderer, IsolatedDocument)
 
 
 def test_worker_errors_keep_their_class(tmp_path):
@@ -66,20 +66,20 @@ def test_worker_errors_keep_their_class(tmp_path):
     with pymupdf.open() as pdf_document:
         pdf_document.new_page()
         pdf_document.save(tmp_path / "locked.pdf", encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw="sesame")
-    locked = source_file(tmp_path / "locked.pdf")
+    encrypted = source_file(tmp_path / "locked.pdf")
     with pytest.raises(PasswordRequiredError, match="no password is configured"):
-        IsolatedDocument(locked, QUICK)
+        IsolatedDocument(encrypted, QUICK)
     for passwords in (("wrong", "sesame"), {"locked*": "sesame"}, {"*.pdf": ["no", "sesame"]}):
-        with IsolatedDocument(locked, IngestSettings(passwords=passwords)) as opened:
-            assert opened.page_count == 1
+        with IsolatedDocument(encrypted, IngestSettings(passwords=passwords)) as renderer:
+            assert renderer.page_count == 1
     with pytest.raises(PasswordRequiredError):
-        IsolatedDocument(locked, IngestSettings(passwords={"other.pdf": "sesame"}))
+        IsolatedDocument(encrypted, IngestSettings(passwords={"other.pdf": "sesame"}))
 
 
 def test_render_timeout_fails_only_that_page(tmp_path):
     source = source_file(slow_pdf(tmp_path / "slow.pdf"))
-    after = source_file(sample_pdf(tmp_path / "after.pdf", ["second document"]))
-    events = list(read_pages([source, after], TWO_SECOND_LIMIT))
+    next_document = source_file(sample_pdf(tmp_path / "after.pdf", ["second document"]))
+    events = list(read_pages([source, next_document], TWO_SECOND_LIMIT))
     (failure,) = [event for event in events if isinstance(event, Failure)]
     assert failure.page == 1
     assert "time limit of 2 s" in failure.reason
@@ -95,11 +95,11 @@ def test_image_over_memory_limit_fails(tmp_path):
     Image.new("RGB", (9000, 9000), "white").save(buffer, "PNG")
     (tmp_path / "large.png").write_bytes(buffer.getvalue())
     low_memory_limit = IngestSettings(ocr="never", limits=Limits(max_memory=100_000_000))
-    with IsolatedDocument(source_file(tmp_path / "large.png"), low_memory_limit) as opened:
+    with IsolatedDocument(source_file(tmp_path / "large.png"), low_memory_limit) as renderer:
         with pytest.raises(LimitExceededError, match=r"100 MB of memory.*Limits\.max_memory"):
-            opened.render(1)
-    with IsolatedDocument(source_file(tmp_path / "large.png"), QUICK) as opened:
-        assert opened.render(1).screenshot.image.size == (2500, 2500)
+            renderer.render(1)
+    with IsolatedDocument(source_file(tmp_path / "large.png"), QUICK) as renderer:
+        assert renderer.render(1).screenshot.image.size == (2500, 2500)
 
 
 def kill_while_rendering(document: IsolatedDocument, number: int) -> str:
@@ -114,22 +114,22 @@ def kill_while_rendering(document: IsolatedDocument, number: int) -> str:
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no signals")
 def test_crash_fails_page_and_three_crashes_fail_document(tmp_path):
     source = source_file(slow_pdf(tmp_path / "slow.pdf"))
-    with IsolatedDocument(source, QUICK) as opened:
+    with IsolatedDocument(source, QUICK) as renderer:
         for _ in range(3):
-            assert opened.render(2).number == 2
-            assert "worker process crashed (SIGKILL)" in kill_while_rendering(opened, 1)
+            assert renderer.render(2).number == 2
+            assert "worker process crashed (SIGKILL)" in kill_while_rendering(renderer, 1)
         with pytest.raises(DocumentError, match="caused 3 crashes"):
-            opened.render(2)
+            renderer.render(2)
 
 
 def test_invalid_answer_fails_page(document, monkeypatch):
-    with IsolatedDocument(document, QUICK) as opened:
+    with IsolatedDocument(document, QUICK) as renderer:
         answer = pool.Worker.ask
         monkeypatch.setattr(pool.Worker, "ask", lambda self, *args: (answer(self, *args)[0], b"short"))
         with pytest.raises(DocumentError, match="invalid answer"):
-            opened.render(1)
+            renderer.render(1)
         monkeypatch.undo()
-        assert opened.render(1).number == 1
+        assert renderer.render(1).number == 1
 
 
 def fake_answers(monkeypatch, op, header, body=b""):
@@ -227,15 +227,15 @@ def test_kill_on_stop_runs_at_once_after_stop():
 def test_idle_worker_is_reused(document):
     process_ids = set()
     for _ in range(3):
-        with IsolatedDocument(document, QUICK) as opened:
-            (active_worker,) = opened._ready.queue
+        with IsolatedDocument(document, QUICK) as renderer:
+            (active_worker,) = renderer._ready.queue
             process_ids.add(active_worker._process.pid)
     assert len(process_ids) == 1
     # A worker that died while idle is not reused.
     active_worker._process.kill()
     active_worker._process.wait()
-    with IsolatedDocument(document, QUICK) as opened:
-        assert opened.render(1).number == 1
+    with IsolatedDocument(document, QUICK) as renderer:
+        assert renderer.render(1).number == 1
 
 
 def test_idle_worker_exits_after_timeout(document, monkeypatch):
@@ -268,10 +268,10 @@ def test_script_without_main_guard_can_ingest(tmp_path):
         "print('once')\n"
         "print(len(list(read_pages([source_file('a.pdf')], IngestSettings(ocr='never')))))\n"
     )
-    completed = subprocess.run(
+    process = subprocess.run(
         [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
-    assert completed.stdout.split() == ["once", "3"]
+    assert process.stdout.split() == ["once", "3"]
 
 
 def test_modules_next_to_documents_are_not_imported(tmp_path):
@@ -284,22 +284,22 @@ def test_modules_next_to_documents_are_not_imported(tmp_path):
         "from jina_rag.parsing.sources import source_file\n"
         "print(len(list(read_pages([source_file('a.pdf')], IngestSettings(ocr='never')))))\n"
     )
-    completed = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
-    assert completed.stdout.split() == ["3"]
+    assert process.stdout.split() == ["3"]
     assert not (tmp_path / "PWNED").exists()
 
 
 def test_messages_preserve_surrogates_and_report_end_of_stream():
     stream = io.BytesIO()
     ipc.send(stream, {"path": "bad\udcff\nname"}, b"body")
-    written = stream.getvalue()
-    assert ipc.receive(io.BytesIO(written)) == ({"path": "bad\udcff\nname"}, b"body")
+    data = stream.getvalue()
+    assert ipc.receive(io.BytesIO(data)) == ({"path": "bad\udcff\nname"}, b"body")
     assert ipc.receive(io.BytesIO(b"")) is None
-    for cut in (3, len(written) - 1):
+    for cut in (3, len(data) - 1):
         with pytest.raises(EOFError):
-            ipc.receive(io.BytesIO(written[:cut]))
+            ipc.receive(io.BytesIO(data[:cut]))
 
 
 def test_document_server_answers_all_requests(document, tmp_path, monkeypatch):
@@ -308,8 +308,8 @@ def test_document_server_answers_all_requests(document, tmp_path, monkeypatch):
     server = worker._DocumentServer()
     request = ipc.pack_request(document, QUICK)
     assert "passwords" in request["settings"]
-    opened, _ = server.answer({**request, "settings": {**request["settings"], "isolate": False}})
-    assert opened["count"] == 2
+    header, _ = server.answer({**request, "settings": {**request["settings"], "isolate": False}})
+    assert header["count"] == 2
     assert memory_limits == [QUICK.limits.max_memory]
     header, body = server.answer({"op": "page", "number": 1})
     # The pipe converts tuples to lists.
