@@ -43,7 +43,7 @@ def search_arguments(settings: Mapping[str, Any], allowed: Iterable[str] = SEARC
     return arguments
 
 
-def page_filter(where: Any) -> Any:  # noqa: ANN401  # as a caller writes it; the index checks it
+def page_filter(where: Any) -> Any:  # noqa: ANN401  # validated by the index
     """Convert a filter with LangChain's keys: 0-based ``page`` becomes 1-based, ``source`` becomes ``path``.
 
     Args:
@@ -53,7 +53,7 @@ def page_filter(where: Any) -> Any:  # noqa: ANN401  # as a caller writes it; th
         The filter for `jina_rag.DocumentIndex.search`.
 
     Raises:
-        InvalidInputError: If the value of ``page`` is not a number, numbers or a `jina_rag.Range`.
+        InvalidInputError: If the value of ``page`` is not a number, several numbers or a `jina_rag.Range` of numbers.
 
     Example:
         >>> page_filter({"source": "a.pdf", "page": range(2)})

@@ -31,7 +31,8 @@ class IndexOpening:
         reranker: Name, folder, options or object of the reranker; None for none.
         storage: Storage format of a new index: a preset name or a `jina_rag.Storage`; None for the default.
         create: Whether to create a missing index.
-        assets_dir: Folder of the page images of an index on a server; None for the default.
+        assets_dir: For a server: folder of the page images and the manifest; None for a folder in the user's data
+            directory.
         api_key: API key of the server; None for the environment variable QDRANT_API_KEY.
 
     Raises:
@@ -64,8 +65,8 @@ class IndexOpening:
 
     def __getstate__(self) -> dict[str, Any]:
         kinds = (str, os.PathLike, ModelOptions)
-        loaded = {name: None for name in ("embedder", "reranker") if not isinstance(self.__dict__[name], kinds)}
-        return {**self.__dict__, **loaded, "create": False, "api_key": None}
+        loaded_models = {name: None for name in ("embedder", "reranker") if not isinstance(self.__dict__[name], kinds)}
+        return {**self.__dict__, **loaded_models, "create": False, "api_key": None}
 
 
 class LazyIndex(Lazy[DocumentIndex]):
@@ -159,7 +160,7 @@ class IndexOwner:
     _index: LazyIndex
 
     def close(self) -> None:
-        """Close the index, unless it was passed open; the next call reopens the index."""
+        """Close the index, unless the caller passed it open; the next call reopens the index."""
         self._index.close()
 
     def __enter__(self) -> Self:

@@ -13,8 +13,8 @@ T = TypeVar("T")
 class Lazy(Generic[T]):
     """A model or index that is created at first use or passed by the caller.
 
-    Copies share the object and pickles exclude it, because models are large and connections are not portable. Two
-    `Lazy` objects are equal if the caller passed the same object to both, or to neither.
+    Copies share the object. Pickles exclude the object, because models take gigabytes and connections are not portable.
+    Two `Lazy` objects are equal if the caller passed the same object to both, or passed none to either.
 
     Attributes:
         external: Object passed by the caller; None if the object is created at first use.

@@ -101,7 +101,7 @@ class ModelOptions(BaseModel):
         return options
 
     def _check_passed_model(self) -> Any:  # noqa: ANN401
-        """Return the model passed by the caller; None if there is none or the model field was changed.
+        """Return the model passed by the caller; None if the caller passed none or changed the model field.
 
         Raises:
             InvalidInputError: If a loading option is set together with the passed model.
@@ -159,7 +159,10 @@ class EmbedderOptions(ModelOptions):
 
     @property
     def matches_fingerprint(self) -> bool:
-        """Whether `encode` matches the embedder's fingerprint: False if a limit overrides a passed embedder."""
+        """Whether the vectors of `encode` match the embedder's fingerprint.
+
+        False if `truncate_dim`, `max_pixels` or `max_length` is set for a passed embedder.
+        """
         return self._check_passed_model() is None or not any(getattr(self, name) for name in _CALL_LIMITS)
 
     def encode(self, side: Literal["query", "document"], inputs: Sequence[Input], *, multi: bool = False) -> Embeddings:
@@ -171,8 +174,8 @@ class EmbedderOptions(ModelOptions):
             multi: Whether to return multi-vectors in addition to the dense vectors.
 
         Returns:
-            Dense vectors of shape (n, dim), float32, and with `multi` one array of shape (tokens, dim), float32, per
-            input.
+            Embeddings with dense vectors of shape (n, dim), float32, and with `multi` one multi-vector of shape
+            (tokens, dim), float32, per input.
         """
         embedder = self.embedder
         encode = embedder.encode_query if side == "query" else embedder.encode_document

@@ -1,7 +1,7 @@
 """Context for a vision chat model: page images, page text and sources within a token budget.
 
 The text of a page, its file name and its metadata are untrusted: they are enclosed in a fence and declared as data. No
-page can close the fence, because its name is chosen so that it does not occur in the enclosed text. Invisible
+page can close the fence, because the name of the fence occurs nowhere in the enclosed text. Invisible
 characters that a model reads (control, bidirectional and tag characters) are removed. `Context.omissions` lists
 everything that exceeds the limits, and cuts are marked in the text.
 """
@@ -97,7 +97,7 @@ class Context:
         sources: All sources, numbered from 1, including those without any text or image.
         omissions: Content that exceeded the limits or could not be read.
         fence: Name of the tag that encloses data.
-        tokens: Number of tokens of the whole text.
+        tokens: Number of tokens of the whole text, by `count_tokens` of `build_context`.
     """
 
     images: tuple[ContextImage, ...]
@@ -113,10 +113,10 @@ class Context:
         return PART_SEPARATOR.join(text for text, _ in self._parts if text)
 
     def blocks(self) -> list[dict[str, str]]:
-        """Return texts and images as dicts, in the order for the chat model.
+        """Return texts and images as dicts, in the order in which to send them to the chat model.
 
-        The forms are ``{"type": "text", "text": …}`` and ``{"type": "image", "mime_type": …, "base64": …}``. Convert
-        them to the message format of the provider.
+        Each dict is ``{"type": "text", "text": …}`` or ``{"type": "image", "mime_type": …, "base64": …}``. Convert
+        the dicts to the message format of the provider.
         """
         blocks: list[dict[str, str]] = []
         for text, image in self._parts:
@@ -145,7 +145,7 @@ def build_context(
     """Build the context that a chat model needs to answer from pages.
 
     If the texts exceed `max_tokens`, short texts stay complete, and long texts are cut around the snippet to a common
-    length. If the tokens do not suffice for all pages, the last pages are omitted with their images.
+    length. If `max_tokens` is too small for all pages, the last pages are omitted with their images.
 
     Args:
         hits: Pages, best first.
@@ -171,13 +171,14 @@ def build_context(
     while True:
         context = _assemble(hits, texts, query, images, Budget(count_tokens or estimate_tokens, max_tokens))
         texts_by_number = dict(enumerate((text for text, _ in context._parts[1:-1]), start=1))
-        unlabeled = [image.source for image in context.images if not texts_by_number[image.source]]
-        if not unlabeled:
+        unlabeled_sources = [image.source for image in context.images if not texts_by_number[image.source]]
+        if not unlabeled_sources:
             break
         # An image needs the line with its number and the data notice. If they exceed the budget, drop the image and
         # reassemble: another source with the same image may still fit.
-        for number in unlabeled:
-            reason = f"The label of {context.sources[number - 1].label} exceeds max_tokens, so its image is omitted."
+        for number in unlabeled_sources:
+            label = context.sources[number - 1].label
+            reason = f"The image of {label} is omitted: its number and the data notice exceed max_tokens."
             missing.append((number, reason))
             del images[number]
     omissions = [*context.omissions, *(Omission(number, "image", reason) for number, reason in missing)]
@@ -223,7 +224,7 @@ def _assemble(
     )
     closing = budget.take(question)
     if question and not closing:
-        omissions.append(Omission(0, "question", f"The query exceeds max_tokens={budget.limit}."))
+        omissions.append(Omission(0, "question", f"The query exceeds max_tokens={budget.limit}. Raise max_tokens."))
     opening = budget.take(data_notice) if hits else ""
     numbers = [
         _number_line(source.number, first_sources[images[source.number]] if source.number in images else None)

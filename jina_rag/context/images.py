@@ -29,7 +29,7 @@ class ContextImage:
         data: Bytes of the encoded image.
         mime_type: ``"image/jpeg"`` or ``"image/png"``.
         size: Width and height in pixels.
-        source: Number of the first source that the image shows, from 1.
+        source: Number of the first source with this image, from 1.
         box: Box of the page, as fractions of the page; None for the whole page.
         caption: Caption of the chart, table or figure; "" if none.
     """
@@ -67,7 +67,9 @@ def build_images(
     """
     if limit == 0:
         # Skip reading files and computing citations.
-        return {}, [(number, f"{_image_name(hit)} exceeds max_images=0.") for number, hit in enumerate(hits, start=1)]
+        return {}, [
+            (number, f"{_image_name(hit)} is omitted: max_images is 0.") for number, hit in enumerate(hits, start=1)
+        ]
     missing: list[tuple[int, str]] = []
     images: dict[int, ContextImage] = {}
     files: dict[Path, bytes] = {}
@@ -93,7 +95,7 @@ def build_images(
         if crop in by_crop:
             images[number] = by_crop[crop]
         else:
-            missing.append((number, f"{_image_name(hit)} exceeds max_images={limit}."))
+            missing.append((number, f"{_image_name(hit)} is omitted: max_images is {limit}."))
     return images, missing
 
 

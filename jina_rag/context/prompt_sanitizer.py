@@ -80,8 +80,10 @@ def estimate_tokens(text: str) -> int:
     digits = sum(map(len, numbers))
     spaces = sum(map(str.isspace, plain))
     signs = sum(map(str.isascii, plain)) - digits - spaces
-    mixed = len(_LETTER_DIGIT_BORDER.findall(text))
-    return math.ceil(words + 0.3 * len(numbers) + 0.55 * digits + 0.2 * mixed + spaces / 3 + signs + _non_ascii(plain))
+    borders = len(_LETTER_DIGIT_BORDER.findall(text))
+    return math.ceil(
+        words + 0.3 * len(numbers) + 0.55 * digits + 0.2 * borders + spaces / 3 + signs + _non_ascii(plain)
+    )
 
 
 def _word_tokens(word: str) -> float:
@@ -137,7 +139,7 @@ def _visible(char: str) -> str:
 
 
 def fence(texts: Sequence[str]) -> str:
-    """Return a tag name that occurs in none of the texts in any spelling; deterministic for given texts."""
+    """Return a tag name that occurs in none of the texts, in any spelling; equal texts give the same name."""
     # Compare letters and digits only, after NFKC and case folding: a model may read variants as the fence.
     plain = "\n".join("".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold())) for text in texts)
     digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
@@ -192,7 +194,7 @@ class Budget:
 
 
 def allocate_tokens(needs: Sequence[int], total: int) -> list[int]:
-    """Allocate tokens to sources: each gets what it needs, up to a common maximum.
+    """Allocate to each source the tokens that it needs, up to a common maximum.
 
     Args:
         needs: Number of tokens that each source needs.
@@ -252,12 +254,12 @@ class Excerpt:
 
 
 def excerpt(text: str | None, focus: str, tokens: int) -> Excerpt:
-    """Sanitize a text; of a very long text only the part around `focus`.
+    """Sanitize a text, or only the part around `focus` of a very long text.
 
     Args:
         text: Text of a page; None counts as empty.
         focus: Words around which a very long text is cut.
-        tokens: Token budget. Texts longer than 16 characters per token, and than 4,000 characters, are cut.
+        tokens: Token budget. Texts longer than 4,000 characters and 16 characters per token are cut.
     """
     text = text or ""
     limit = max(_MIN_WINDOW, _WINDOW_PER_TOKEN * tokens)
@@ -271,7 +273,7 @@ def excerpt(text: str | None, focus: str, tokens: int) -> Excerpt:
 
 
 def fit_text(body: Callable[[str], str], text: Excerpt, budget: Budget, limit: int, *, focus: int = 0) -> str | None:
-    """Return the text, or the longest part around `focus` that fits, cut between words; None if no part fits.
+    """Return the text, or the longest part around `focus` that fits, cut between words.
 
     Args:
         body: Adds the lines around a text: number, fence and header.
@@ -279,6 +281,9 @@ def fit_text(body: Callable[[str], str], text: Excerpt, budget: Budget, limit: i
         budget: Budget of the whole context.
         limit: Maximum number of tokens of this source, including the lines around the text.
         focus: Index of the character around which the text is cut.
+
+    Returns:
+        The text or a part with cut marks; `CUT_MARK` if no word fits, None if even the mark does not fit.
     """
 
     def fits(part: str) -> bool:

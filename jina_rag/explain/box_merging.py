@@ -15,7 +15,7 @@ MIN_WEIGHT = 0.4
 _MAX_BOXES = 1500
 """Maximum number of merged boxes, chosen by weight: the merge compares all pairs."""
 _WORD_GAP = 0.02
-"""Horizontal margin of a word on each side, as a fraction of the page width: about the width of a stop word."""
+"""Horizontal margin of a word on each side, as a fraction of the page width: bridges a stop word of low weight."""
 _LINE_GAP = 0.6
 """Vertical margin of a word above and below, in word heights: joins the lines of a passage but not two paragraphs."""
 

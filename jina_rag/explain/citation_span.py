@@ -76,17 +76,15 @@ def _next_line(boxes: Float32, line: npt.NDArray[np.int_], side: int) -> npt.NDA
     near = np.setdiff1d(near, line)
     if not len(near):
         return None
-    neighbour = _line(boxes, int(near[distance[near].argmin()]))
-    left, _, right, _ = bounding_box(boxes[neighbour])
+    neighbor = _line(boxes, int(near[distance[near].argmin()]))
+    left, _, right, _ = bounding_box(boxes[neighbor])
     # A line with little horizontal overlap belongs to another column or is a label.
     overlap = min(right, x1) - max(left, x0)
-    return (
-        neighbour if overlap >= 0.3 * min(right - left, x1 - x0) and not np.intersect1d(neighbour, line).size else None
-    )
+    return neighbor if overlap >= 0.3 * min(right - left, x1 - x0) and not np.intersect1d(neighbor, line).size else None
 
 
 def nearest(boxes: Float32, target: Float32) -> int:
-    """Return the index of the box with the largest overlap with `target`; without any overlap, of the nearest box.
+    """Return the index of the box that overlaps `target` most, or of the nearest box if none overlaps.
 
     Args:
         boxes: Shape (n, 4), float32.
@@ -159,14 +157,22 @@ def _connected_indices(boxes: Float32, start: int) -> list[int]:
 
 
 def valid_boxes(boxes: Float32) -> npt.NDArray[np.bool_]:
-    """Return which boxes of shape (n, 4) are finite and not inverted, shape (n,), bool."""
+    """Return a mask of the finite, non-inverted boxes, shape (n,), bool.
+
+    Args:
+        boxes: Shape (n, 4), float32.
+    """
     valid = np.isfinite(boxes).all(axis=1)
     valid &= (boxes[:, :2] <= boxes[:, 2:]).all(axis=1)
     return np.asarray(valid, dtype=np.bool_)
 
 
 def bounding_box(boxes: Float32) -> Box:
-    """Return the smallest box that contains all boxes of shape (n, 4)."""
+    """Return the smallest box that contains all boxes.
+
+    Args:
+        boxes: Shape (n, 4), float32, with n of at least 1.
+    """
     x0, y0 = boxes[:, :2].min(axis=0).tolist()
     x1, y1 = boxes[:, 2:].max(axis=0).tolist()
     return (x0, y0, x1, y1)

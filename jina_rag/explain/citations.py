@@ -1,8 +1,8 @@
 """Citations: the box of a page that answers a query, with its image and its words.
 
-A citation starts from the heat map of `explain`. If the box with the greatest weight is inside a chart, table or
-figure, the whole region is cited. Otherwise the surrounding passage is cited: the lines of the paragraph for words, or
-the connected patches for a vision model.
+A citation starts from the heat map of `explain`. If the hit's region has enough weight, or the box with the greatest
+weight is inside a chart, table or figure, the whole region is cited, because half a table is not readable. Otherwise
+the surrounding passage is cited: the lines of the paragraph for words, or the connected patches for a vision model.
 """
 
 from __future__ import annotations
@@ -79,10 +79,13 @@ class Citation:
             max_side: Maximum length of the longer side in pixels; larger images are scaled down. None keeps the size.
 
         Raises:
-            IndexStateError: If the screenshot is missing or damaged.
+            IndexStateError: If the screenshot is missing or damaged, or the hit is a plain text.
         """
         if self.image_path is None:
-            raise IndexStateError(f"{self.label}: the screenshot is not on this machine.")
+            raise IndexStateError(
+                f"{self.label}: the screenshot is not on this machine. Open the index with the assets_dir of its "
+                "images, or ingest the file with force=True (--force)."
+            )
         try:
             return load_image(self.image_path, self.box, max_side=max_side)
         except IndexStateError as exc:
@@ -95,7 +98,7 @@ class Citation:
             path: Path of the PNG file.
 
         Raises:
-            IndexStateError: If the screenshot is missing or damaged.
+            IndexStateError: If the screenshot is missing or damaged, or the hit is a plain text.
         """
         self.crop().save(path, format="PNG")
 
@@ -116,7 +119,9 @@ def cite(
     """
     heat_boxes, weights = explanation.boxes, explanation.weights
     if len(heat_boxes) != len(weights) or (words is not None and len(words[0]) != len(words[1])):
-        raise InvalidInputError("The number of boxes differs from words or weights. Pass values of the same page.")
+        raise InvalidInputError(
+            "The number of boxes differs from the number of words or weights. Pass both of the same page."
+        )
     words = _valid_words(words)
     brightest = explanation.brightest
     region = _select_region(hit, explanation, words, regions)
@@ -164,8 +169,9 @@ def _select_region(
 ) -> Region | None:
     """Return the chart, table or figure to cite; None to cite a passage.
 
-    The region of the hit is preferred if its greatest weight reaches `_MIN_REGION_WEIGHT`. Otherwise the smallest
-    region is chosen whose box or caption contains the box with the greatest weight.
+    The region of the hit, which scored higher than the rest of the page, is preferred if its greatest weight reaches
+    `_MIN_REGION_WEIGHT`. Otherwise the smallest region is chosen whose box or caption contains the box with the
+    greatest weight; regions larger than `_MAX_REGION_SHARE` are excluded.
     """
     brightest = explanation.brightest
     if brightest is None:

@@ -64,7 +64,7 @@ class Explainer:
             IndexStateError: If the page is no longer in the index, or its screenshot is missing.
         """
         if reranker is None:
-            raise InvalidInputError("The index has no reranker to explain with. Open the index with one (reranker=…).")
+            raise InvalidInputError("The index has no reranker. Open it with reranker=NAME to explain its scores.")
         if not isinstance(reranker, ExplainingReranker):
             raise InvalidInputError(
                 f"{reranker.name} cannot explain its scores. Open the index with reranker='jinaai/jina-reranker-m0'."
@@ -73,7 +73,10 @@ class Explainer:
         if image is None:
             raise InvalidInputError(f"{hit.doc_id} is a plain text without a page image. Explain a hit with an image.")
         if not image.is_file():
-            raise IndexStateError(f"{hit.doc_id}, page {hit.page}: the screenshot is not on this machine.")
+            raise IndexStateError(
+                f"{hit.doc_id}, page {hit.page}: the screenshot is not on this machine. Open the index with the "
+                "assets_dir of its images, or ingest the file with force=True (--force)."
+            )
         attribution = (
             reranker.explain(query, image) if method is None else reranker.explain(query, image, method=method)
         )

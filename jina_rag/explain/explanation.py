@@ -1,7 +1,7 @@
 """Heat map of a page for a query, from the stored page vectors and their boxes.
 
-The page is not re-encoded: the query vectors are compared with the stored page vectors, and each stored vector belongs
-to a box of the page. The heat map therefore shows exactly the similarities used in the ranking.
+The query vectors are compared with the stored page vectors, each of which represents one or more boxes of the page. The
+page is not re-encoded and its image is not read, so the heat map shows exactly the similarities used in the ranking.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Explanation:
         """Return an explanation from the patch attributions of a vision model, for example a reranker.
 
         Args:
-            boxes: Shape (patches, 4), float32, as fractions of the page; rows with NaN or infinity are dropped.
+            boxes: Shape (patches, 4), float32, as fractions of the page; non-finite and inverted boxes are dropped.
             weights: Shape (patches,), float32: contribution of each patch to the score, in any unit. Negative
                 contributions become 0, the greatest becomes 1.
             image_path: Path of the page screenshot.
@@ -119,7 +119,7 @@ class Explanation:
             Shape (n,), float32, from 0 to 1, on the scale of `per_token`.
 
         Raises:
-            InvalidInputError: If the index is out of range, or the explanation has no token maps.
+            InvalidInputError: If an index is out of range, `token` is empty, or the explanation has no token maps.
         """
         tokens = [token] if isinstance(token, int | np.integer) else list(token)
         if self.maps is None or not tokens:
@@ -153,7 +153,7 @@ class Explanation:
             InvalidInputError: If `k` is below 1, or `token` is out of range.
         """
         if k < 1:
-            raise InvalidInputError(f"k is {k}; expected a number of at least 1.")
+            raise InvalidInputError(f"k is {k}; expected an integer of at least 1.")
         return find_areas(self.boxes, self._weights(token), self.kind, k=k)
 
     def array(self, size: tuple[int, int], *, token: int | Sequence[int] | None = None) -> Float32:
@@ -192,7 +192,7 @@ class Explanation:
         """
         weights = self._weights(token)
         if self.image_path is None:
-            raise IndexStateError("The hit is a plain text without a page image to draw on.")
+            raise IndexStateError("The hit is a plain text without a page image. Pass a hit with an image.")
         page = load_image(self.image_path, max_side=max_side)
         image = overlay(page, self.boxes, weights, blur=self._blur_share(page.size))
         if frame is not None:
@@ -256,13 +256,14 @@ def explain(
         image: Index of the explained image in a document of several images; boxes on other images are dropped.
 
     Raises:
-        InvalidInputError: If the number of boxes or tokens differs from the number of vectors.
+        InvalidInputError: If the number of boxes differs from the number of page tokens, or the number of `tokens` from
+            the number of query vectors.
     """
     row_of = np.arange(len(document), dtype=np.int32) if assignment is None else assignment
     if len(grid) != len(row_of):
-        raise InvalidInputError(f"{len(row_of)} page vectors but {len(grid)} boxes. Pass those of the same page.")
+        raise InvalidInputError(f"grid has {len(grid)} boxes; expected {len(row_of)}, one per page token.")
     if tokens is not None and len(tokens) != len(query):
-        raise InvalidInputError(f"{len(query)} query vectors but {len(tokens)} tokens. Pass one token per vector.")
+        raise InvalidInputError(f"tokens has length {len(tokens)}; expected {len(query)}, one per query vector.")
     valid = valid_boxes(grid.boxes)
     if grid.images is not None:
         valid &= grid.images == image
@@ -291,8 +292,8 @@ def _spreads(boxes: Float32, kind: str) -> tuple[tuple[float, float], tuple[floa
 def _support(boxes: Float32, weights: Float32, sigma: tuple[float, float] = (2 * _NEAR_SIGMA, _NEAR_SIGMA)) -> Float32:
     """Return the Gaussian-weighted mean of the weights around each box, shape (n,), float32.
 
-    Boxes are first rounded to raster cells, an error of at most 1/40 of `sigma`: pairwise distances between tens of
-    thousands of boxes would be too slow.
+    Box centers are first rounded to raster cells, with an error of at most 1/510 of the page, because pairwise
+    distances between tens of thousands of boxes would be too slow.
     """
     cells = (((boxes[:, :2] + boxes[:, 2:]) / 2).clip(0, 1) * (_CELLS - 1)).round().astype(np.int64)
     columns, rows = cells[:, 0], cells[:, 1]
@@ -302,8 +303,8 @@ def _support(boxes: Float32, weights: Float32, sigma: tuple[float, float] = (2 *
     np.add.at(sums[1], (rows, columns), 1)
     weight_sums, counts = (down @ plane @ across for plane in sums)
     # Additive smoothing pulls isolated boxes, whose local mean is their own weight, towards the page's mean.
-    smoothed: Float32 = (weight_sums[rows, columns] + 3 * weights.mean()) / (counts[rows, columns] + 3)
-    return smoothed
+    local_means: Float32 = (weight_sums[rows, columns] + 3 * weights.mean()) / (counts[rows, columns] + 3)
+    return local_means
 
 
 def _kernel(sigma: float) -> Float32:

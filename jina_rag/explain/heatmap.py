@@ -148,6 +148,6 @@ def _label_position(image: Image, box: tuple[float, float, float, float], size: 
         for y in (y0 - height, y1, y0, y1 - height)
         for x in (x0, x1 - width)
     ]
-    grey = np.asarray(image.convert("L"))
+    gray = np.asarray(image.convert("L"))
     # Least detail: lowest standard deviation of gray values.
-    return min(corners, key=lambda xy: float(grey[xy[1] : xy[1] + height, xy[0] : xy[0] + width].std()))
+    return min(corners, key=lambda xy: float(gray[xy[1] : xy[1] + height, xy[0] : xy[0] + width].std()))

@@ -1,7 +1,7 @@
 """Token maps: relevance of each box of a page to each query token, computed on demand.
 
-All maps of hundreds of tokens over tens of thousands of boxes would take gigabytes. Therefore only the vectors are
-stored, and the maps are computed in blocks of limited size.
+All maps of hundreds of tokens over tens of thousands of boxes take up to hundreds of megabytes. Therefore only the
+vectors are stored, and the maps are computed in blocks of limited size.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class TokenMaps:
     def token_map(self, token: int) -> Float32:
         """Return the map of one token, shape (boxes,), float32, from 0 to 1.
 
-        A weight is the lift divided by the greatest lift of any token, to the power of 1.5.
+        A weight is the lift divided by the greatest lift of any token with text, to the power of 1.5.
 
         Args:
             token: Index of the query token, from 0.
@@ -71,8 +71,8 @@ class TokenMaps:
             InvalidInputError: If `token` is out of range.
         """
         if not 0 <= token < len(self):
-            raise InvalidInputError(f"token is {token}; expected an index below {len(self)}, the number of tokens.")
-        [weights] = self._scaled(self._lift(self._query[token : token + 1]))
+            raise InvalidInputError(f"token is {token}; expected an index from 0 to {len(self) - 1}.")
+        [weights] = self._to_weights(self._lift(self._query[token : token + 1]))
         return np.asarray(weights)
 
     def all_maps(self) -> Float32:
@@ -80,15 +80,15 @@ class TokenMaps:
         maps = np.empty((len(self), self.num_boxes), dtype=np.float32)
         at = 0
         for block in self.lifts():
-            maps[at : at + len(block)] = self._scaled(block)
+            maps[at : at + len(block)] = self._to_weights(block)
             at += len(block)
         return maps
 
     def coverage(self, boxes: Float32, spread: tuple[float, float]) -> Float32:
         """Return the query coverage around each box: MaxSim over its neighborhood, shape (boxes,), float32.
 
-        The coverage is the mean over the tokens of the greatest lift nearby, with Gaussian decay by distance. Lifts
-        replace similarities because some tokens are similar to every box.
+        The coverage is the mean over the tokens of the greatest lift nearby, with Gaussian decay by distance. It
+        uses lifts instead of similarities, because some tokens are similar to every box.
 
         Args:
             boxes: Shape (boxes, 4), float32, as fractions of the page.
@@ -123,17 +123,17 @@ class TokenMaps:
         """Number of tokens in one block."""
         return max(1, _BLOCK_SIZE // max(self.num_boxes, _CELLS * _CELLS))
 
-    def _scaled(self, lifts: Float32) -> Float32:
+    def _to_weights(self, lifts: Float32) -> Float32:
         # Clip: tokens excluded from the scale can exceed 1.
-        shaped: Float32 = (lifts / self._max_lift).clip(0, 1) ** np.float32(_GAMMA)
-        return shaped
+        weights: Float32 = (lifts / self._max_lift).clip(0, 1) ** np.float32(_GAMMA)
+        return weights
 
     def _lift(self, query: Float32) -> Float32:
         values = similarity(self._rows, query).T[:, self._row_of]
         if values.size:
             values -= np.median(values, axis=1, keepdims=True)
-        lifted: Float32 = np.maximum(values, 0, out=values)
-        return lifted
+        lifts: Float32 = np.maximum(values, 0, out=values)
+        return lifts
 
 
 def _decayed_maximum(planes: npt.NDArray[np.float32], axis: int, spread: float) -> npt.NDArray[np.float32]:
@@ -147,10 +147,10 @@ def _decayed_maximum(planes: npt.NDArray[np.float32], axis: int, spread: float) 
     Returns:
         Shape (tokens, rows, columns), float32.
     """
-    shifted_axis = np.moveaxis(planes, axis, 0)
-    maximum = shifted_axis.copy()
-    for step in range(1, min(len(shifted_axis) - 1, int(3 * spread)) + 1):
+    axis_first = np.moveaxis(planes, axis, 0)
+    maximum = axis_first.copy()
+    for step in range(1, min(len(axis_first) - 1, int(3 * spread)) + 1):
         decay = np.float32(np.exp(-0.5 * (step / spread) ** 2))
-        np.maximum(maximum[step:], shifted_axis[:-step] * decay, out=maximum[step:])
-        np.maximum(maximum[:-step], shifted_axis[step:] * decay, out=maximum[:-step])
+        np.maximum(maximum[step:], axis_first[:-step] * decay, out=maximum[step:])
+        np.maximum(maximum[:-step], axis_first[step:] * decay, out=maximum[:-step])
     return np.moveaxis(maximum, 0, axis)

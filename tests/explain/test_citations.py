@@ -153,10 +153,10 @@ def brute_force_patch_box(boxes, weights, peak):
     members = np.arange(len(boxes)) == peak
     while True:
         low, high = boxes[members, None, :2] - np.float32(1e-3), boxes[members, None, 2:] + np.float32(1e-3)
-        touched = members | (bright_mask & ((boxes[:, :2] <= high) & (boxes[:, 2:] >= low)).all(axis=2).any(axis=0))
-        if (touched == members).all():
+        reachable = members | (bright_mask & ((boxes[:, :2] <= high) & (boxes[:, 2:] >= low)).all(axis=2).any(axis=0))
+        if (reachable == members).all():
             return (*boxes[members, :2].min(axis=0).tolist(), *boxes[members, 2:].max(axis=0).tolist())
-        members = touched
+        members = reachable
 
 
 SIDES = st.one_of(st.sampled_from([0, 0.1, 0.2, 0.25, 0.3, 0.301, 0.5, 1]), st.floats(-0.5, 1.5, width=32))
@@ -180,7 +180,7 @@ def test_patch_box_of_many_patches_equals_brute_force():
 
 def test_words_with_invalid_box_are_ignored():
     invalid_boxes = np.array([[np.nan] * 4, [0.5, 0.5, 0.4, 0.4], [0, 0, np.inf, 1], [-np.inf] * 4], dtype=np.float32)
-    words = ([*PAGE[0], "nan", "inverted", "endless", "far"], np.concatenate([PAGE[1], invalid_boxes]))
+    words = ([*PAGE[0], "nan", "inverted", "infinite", "far"], np.concatenate([PAGE[1], invalid_boxes]))
     explanation = heat_map(*PAGE, {"epsilon": 1.0})
     assert cite(HIT, explanation, words=words) == cite(HIT, explanation, words=PAGE)
     only_invalid = cite(HIT, explanation, words=(["nan", "a", "b", "c"], invalid_boxes))

@@ -123,7 +123,7 @@ def test_vision_reranker_explains_its_score(index, tiny):
 
 def test_unsupported_explanation_raises_invalid_input_error(index):
     hit = index.search("whales", k=1)[0]
-    with pytest.raises(InvalidInputError, match="Open the index with one"):
+    with pytest.raises(InvalidInputError, match="Open it with reranker=NAME"):
         index.explain("whales", hit, by="reranker")
     with pytest.raises(InvalidInputError, match="'embedder'"):
         index.explain("whales", hit, by="oracle")

@@ -164,14 +164,14 @@ def planted_page(number: int) -> tuple[str, Page, np.ndarray]:
         if index == number * 5 % PARAGRAPHS:
             sentences.insert((0, 2, 4)[number % 3], (answer, True))
         x = 0.08
-        for sentence, planted in sentences:
+        for sentence, is_answer in sentences:
             for word in sentence.split():
                 width = 0.0125 * len(word)
                 if x + width > 0.92:
                     x, y = 0.08, y + 0.024
                 box = (x, y, x + width, y + 0.016)
                 words.append(Word(word, box))
-                if planted:
+                if is_answer:
                     answer_boxes.append(box)
                 x += width + 0.0125
         y += 0.05
@@ -228,7 +228,7 @@ def patch_pages(tiny) -> list[PlantedPage]:
     sizes = rng.integers(220, 340, (20, 2)).tolist()
     queries = embedder.encode_query([query_text for query_text, _, _ in TOPICS])
     documents = embedder.encode_document([Image.new("RGB", tuple(size), "white") for size in sizes])
-    planted_pages = []
+    pages = []
     for query, tokens, grid in zip(queries.multi, queries.tokens, documents.grids, strict=True):
         middle = (grid.boxes[:, :2] + grid.boxes[:, 2:]) / 2
         contents = normalise(rng.normal(size=(36, query.shape[1])))
@@ -237,17 +237,17 @@ def patch_pages(tiny) -> list[PlantedPage]:
         rows = contents[content_ids]
         rows[block] = normalise(0.3 * normalise(rng.dirichlet(np.ones(len(query))) @ query) + rows[block])
         rows = normalise(rows + 0.5 * normalise(rng.normal(size=rows.shape)))
-        planted_pages.append(PlantedPage(query, tokens, rows, grid, grid.boxes[block]))
-    return planted_pages
+        pages.append(PlantedPage(query, tokens, rows, grid, grid.boxes[block]))
+    return pages
 
 
 @pytest.fixture(params=["lite_pages", "patch_pages"])
-def planted(request) -> list[PlantedPage]:
+def planted_pages(request) -> list[PlantedPage]:
     return request.getfixturevalue(request.param)
 
 
-def test_top_box_is_on_planted_answer(planted):
-    assert sum(page.top_box_hits_answer() for page in planted) >= 18
+def test_top_box_is_on_planted_answer(planted_pages):
+    assert sum(page.top_box_hits_answer() for page in planted_pages) >= 18
 
 
 def test_weights_concentrate_on_answer(lite_pages):
@@ -260,12 +260,12 @@ def test_weights_concentrate_on_answer(lite_pages):
     assert np.mean(answer_shares) > 0.28, "1/14 of the words have more than a quarter of the total weight"
 
 
-def test_pooled_rows_correlate_with_exact_weights(planted):
+def test_pooled_rows_correlate_with_exact_weights(planted_pages):
     correlations = []
-    for page in planted:
-        pooled, assignment = pool_tokens(page.rows, 2.5)
-        assert len(pooled) < len(page.rows) / 2
-        explanation = explain(page.query, pooled, page.grid, NOWHERE, assignment=assignment)
+    for page in planted_pages:
+        pooled_rows, assignment = pool_tokens(page.rows, 2.5)
+        assert len(pooled_rows) < len(page.rows) / 2
+        explanation = explain(page.query, pooled_rows, page.grid, NOWHERE, assignment=assignment)
         correlations.append(correlation(explanation, page.exact))
     # Measured: mean 0.944 (words) and 0.942 (patches). Two of 20 pages are below 0.9 for each, the lowest at 0.84 and
     # 0.88: a short page with many topics has few near-synonyms, so pooling merges unrelated words.
@@ -274,17 +274,19 @@ def test_pooled_rows_correlate_with_exact_weights(planted):
 
 
 @pytest.mark.parametrize("datatype", ["int8", "int4"])
-def test_quantized_rows_correlate_with_exact_weights(planted, tmp_path, datatype):
-    dim = planted[0].rows.shape[1]
-    ids = [schema.point_id("ab", number) for number in range(len(planted))]
+def test_quantized_rows_correlate_with_exact_weights(planted_pages, tmp_path, datatype):
+    dim = planted_pages[0].rows.shape[1]
+    ids = [schema.point_id("ab", number) for number in range(len(planted_pages))]
     with EdgeStore.open(tmp_path / "store", dim=dim, multi_dim=dim, storage=Storage(datatype=datatype)) as store:
-        store.upsert([Point(key, dense=page.rows[0], multi=page.rows) for key, page in zip(ids, planted, strict=True)])
+        store.upsert(
+            [Point(key, dense=page.rows[0], multi=page.rows) for key, page in zip(ids, planted_pages, strict=True)]
+        )
         stored_rows = {point.id: point.multi for point in store.fetch(ids)}
     correlations = [
         correlation(explain(page.query, stored_rows[key], page.grid, NOWHERE), page.exact)
-        for key, page in zip(ids, planted, strict=True)
+        for key, page in zip(ids, planted_pages, strict=True)
     ]
-    assert any(not np.array_equal(stored_rows[key], page.rows) for key, page in zip(ids, planted, strict=True))
+    assert any(not np.array_equal(stored_rows[key], page.rows) for key, page in zip(ids, planted_pages, strict=True))
     assert min(correlations) >= 0.9
 
 
@@ -298,9 +300,6 @@ def test_sign_codes_correlate_with_exact_weights(lite_pages):
 
 def correlation(reference: Explanation, other: Explanation) -> float:
     return float(np.corrcoef(reference.weights, other.weights)[0, 1])
-
-
-# -- single tokens -------------------------------------------------------------------------------------------
 
 
 def fake_explanation(text: str, query: str, image: Path = NOWHERE) -> Explanation:
@@ -327,7 +326,7 @@ def test_token_maps_highlight_their_token():
         explanation.of_token(3)
     with pytest.raises(InvalidInputError, match="token is -1"):
         explanation.of_token(-1)
-    with pytest.raises(InvalidInputError, match="2 query vectors but 1 tokens"):
+    with pytest.raises(InvalidInputError, match="tokens has length 1; expected 2"):
         explain(np.eye(2, dtype="f4"), np.eye(2, dtype="f4"), TokenGrid(np.zeros((2, 4), "f4"), "words"), NOWHERE,
                 tokens=["one"])  # fmt: skip
 
@@ -360,7 +359,7 @@ def test_assignment_equals_repeated_rows():
     assert len(pooled.boxes) == 49
     np.testing.assert_allclose(pooled.weights, repeated.weights, atol=1e-5)
     np.testing.assert_allclose(pooled.per_token, repeated.per_token, atol=1e-5)
-    with pytest.raises(InvalidInputError, match="20 page vectors but 50 boxes"):
+    with pytest.raises(InvalidInputError, match="grid has 50 boxes; expected 20"):
         explain(query, rows, grid, NOWHERE)
 
 
@@ -413,9 +412,6 @@ def test_token_maps_of_large_pages_limit_memory():
     finally:
         tracemalloc.stop()
     assert peak < 100 * 2**20, "an array of all pairs takes 144 MB including a copy for the median"
-
-
-# -- arrays, areas, overlay images ---------------------------------------------------------------------------
 
 
 def make_explanation(boxes: list[tuple[float, float, float, float]], weights: list[float], kind="words") -> Explanation:

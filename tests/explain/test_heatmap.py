@@ -38,14 +38,14 @@ def test_invalid_boxes_are_dropped(tmp_path):
     boxes = np.array([[np.nan] * 4, [0.1, 0.1, 0.2, 0.2]], dtype=np.float32)
     explanation = explain(np.eye(2, dtype="f4"), np.eye(2, dtype="f4"), TokenGrid(boxes, "words"), blank_page(tmp_path))
     assert len(explanation.boxes) == 1
-    with pytest.raises(InvalidInputError, match="same page"):
+    with pytest.raises(InvalidInputError, match="one per page token"):
         explain(np.eye(2, dtype="f4"), np.eye(2, dtype="f4"), TokenGrid(boxes[:1], "words"), blank_page(tmp_path))
 
 
 def test_frame_and_label_are_drawn_inside_image(tmp_path):
     explanation = Explanation.empty(blank_page(tmp_path))
-    framed = np.asarray(explanation.image(frame=(0.0, 0.0, 1.0, 1.0), label="table")).astype(int)
-    blue = (framed[..., 2] - framed[..., 0]) > 100
+    framed_pixels = np.asarray(explanation.image(frame=(0.0, 0.0, 1.0, 1.0), label="table")).astype(int)
+    blue = (framed_pixels[..., 2] - framed_pixels[..., 0]) > 100
     assert blue[50, 0]
     assert blue.sum() > 4 * (200 + 100)
     explanation.save(tmp_path / "out.png")

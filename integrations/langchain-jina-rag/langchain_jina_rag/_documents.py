@@ -18,7 +18,7 @@ RESULT_KEYS = ("score", "stage", "snippet", "region", "relevance_score")
 
 
 def hit_id(hit: ScoredPage) -> str:
-    """Return the document id of an added entry, or the page id of a page of an ingested file."""
+    """Return the document id of an added entry, or the page id of an ingested page."""
     return hit.doc_id if hit.added else hit.page_id
 
 
@@ -47,8 +47,10 @@ def hit_to_document(hit: ScoredPage, image_key: str = "image") -> Document:
     if hit.image_path is not None:
         metadata[image_key] = str(hit.image_path)
     reserved_keys = (*LOCATION_KEYS, *RESULT_KEYS, image_key)
-    renamed = {f"meta.{key}" if key in reserved_keys else key: value for key, value in own_metadata.items()}
-    return Document(page_content=hit.text, metadata={**renamed, **metadata, **_search_metadata(hit)}, id=hit_id(hit))
+    prefixed_metadata = {f"meta.{key}" if key in reserved_keys else key: value for key, value in own_metadata.items()}
+    return Document(
+        page_content=hit.text, metadata={**prefixed_metadata, **metadata, **_search_metadata(hit)}, id=hit_id(hit)
+    )
 
 
 def _search_metadata(hit: ScoredPage) -> dict[str, Any]:

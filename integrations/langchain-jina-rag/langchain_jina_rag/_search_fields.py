@@ -30,8 +30,8 @@ def stages_to_json(stages: Any) -> list[dict[str, Any]] | None:  # noqa: ANN401 
     return json_stages
 
 
-def stages_from_json(value: Any) -> list[Stage] | None:  # noqa: ANN401  # as a caller gives it
-    """Convert dicts of `stages_to_json` to stages; stages are returned unchanged.
+def stages_from_json(value: Any) -> list[Stage] | None:  # noqa: ANN401  # validated here
+    """Convert dicts from `stages_to_json` to stages; stages are returned unchanged.
 
     Raises:
         ValueError: If an entry is not a stage.
@@ -46,14 +46,14 @@ def _stage(value: Any) -> Stage:  # noqa: ANN401
     if isinstance(value, Stage):
         return value
     if not isinstance(value, dict) or value.get("stage") not in _KINDS:
-        raise ValueError(f"A stage is {value!r}; expected a Prefetch, Rescore or Rerank.")
+        raise ValueError(f"stages contains {value!r}; expected a Prefetch, a Rescore or a Rerank.")
     options = {key: option for key, option in value.items() if key != "stage"}
     if isinstance(options.get("calibration"), dict):
         options["calibration"] = Calibration.from_json(options["calibration"])
     try:
         stage: Stage = _KINDS[value["stage"]](**options)
     except TypeError as exc:
-        raise ValueError(f"{value!r} is not a valid stage: {exc}.") from exc
+        raise ValueError(f"stages contains {value!r}, which is not a valid stage: {exc}.") from exc
     return stage
 
 
@@ -84,4 +84,4 @@ Filter: TypeAlias = Annotated[
     PlainSerializer(filter_to_json),
     WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "null"}]}),
 ]
-"""Filter by metadata key, with a value, several values or a `jina_rag.Range` each; or None."""
+"""A filter that maps each metadata key to a value, several values or a `jina_rag.Range`; or None."""

@@ -128,7 +128,7 @@ class StoreSearch(IndexOwner, VectorStore):
             return embedding
         return JinaLocalEmbeddings(model=index.embedder, truncate_dim=index.dim)
 
-    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:  # noqa: ANN401  # those of a retriever
+    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:  # noqa: ANN401  # arguments of the retriever
         """Return a retriever over this vector store.
 
         Args:
@@ -158,7 +158,8 @@ class JinaVectorStoreRetriever(VectorStoreRetriever):
 def _arguments(settings: dict[str, Any], allowed: Sequence[str] = SEARCH_SETTINGS) -> dict[str, Any]:
     """Return arguments of `jina_rag.DocumentIndex.search`, with location keys of the filter prefixed by ``meta.``.
 
-    A filter applies to the metadata that documents were added with, which can contain keys like ``page``.
+    A filter applies to the metadata that documents were added with. This metadata can contain location keys, for
+    example ``page``, which otherwise select pages of ingested files.
     """
     arguments = search_arguments(settings, allowed)
     where = arguments.get("filter")

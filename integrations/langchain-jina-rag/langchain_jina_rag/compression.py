@@ -56,7 +56,7 @@ class JinaCompressionRetriever(BaseRetriever):
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """Return True: the fields define the retriever, if they are serializable themselves."""
+        """Return True: the fields fully define the retriever, if each field is serializable."""
         return True
 
     def _get_relevant_documents(

@@ -63,7 +63,7 @@ GroupBy: TypeAlias = Literal["page", "document"]
 
 
 class JinaPageRetriever(IndexOwner, BaseRetriever):
-    """Retriever for pages of PDFs, office files and images, including charts, tables and handwriting.
+    """Retriever for pages of PDFs, office files and images by content: text, charts, tables and handwriting.
 
     The query is compared with every token of a page (late interaction) instead of one vector per page. The returned
     documents are pages with text, source and the path of the page image for a vision chat model.
@@ -145,7 +145,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
     """Name, folder or object of a model that reranks the best pages; None for none. To set `device` or `dtype`, pass a
     `JinaLocalRerank`; only its model is used."""
     assets_dir: str | None = None
-    """Folder of the page images of an index on a server; None for the default."""
+    """For a server: folder of the page images and the manifest; None for a folder in the user's data directory."""
     api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
     """API key of a server; None for the environment variable QDRANT_API_KEY. Excluded from dumps, reprs and pickles."""
 
@@ -166,7 +166,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """Return True: the fields define the retriever."""
+        """Return True: the fields fully define the retriever."""
         return True
 
     @property
@@ -185,8 +185,6 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         # Exclude the API key, which would be plain text in the pickle, and replace rerankers in stages by their names.
         stages = stages_from_json(stages_to_json(self.stages))
         return {**state, "__dict__": {**state["__dict__"], "api_key": None, "stages": stages}}
-
-    # -- searching -----------------------------------------------------------------------------------------
 
     def _get_relevant_documents(
         self,
@@ -229,10 +227,10 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         return await self.ainvoke("", config, image=image, **settings)
 
     def context(self, query: str, documents: list[Document], **options: Any) -> list[ContentBlock]:  # noqa: ANN401
-        """Return content blocks of pages of this index for a vision chat model.
+        """Return the content blocks that a vision chat model needs to answer from pages of this index.
 
-        In contrast to `documents_to_content_blocks`, the index locates the answer on each page: long texts are cut
-        around the answer, and ``prefer="region"`` sends the cited box.
+        In contrast to `documents_to_content_blocks`, this method locates the answer on each page with the index: long
+        texts are cut around the answer, and ``prefer="region"`` sends the cited box.
 
         Args:
             query: Query of the search; appended at the end.

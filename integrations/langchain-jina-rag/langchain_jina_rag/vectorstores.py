@@ -22,8 +22,8 @@ from langchain_jina_rag.embeddings import JinaLocalEmbeddings
 class JinaVectorStore(StoreSearch):
     """Vector store of texts and page images, searched by late interaction.
 
-    The store wraps a `jina_rag.DocumentIndex`. The index can also be filled by ``jina-rag ingest`` and searched by
-    `JinaPageRetriever`: both the store and the retriever find added documents and pages of ingested files.
+    The store wraps a `jina_rag.DocumentIndex`, which ``jina-rag ingest`` can also fill and `JinaPageRetriever` can also
+    search. The store and the retriever both find added documents and pages of ingested files.
 
     Setup:
         .. code-block:: bash
@@ -108,7 +108,8 @@ class JinaVectorStore(StoreSearch):
             create: Whether to create a missing index at first use. An index that is missing later, or after
                 unpickling, raises an error.
             storage: Storage format of a new index, see `jina_rag.Storage`; None for the default.
-            assets_dir: Folder of the page images of an index on a server; None for the default.
+            assets_dir: For a server: folder of the page images and the manifest; None for a folder in the user's data
+                directory.
             api_key: API key of a server; None for the environment variable QDRANT_API_KEY.
 
         Raises:
@@ -196,8 +197,6 @@ class JinaVectorStore(StoreSearch):
         """
         return await super().afrom_documents(documents, embedding, **kwargs)  # type: ignore[arg-type]
 
-    # -- adding and deleting -------------------------------------------------------------------------------
-
     def add_texts(
         self,
         texts: Iterable[str],
@@ -224,7 +223,9 @@ class JinaVectorStore(StoreSearch):
                 are passed.
         """
         if kwargs:
-            raise InvalidInputError(f"add_texts does not support {', '.join(kwargs)}. Pass texts, metadatas and ids.")
+            raise InvalidInputError(
+                f"add_texts does not support {', '.join(kwargs)}. Pass only texts, metadatas and ids."
+            )
         return self.index.add(**_add_arguments(list(texts), metadatas, ids, self.image_key))
 
     aadd_texts = coroutine_of(add_texts, pool="ingest")  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
@@ -243,14 +244,14 @@ class JinaVectorStore(StoreSearch):
             InvalidInputError: If `ids` is None, an id belongs to a page of an ingested file, or `kwargs` are passed.
         """
         if kwargs:
-            raise InvalidInputError(f"delete does not support {', '.join(kwargs)}. Pass ids.")
+            raise InvalidInputError(f"delete does not support {', '.join(kwargs)}. Pass only ids.")
         if ids is None:
             raise InvalidInputError("ids is missing. Pass the ids to delete: ids=[…].")
         hits = self.index.get(ids)
-        ingested = [hit for hit in hits if not hit.added]
-        if ingested:
+        file_pages = [hit for hit in hits if not hit.added]
+        if file_pages:
             raise InvalidInputError(
-                f"{ingested[0].page_id} is a page of the ingested file {ingested[0].path}. Delete the file with "
+                f"{file_pages[0].page_id} is a page of the ingested file {file_pages[0].path}. Delete the file with "
                 "DocumentIndex.delete."
             )
         if hits:
@@ -282,7 +283,7 @@ def _add_arguments(
     """
     for name, values in (("metadatas", metadatas), ("ids", ids)):
         if values is not None and len(values) != len(texts):
-            raise InvalidInputError(f"{len(texts)} texts and {len(values)} {name} were passed. Pass one per text.")
+            raise InvalidInputError(f"{name} has length {len(values)}; expected {len(texts)}, one per text.")
     metadata = [dict(entry or {}) for entry in metadatas or [{} for _ in texts]]
     return {
         "contents": [_content(text, entry, image_key) for text, entry in zip(texts, metadata, strict=True)],
@@ -295,7 +296,7 @@ def _content(text: str, metadata: dict[str, Any], image_key: str) -> Any:  # noq
     """Return a text, or a page if the metadata contains the path of an existing image."""
     image = existing_image(metadata.get(image_key))
     if image is None:
-        # The explicit form keeps a text that looks like a data URI a text.
+        # A plain string that looks like a data URI would be decoded; the dict form is always text.
         return {"text": text}
     # A saved page image contains its words and boxes; use them unless the text was changed.
     return image if not text.strip() or _saved_text(image) == text else {"image": image, "text": text}

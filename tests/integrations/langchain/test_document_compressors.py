@@ -187,9 +187,6 @@ async def test_acompress_documents_runs_in_thread(docs):
     assert best == rerank.compress_documents(docs, QUERY)
 
 
-# -- a retriever and a compressor --------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def base_retriever(tmp_path_factory):
     with make_index(tmp_path_factory.mktemp("compression"), ThreadedEmbedder()) as index:

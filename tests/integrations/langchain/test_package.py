@@ -90,9 +90,6 @@ def test_missing_dependency_of_langchain_core_is_reraised(tmp_path):
     assert run_python(code).strip() == "nothing_of_that_name"
 
 
-# -- docstring and README examples -------------------------------------------------------------------------
-
-
 def code_blocks(text: str) -> list[str]:
     """Return the Python code blocks of a docstring."""
     lines, blocks = inspect.cleandoc(text).splitlines(), []

@@ -65,9 +65,6 @@ def retriever(index):
     return JinaPageRetriever(index=index)
 
 
-# -- returned documents ------------------------------------------------------------------------------------
-
-
 def test_documents_have_location_and_search_metadata(retriever, index, folder):
     docs = retriever.invoke("growth by region")
     best, hit = docs[0], index.search("growth by region")[0]
@@ -117,9 +114,6 @@ def test_region_metadata_is_json(tmp_path):
     assert "image" not in text.metadata
 
 
-# -- search settings ---------------------------------------------------------------------------------------
-
-
 def test_search_settings_are_fields_and_call_arguments(index):
     retriever = JinaPageRetriever(index=index, k=2, filter={"year": 2025})
     assert [doc.metadata["year"] for doc in retriever.invoke("whales sing")] == [2025, 2025]
@@ -159,24 +153,24 @@ async def test_unknown_setting_raises_invalid_input_error(retriever):
 
 
 def test_group_by_dedup_and_score_threshold(index):
-    ungrouped = JinaPageRetriever(index=index, k=9)
+    by_page = JinaPageRetriever(index=index, k=9)
     by_document = JinaPageRetriever(index=index, k=9, group_by="document")
-    assert len(ungrouped.invoke("whales sing")) == 5
-    assert len(by_document.invoke("whales sing")) == len(ungrouped.invoke("whales sing", group_by="document")) == 2
-    duplicates = [doc for doc in ungrouped.invoke("whales sing") if doc.page_content == PAGES[0]]
-    folded = JinaPageRetriever(index=index, k=9, dedup=True).invoke("whales sing")
+    assert len(by_page.invoke("whales sing")) == 5
+    assert len(by_document.invoke("whales sing")) == len(by_page.invoke("whales sing", group_by="document")) == 2
+    duplicates = [doc for doc in by_page.invoke("whales sing") if doc.page_content == PAGES[0]]
+    folded_docs = JinaPageRetriever(index=index, k=9, dedup=True).invoke("whales sing")
     assert len(duplicates) == 2
-    assert len([doc for doc in folded if doc.page_content == PAGES[0]]) == 1
-    assert len(ungrouped.invoke("whales sing", dedup=True)) == len(folded)
-    best = ungrouped.invoke("whales sing")[0].metadata["score"]
+    assert len([doc for doc in folded_docs if doc.page_content == PAGES[0]]) == 1
+    assert len(by_page.invoke("whales sing", dedup=True)) == len(folded_docs)
+    best = by_page.invoke("whales sing")[0].metadata["score"]
     assert not JinaPageRetriever(index=index, score_threshold=best + 1).invoke("whales sing")
-    assert 0 < len(ungrouped.invoke("whales sing", score_threshold=best - 1e-6)) < 5
+    assert 0 < len(by_page.invoke("whales sing", score_threshold=best - 1e-6)) < 5
 
 
 def test_stages_and_reranker(index, folder):
     reranker = FakeReranker()
-    reranked = JinaPageRetriever(index=index, stages=Rerank(model=reranker, limit=2)).invoke("whales sing")
-    assert [doc.metadata["stage"] for doc in reranked] == ["rerank", "rerank", "rescore", "rescore", "rescore"]
+    reranked_docs = JinaPageRetriever(index=index, stages=Rerank(model=reranker, limit=2)).invoke("whales sing")
+    assert [doc.metadata["stage"] for doc in reranked_docs] == ["rerank", "rerank", "rescore", "rescore", "rescore"]
     docs = JinaPageRetriever(index=index).invoke("whales sing", stages=[Rescore(), Rerank(model=reranker, limit=1)])
     assert [doc.metadata["stage"] for doc in docs][:2] == ["rerank", "rescore"]
     with JinaPageRetriever(index=folder / "kb", reranker=reranker) as retriever:
@@ -191,14 +185,14 @@ async def test_invoke_image_searches_by_image(tmp_path):
 
     image = Image.new("RGB", (700, 90), "white")
     ImageDraw.Draw(image).text((10, 10), "whales sing in the sea", fill="black", font=ImageFont.load_default(48))
-    image.save(tmp_path / "question.png")
+    image.save(tmp_path / "query.png")
     with DocumentIndex.open(tmp_path / "kb") as index:
         index.add(["the desert is dry", "whales sing", "tax report"], ids=["a", "b", "c"])
         retriever = JinaPageRetriever(index=index, k=1)
-        assert retriever.invoke_image(str(tmp_path / "question.png"))[0].id == "b"
-        assert retriever.invoke_image((tmp_path / "question.png").read_bytes(), k=2)[0].id == "b"
+        assert retriever.invoke_image(str(tmp_path / "query.png"))[0].id == "b"
+        assert retriever.invoke_image((tmp_path / "query.png").read_bytes(), k=2)[0].id == "b"
         assert retriever.invoke("report of taxes and", image=image, k=3)[0].id in "bc"
-        image_path = str(tmp_path / "question.png")
+        image_path = str(tmp_path / "query.png")
         assert await retriever.ainvoke_image(image_path, k=2) == retriever.invoke_image(image_path, k=2)
         expected = index.search(["tax", {"image": image}], k=3)
         assert [doc.id for doc in retriever.invoke("tax", image=image, k=3)] == [hit.doc_id for hit in expected]
@@ -214,7 +208,7 @@ def test_invalid_fields_raise_validation_error(index):
         JinaPageRetriever(index="kb", top_k=3)
     with pytest.raises(ValidationError, match="greater than or equal to 1"):
         JinaPageRetriever(index="kb", k=0)
-    with pytest.raises(ValidationError, match="expected a Prefetch, Rescore or Rerank"):
+    with pytest.raises(ValidationError, match="expected a Prefetch, a Rescore or a Rerank"):
         JinaPageRetriever(index="kb", stages=["rerank"])
     with pytest.raises(ValidationError, match="embedder cannot be set for an index that is already open"):
         JinaPageRetriever(index=index, embedder="lite")
@@ -222,9 +216,6 @@ def test_invalid_fields_raise_validation_error(index):
         JinaPageRetriever()
     with pytest.raises(ValidationError, match="index"):
         JinaPageRetriever(index=3)
-
-
-# -- async -------------------------------------------------------------------------------------------------
 
 
 async def test_async_methods_run_in_threads(folder, index, embedder):
@@ -262,9 +253,6 @@ async def test_ainvoke_opens_index_in_thread(folder, index, monkeypatch):
     retriever.close()
 
 
-# -- tracing -----------------------------------------------------------------------------------------------
-
-
 async def test_run_is_traced_as_retriever(index):
     trace = Trace()
     retriever = JinaPageRetriever(index=index, tags=["mine"], metadata={"team": "a"})
@@ -291,9 +279,6 @@ def test_trace_contains_embedder_name():
     assert trace["ls_embedding_model"] == "lite"
     passed_params = JinaPageRetriever(index="kb", embedder=FakeEmbedder(name="mine"))._get_ls_params()
     assert passed_params["ls_embedding_model"] == "mine"
-
-
-# -- index handling ----------------------------------------------------------------------------------------
 
 
 def test_index_is_opened_at_first_query_and_closed(tmp_path):
@@ -351,9 +336,6 @@ def test_embedder_accepts_local_embeddings(tmp_path):
         pytest.raises(JinaRagError, match="was built with"),
     ):
         retriever.invoke("whales")
-
-
-# -- secrets and serialization -----------------------------------------------------------------------------
 
 
 def full_retriever(index="http://localhost:6333/pages"):
@@ -476,8 +458,8 @@ def test_copy_with_changed_index_searches_that_index(tmp_path):
         assert ids(retriever) == ["a"]
         copied = retriever.model_copy(update={"index": str(tmp_path / "b")})
         assert (ids(copied), ids(retriever)) == (["b"], ["a"])
-        reranked = retriever.model_copy(update={"reranker": JinaLocalRerank(model=FakeReranker())})
-        assert reranked.invoke("whales sing")[0].metadata["stage"] == "rerank"
+        reranking_retriever = retriever.model_copy(update={"reranker": JinaLocalRerank(model=FakeReranker())})
+        assert reranking_retriever.invoke("whales sing")[0].metadata["stage"] == "rerank"
         retriever.index = str(tmp_path / "b")
         assert ids(retriever) == ["b"]
     assert not is_locked(tmp_path / "a")

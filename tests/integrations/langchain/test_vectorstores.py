@@ -64,9 +64,6 @@ def image(tmp_path):
     return tmp_path / "page.png"
 
 
-# -- adding ------------------------------------------------------------------------------------------------
-
-
 def test_text_is_returned_unchanged(store):
     metadata = {"source": "a.txt", "page": 3, "score": "mine", "image": "nowhere.png", "nested": {"list": [1, None]}}
     docs = [
@@ -89,9 +86,9 @@ def test_existing_id_is_replaced_and_lengths_checked(filled_store, embedder):
     filled_store.add_texts(["birds sing"], [{"n": 10}], ids=["a"])
     assert filled_store.get_by_ids(["a"])[0].metadata == {"n": 10}
     assert not embedder.history  # an unchanged text is not re-embedded
-    with pytest.raises(InvalidInputError, match="2 texts and 1 metadatas"):
+    with pytest.raises(InvalidInputError, match="metadatas has length 1; expected 2"):
         filled_store.add_texts(["x", "y"], [{}])
-    with pytest.raises(InvalidInputError, match="2 texts and 3 ids"):
+    with pytest.raises(InvalidInputError, match="ids has length 3; expected 2"):
         filled_store.add_texts(["x", "y"], ids=["1", "2", "3"])
     with pytest.raises(InvalidInputError, match="does not support bulk"):
         filled_store.add_texts(["x"], bulk=True)
@@ -112,11 +109,11 @@ def test_document_with_image_is_added_as_page(store, image):
         assert copy.size == original.size
     assert hit_document.metadata["stage"] == "rescore"
     json.dumps(hit_document.metadata)
-    refetched = store.get_by_ids(["p"])[0]
-    assert refetched.metadata["image"] == str(stored_image)
-    assert "score" not in refetched.metadata
+    fetched_page = store.get_by_ids(["p"])[0]
+    assert fetched_page.metadata["image"] == str(stored_image)
+    assert "score" not in fetched_page.metadata
     # A returned page can be added again.
-    assert store.add_documents([refetched]) == ["p"]
+    assert store.add_documents([fetched_page]) == ["p"]
     assert store.get_by_ids(["p"])[0].page_content == "a list of authors"
 
 
@@ -134,8 +131,8 @@ def test_changed_text_replaces_saved_words(store, tmp_path):
 
     saved_image = save_page(make_page("a list of authors"), tmp_path / "pages")
     store.add_texts(["a list of painters", "a list of authors"], [{"image": str(saved_image)}] * 2, ids=["new", "old"])
-    changed, unchanged = store.get_by_ids(["new", "old"])
-    assert (changed.page_content, unchanged.page_content) == ("a list of painters", "a list of authors")
+    changed_page, unchanged_page = store.get_by_ids(["new", "old"])
+    assert (changed_page.page_content, unchanged_page.page_content) == ("a list of painters", "a list of authors")
     hits = {hit.doc_id: hit for hit in store.index.search("list of authors", k=2)}
     x0, y0, x1, y1 = store.index.cite("authors", hits["old"]).box  # the word boxes are stored
     assert (x1 - x0) * (y1 - y0) < 0.5
@@ -164,9 +161,6 @@ def test_other_embeddings_raise_invalid_input_error(tmp_path, store, embedder):
     assert JinaVectorStore(store.index, JinaLocalEmbeddings(model=embedder)).index is store.index
 
 
-# -- deleting and getting ----------------------------------------------------------------------------------
-
-
 def test_delete_treats_ids_literally(store):
     store.add_texts(TEXTS, ids=["a", "ab", "a*", "*"])
     assert store.delete(["a*", "unknown"]) is True
@@ -193,9 +187,6 @@ def test_ingested_files_are_searchable_and_not_deletable(tmp_path):
             store.delete(["mine", page.id])
         assert store.delete(["animals.pdf"]) is True  # a file's document id is not an entry id
         assert len(store.similarity_search("whales", k=9)) == 4
-
-
-# -- searching ---------------------------------------------------------------------------------------------
 
 
 def test_filter_uses_added_metadata(store, image):
@@ -229,23 +220,25 @@ async def test_from_documents_without_embedding(tmp_path, embedder):
 
 
 def test_scores_filters_and_relevance_scores(filled_store):
-    scored = filled_store.similarity_search_with_score(QUERY, k=4)
-    assert [doc.id for doc, _ in scored][:2] == ["a", "b"]
-    assert [score for _, score in scored] == sorted((score for _, score in scored), reverse=True)
-    assert [score for _, score in scored] == [hit.score for hit in filled_store.index.search(QUERY, k=4)]
+    docs_and_scores = filled_store.similarity_search_with_score(QUERY, k=4)
+    assert [doc.id for doc, _ in docs_and_scores][:2] == ["a", "b"]
+    assert [score for _, score in docs_and_scores] == sorted((score for _, score in docs_and_scores), reverse=True)
+    assert [score for _, score in docs_and_scores] == [hit.score for hit in filled_store.index.search(QUERY, k=4)]
     assert [doc.id for doc in filled_store.similarity_search(QUERY, k=4, filter={"n": [1, 2]})] == ["b", "c"]
     assert filled_store.similarity_search(QUERY, filter={"n": 7}) == []
-    assert len(filled_store.similarity_search(QUERY, score_threshold=scored[0][1] - 1e-6)) < 4
+    assert len(filled_store.similarity_search(QUERY, score_threshold=docs_and_scores[0][1] - 1e-6)) < 4
     relevance_scores = filled_store.similarity_search_with_relevance_scores(QUERY, k=4)
-    assert [score for _, score in relevance_scores] == [min(1.0, max(0.0, score)) for _, score in scored]
+    assert [score for _, score in relevance_scores] == [min(1.0, max(0.0, score)) for _, score in docs_and_scores]
     clamp = filled_store._select_relevance_score_fn()
     assert [clamp(score) for score in (-0.4, 0.3, 1.4)] == [0.0, 0.3, 1.0]
 
 
 def test_stages_and_reranker(filled_store, embedder):
     reranker = FakeReranker()
-    scored = filled_store.similarity_search_with_score("dry desert", k=2, stages=[Prefetch(), Rerank(model=reranker)])
-    assert scored[0][1] == 1.0
+    docs_and_scores = filled_store.similarity_search_with_score(
+        "dry desert", k=2, stages=[Prefetch(), Rerank(model=reranker)]
+    )
+    assert docs_and_scores[0][1] == 1.0
     filled_store.close()
     reopened = JinaVectorStore(
         filled_store._opening.location, JinaLocalEmbeddings(model=embedder), reranker=JinaLocalRerank(model=reranker)
@@ -279,8 +272,8 @@ def test_max_marginal_relevance_search_diversifies(filled_store):
     vector = filled_store.embeddings.embed_query(QUERY)
     by_vector = filled_store.max_marginal_relevance_search_by_vector(vector, k=2, fetch_k=4, lambda_mult=0.1)
     assert [doc.id for doc in by_vector] == [doc.id for doc in diverse]
-    filtered = filled_store.max_marginal_relevance_search("whales", k=3, filter={"n": [2, 3]})
-    assert {doc.id for doc in filtered} == {"c", "d"}
+    filtered_docs = filled_store.max_marginal_relevance_search("whales", k=3, filter={"n": [2, 3]})
+    assert {doc.id for doc in filtered_docs} == {"c", "d"}
     assert filled_store.max_marginal_relevance_search("whales", filter={"n": 77}) == []
 
 
@@ -325,9 +318,8 @@ async def test_tracing_does_not_open_index_or_load_model(tmp_path):
 
 def test_embeddings_match_index_dimension(tmp_path):
     embedder = FakeEmbedder()
-    embeddings = JinaLocalEmbeddings(
-        model=embedder, truncate_dim=64
-    )  # the index stores vectors of the model's own dimension
+    # The index stores vectors of the model's own dimension.
+    embeddings = JinaLocalEmbeddings(model=embedder, truncate_dim=64)
     with JinaVectorStore(tmp_path / "kb", embeddings) as store:
         store.add_texts(TEXTS, ids=list("abcd"))
         assert store.embeddings.embedder is embedder
@@ -335,9 +327,6 @@ def test_embeddings_match_index_dimension(tmp_path):
         assert len(vector) == store.index.dim == 128
         assert store.similarity_search_by_vector(vector, k=1)[0].id == "c"
         assert store.max_marginal_relevance_search("dry desert", k=1)[0].id == "c"
-
-
-# -- async -------------------------------------------------------------------------------------------------
 
 
 async def test_async_methods_run_in_threads(tmp_path, monkeypatch):
@@ -396,9 +385,6 @@ async def test_async_constructors(tmp_path):
         assert (await store.asimilarity_search("dry desert", k=1))[0].page_content == TEXTS[2]
     assert embedder.threads
     assert threading.get_ident() not in embedder.threads
-
-
-# -- indexing API, serialization, lifetime -----------------------------------------------------------------
 
 
 def test_langchain_indexing_api_syncs_documents(store, embedder):

@@ -57,9 +57,6 @@ def page_node(path, text="growth by region", **fields):
     return ImageNode(text=text, image_path=str(path), **{"metadata": {IMAGE_HASH: path.stem}, **fields})
 
 
-# -- one vector ------------------------------------------------------------------------------------------------
-
-
 def test_query_and_text_use_separate_encoders(model):
     model.get_query_embedding("sales")
     model.get_text_embedding("sales")
@@ -248,9 +245,6 @@ def test_pickle_excludes_weights(model):
     assert isinstance(model.embedder, Unpicklable)
 
 
-# -- pages in a pipeline ---------------------------------------------------------------------------------------
-
-
 def test_vision_model_reads_images_and_texts(page):
     step = JinaPageEmbedding(embedder=VisionEmbedder())
     nodes = [page_node(page), TextNode(text="words"), ImageNode(image_path=str(page))]
@@ -321,14 +315,14 @@ def test_page_embedding_dispatches_events(page):
 
 def test_page_embedding_caches_vectors_by_content(page):
     step = JinaPageEmbedding(embedder=ThreadedEmbedder())
-    node, text, unsaved = page_node(page), TextNode(text="words"), ImageNode(image_path=str(page))
-    step([node, text, unsaved])
-    assert cache_key(unsaved) is None
+    node, text, unsaved_image = page_node(page), TextNode(text="words"), ImageNode(image_path=str(page))
+    step([node, text, unsaved_image])
+    assert cache_key(unsaved_image) is None
     assert len(VECTOR_CACHE) == 2
     same_content = page_node(page, metadata={IMAGE_HASH: page.stem, "year": 3})
-    cached = VECTOR_CACHE.get((step.embed_model.embedder.fingerprint, cache_key(same_content)))
-    assert cached.multi[0].shape == (3, 64)
-    assert cached.grids[0].kind == "words"
+    cached_embeddings = VECTOR_CACHE.get((step.embed_model.embedder.fingerprint, cache_key(same_content)))
+    assert cached_embeddings.multi[0].shape == (3, 64)
+    assert cached_embeddings.grids[0].kind == "words"
     assert VECTOR_CACHE.get(("another model", cache_key(node))) is None
     assert cache_key(page_node(page, text="other words")) != cache_key(node)
     assert cache_key(TextNode(text="words", metadata={"a": 1})) != cache_key(text)

@@ -76,7 +76,7 @@ def reader(tmp_path):
 
 @pytest.fixture
 def image(tmp_path) -> Path:
-    path = tmp_path / "picture.png"
+    path = tmp_path / "image.png"
     Image.new("RGB", (60, 80), "navy").save(path)
     return path
 
@@ -97,9 +97,6 @@ def make_query(query: str, k: int = 5, **options) -> VectorStoreQuery:
     return VectorStoreQuery(query_str=query, similarity_top_k=k, **options)
 
 
-# -- adding and deleting ---------------------------------------------------------------------------------------
-
-
 def test_nodes_are_returned_unchanged(store, image):
     base64_text = base64.b64encode(image.read_bytes()).decode()
     nodes = [
@@ -116,7 +113,7 @@ def test_nodes_are_returned_unchanged(store, image):
             metadata_template="{key}={value}",
             text_template="{content} ({metadata_str})",
         ),
-        ImageNode(id_="path", text="words of a picture", image_path=str(image), metadata={"year": 2023}),
+        ImageNode(id_="path", text="words of an image", image_path=str(image), metadata={"year": 2023}),
         ImageNode(id_="data", text="words in base64", image=base64_text),
         IndexNode(id_="index", text="a summary", index_id="elsewhere", obj=TextNode(id_="inner", text="inner")),
         Node(id_="node", text_resource=MediaResource(text="words of a node")),
@@ -124,9 +121,9 @@ def test_nodes_are_returned_unchanged(store, image):
     original = [node.model_copy(deep=True) for node in nodes]
     assert store.add(nodes) == ["text", "path", "data", "index", "node"]
     assert nodes == original
-    stored = store.get_nodes(["node", "index", "missing", "data", "path", "text"])
-    assert [type(node) for node in stored] == [Node, IndexNode, ImageNode, ImageNode, TextNode]
-    assert stored[::-1] == original
+    stored_nodes = store.get_nodes(["node", "index", "missing", "data", "path", "text"])
+    assert [type(node) for node in stored_nodes] == [Node, IndexNode, ImageNode, ImageNode, TextNode]
+    assert stored_nodes[::-1] == original
     result = store.query(make_query("two lines of words", k=9))
     assert sorted(result.ids) == sorted(node.node_id for node in original)
     assert {node.node_id: node for node in result.nodes} == {node.node_id: node for node in original}
@@ -182,7 +179,7 @@ def test_delete_by_document_id_node_id_and_filter(store):
     store.delete("a")
     assert remaining_ids() == ["b0", "b1", "b2", "whole"]
     store.delete("whole")
-    store.delete("nobody")
+    store.delete("unknown")
     store.delete("b*")
     assert remaining_ids() == ["b0", "b1", "b2"]
     store.delete_nodes()
@@ -207,9 +204,6 @@ def test_delete_and_clear_keep_ingested_files(store, tmp_path):
     store.clear()
     assert store.get_nodes() == []
     assert [node.node_id for node in store.query(make_query("growth")).nodes] == [page.node_id]
-
-
-# -- querying --------------------------------------------------------------------------------------------------
 
 
 def test_query_by_text_or_by_vector(store, embedder):
@@ -343,9 +337,6 @@ async def test_async_methods_equal_sync_and_encode_in_threads(tmp_path):
     async_store.close()
 
 
-# -- serialization and handles ---------------------------------------------------------------------------------
-
-
 def test_store_serialization_round_trips(tmp_path):
     store = JinaVectorStore(tmp_path / "kb", storage="balanced")
     store.add(texts(a="growth"))
@@ -459,9 +450,6 @@ def test_passed_open_index_is_shared(store):
         JinaVectorStore(store.client, is_embedding_query=True)
 
 
-# -- VectorStoreIndex ------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("as_coroutine", [False, True])
 async def test_vector_store_index_answers_with_page_images(tmp_path, store, embedder, reader, as_coroutine):
     file = sample_pdf(tmp_path / "report.pdf", ["growth by region in the north", "list of authors"])
@@ -501,9 +489,6 @@ def test_page_retriever_returns_added_nodes(store):
     store.add(nodes)
     hits = JinaPageRetriever(store.client, cite=False).retrieve("growth")
     assert [hit.node for hit in hits] == nodes
-
-
-# -- reader ----------------------------------------------------------------------------------------------------
 
 
 async def test_reader_returns_one_document_per_page(tmp_path, reader):
@@ -589,9 +574,6 @@ async def test_reader_works_as_file_extractor(tmp_path, reader):
     assert [document.id_ for document in documents] == ["docs/report.pdf#p0001", "docs/report.pdf#p0002"]
     assert documents[0].metadata["team"] == "ops"
     assert await directory().aload_data() == documents
-
-
-# -- ingestion pipelines ---------------------------------------------------------------------------------------
 
 
 class RecordingEmbedder(ThreadedEmbedder):
@@ -743,9 +725,6 @@ def test_v4_encodes_each_page_once(tmp_path, tiny, reader, monkeypatch):
     assert set(by_text.ids) == set(by_vector.ids) == {"report.pdf#p0001", "report.pdf#p0002", "text"}
     assert len(JinaLocalEmbedding(tiny["v4"], truncate_dim=32).get_text_embedding("a")) == 32
     store.close()
-
-
-# -- reopening -------------------------------------------------------------------------------------------------
 
 
 def test_closed_store_reopens_with_same_model(store, embedder):

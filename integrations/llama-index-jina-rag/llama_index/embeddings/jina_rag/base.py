@@ -82,15 +82,13 @@ class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
         embedder: Embedder | None = None,
         **settings: Any,  # noqa: ANN401  # the fields above and those of BaseEmbedding, checked by pydantic
     ) -> None:
-        _refuse_cache(settings.get("embeddings_cache"))
+        _reject_cache(settings.get("embeddings_cache"))
         super().__init__(**model_argument("model_name", model_name, embedder), **settings)
 
     @classmethod
     def class_name(cls) -> str:
         """Return the class name for serialization."""
         return "JinaLocalEmbedding"
-
-    # -- methods called by LlamaIndex ----------------------------------------------------------------------
 
     def _get_query_embedding(self, query: str) -> Embedding:
         return self.dense_vectors("query", [{"text": query}])[0]
@@ -121,11 +119,11 @@ class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
 
     def __setattr__(self, name: str, value: Any) -> None:  # noqa: ANN401
         if name == "embeddings_cache":
-            _refuse_cache(value)
+            _reject_cache(value)
         super().__setattr__(name, value)
 
 
-def _refuse_cache(cache: object) -> None:
+def _reject_cache(cache: object) -> None:
     if cache is not None:
         raise InvalidInputError(
             "embeddings_cache is keyed by text, but queries and documents of the same text have different vectors. "

@@ -18,7 +18,7 @@ from llama_index.core.schema import BaseNode, ImageNode, ImageType, MetadataMode
 from jina_rag import InvalidInputError, open_page
 
 IMAGE_HASH = "image_sha256"
-"""Metadata key of `JinaPageReader` for page images that `jina_rag.save_page` wrote, which contain the page's words."""
+"""Metadata key that `JinaPageReader` sets for images of `jina_rag.save_page`, which contain the words of the page."""
 
 
 NodeImage: TypeAlias = Path | bytes | str
@@ -94,7 +94,7 @@ def model_input(node: BaseNode, modality: Literal["text", "image"]) -> Any:  # n
         modality: Modality of the model. A text model gets the node's text if present, which avoids OCR of the image.
 
     Raises:
-        InvalidInputError: If the image is a URL, missing or unreadable.
+        InvalidInputError: If the image is a URL, invalid base64, missing or unreadable.
     """
     image = node_image(node)
     if image is None:
@@ -113,7 +113,7 @@ def index_input(node: BaseNode) -> Any:  # noqa: ANN401  # index input
         node: Node of any type.
 
     Raises:
-        InvalidInputError: If the image is a URL.
+        InvalidInputError: If the image is a URL or invalid base64.
     """
     image = node_image(node)
     if image is None:

@@ -64,7 +64,7 @@ class JinaPageEmbedding(TransformComponent):
         model_name: Model name of `JinaLocalEmbedding`; None for ``"lite"``.
         embedder: Loaded embedder instead of a name.
         embed_model: A `JinaLocalEmbedding` instead of a name, an embedder and settings.
-        batch_size: Number of nodes encoded per batch.
+        batch_size: Number of nodes encoded per batch; the images of one batch are open at the same time.
         keep_bytes: Maximum size in bytes of the multi-vectors kept in memory for the vector store; 0 keeps none. The
             store re-encodes nodes that exceed the limit. All components of a process share one cache, with the
             greatest `keep_bytes` as its limit.
@@ -78,7 +78,9 @@ class JinaPageEmbedding(TransformComponent):
 
     embed_model: JinaLocalEmbedding = Field(description="Embedding model.")
     batch_size: int = Field(default=8, gt=0, description="Number of nodes encoded per batch.")
-    keep_bytes: int = Field(default=DEFAULT_BYTES, ge=0, description="Maximum bytes of vectors kept for the store.")
+    keep_bytes: int = Field(
+        default=DEFAULT_BYTES, ge=0, description="Maximum bytes of multi-vectors kept for the store."
+    )
 
     def __init__(
         self,
@@ -112,7 +114,7 @@ class JinaPageEmbedding(TransformComponent):
             kwargs: Ignored.
 
         Raises:
-            InvalidInputError: If an image is a URL, missing or unreadable.
+            InvalidInputError: If an image is a URL, invalid base64, missing or unreadable.
         """
         for start in range(0, len(nodes), self.batch_size):
             self._embed_batch(nodes[start : start + self.batch_size])

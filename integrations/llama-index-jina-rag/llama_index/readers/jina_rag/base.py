@@ -21,10 +21,10 @@ _HIDDEN_FROM_MODELS = ("file_path", "doc_id", IMAGE_HASH)
 class JinaPageReader(PageLoading, BaseReader):
     """Reader that returns one `ImageDocument` per page, with the page screenshot and its text.
 
-    The text comes from the text layer, or from OCR for pages without text. Each screenshot is saved under its content
-    hash, so a changed page gets another image path and another document hash in LlamaIndex. Document ids do not change
-    when a file is edited (``reports/q3.pdf#p0002``). An `IngestionPipeline` with a document store therefore re-embeds
-    changed pages, skips unchanged pages and deletes removed pages.
+    The text comes from the text layer, or from OCR for pages with little or no text. Each screenshot is saved under
+    its content hash, so a changed page gets another image path and another document hash in LlamaIndex. Document ids
+    (``reports/q3.pdf#p0002``) do not change when a file is edited. An `IngestionPipeline` with a document store
+    therefore re-embeds changed pages, skips unchanged pages and deletes removed pages.
 
     Setup:
         ``pip install ".[llama-index]"`` in a clone.
@@ -90,7 +90,7 @@ class JinaPageReader(PageLoading, BaseReader):
             fs: Must be None; only the local file system is supported.
 
         Raises:
-            InvalidInputError: If a path does not exist, raised before iteration, or if `fs` is not None.
+            InvalidInputError: If a path does not exist, or `fs` is not None; raised before iteration.
         """
         if fs is not None:
             raise InvalidInputError(f"fs is {fs!r}; only the local file system is supported. Download the files first.")

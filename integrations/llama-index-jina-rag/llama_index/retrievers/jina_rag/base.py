@@ -62,7 +62,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
 
     Args:
         index: Folder of an index, URL of a collection on a Qdrant server, or an open `jina_rag.DocumentIndex`.
-        similarity_top_k: Maximum number of pages, best scores first.
+        similarity_top_k: Maximum number of pages, highest scores first.
         filters: LlamaIndex metadata filters over document metadata, ``page_label``, ``file_name``, ``file_path``,
             ``doc_id`` and ``has`` (``"chart"``, ``"table"`` or ``"figure"``). Unsupported filters raise an error.
         filter: Filter of `jina_rag.DocumentIndex.search`; a page must match both `filters` and `filter`.
@@ -71,10 +71,11 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         group_by: ``"page"``, or ``"document"`` for the best page of each document.
         dedup: Whether near-duplicate pages are folded into one node.
         score_threshold: Minimum score; pages with a lower score are dropped. None keeps all.
-        show: Image of the node: ``"page"`` for the screenshot, ``"region"`` for the best chart, table or figure.
+        show: Image of the node: ``"page"`` for the screenshot, ``"region"`` for the best chart, table or figure if any.
         cite: Whether to add ``citation_box``, the box that answers the query; takes 40 to 100 ms per page with "lite".
         embedder: Name, folder or object of the embedder; None for the embedder of the index.
-        assets_dir: Folder of the page images of an index on a server; None for the default.
+        assets_dir: For a server: folder of the page images and the manifest; None for a folder in the user's data
+            directory.
         api_key: API key of a server; None for the environment variable QDRANT_API_KEY. Excluded from reprs and pickles.
         callback_manager: Callback manager of LlamaIndex.
         object_map: `object_map` of LlamaIndex's `BaseRetriever`.
@@ -112,13 +113,13 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         verbose: bool = False,
     ) -> None:
         if show not in ("page", "region"):
-            raise InvalidInputError(f"show is {show!r}; expected 'page' or 'region'.")
+            raise InvalidInputError(f"show is {show!r}; expected one of page, region.")
         where = to_page_where(filters)
         for key, value in (filter or {}).items():
             add_condition(where, key, value)
         check_not_empty(reranker=reranker)
         self._opening, self._index = LazyIndex.of(index, embedder=embedder, assets_dir=assets_dir, api_key=api_key)
-        self._index.get(self._opening)  # raise the error for a missing index at once
+        self._index.get(self._opening)  # a missing index raises here, not at the first query
         self.similarity_top_k = similarity_top_k
         self._settings: dict[str, Any] = {
             "filter": where,

@@ -121,7 +121,7 @@ def _translate_condition(item: MetadataFilter) -> FilterValue:
     values = value if isinstance(value, list) else [value]
     if value is not None:
         if operator in _RANGE_BOUNDS:
-            return Range(**{_RANGE_BOUNDS[operator]: value})  # type: ignore[arg-type]  # validated by Range
+            return Range(**{_RANGE_BOUNDS[operator]: value})  # type: ignore[arg-type]  # Range validates the value
         if operator in _EQUALITY and not isinstance(value, list):
             return values
         if operator in _MEMBERSHIP or (operator == FilterOperator.ALL and isinstance(value, list) and len(value) == 1):
@@ -137,7 +137,7 @@ def _reject(condition: str) -> NoReturn:
 
 
 def _tighter_bound(choose: Callable[[list[float]], float], *bounds: float | None) -> float | None:
-    numbers = [end for end in bounds if end is not None]
+    numbers = [bound for bound in bounds if bound is not None]
     return choose(numbers) if numbers else None
 
 

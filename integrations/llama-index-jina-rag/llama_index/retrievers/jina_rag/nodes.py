@@ -42,7 +42,7 @@ def hit_to_node(hit: ScoredPage, *, show: Literal["page", "region"] = "page") ->
 
     Args:
         hit: Hit of a `jina_rag.DocumentIndex`.
-        show: Image of the node: ``"page"`` for the screenshot, ``"region"`` for the best chart, table or figure.
+        show: Image of the node: ``"page"`` for the screenshot, ``"region"`` for the best chart, table or figure if any.
 
     Returns:
         The node; a `TextNode` for a page whose image is not on this machine.
@@ -125,8 +125,8 @@ def storable_node(node: BaseNode) -> BaseNode:
 def entry_metadata(node: BaseNode) -> dict[str, Any]:
     """Return the metadata that an index stores for a node: its own metadata for filters, and the serialized node.
 
-    LlamaIndex's copies of the document id (``doc_id``, ``document_id``) are dropped, because the node can have metadata
-    with these keys; ``ref_doc_id`` is kept.
+    LlamaIndex's copies of the document id (``doc_id``, ``document_id``) are dropped, because the node's own metadata
+    can use these keys; ``ref_doc_id`` alone stores the document id.
 
     Args:
         node: Node of any type.

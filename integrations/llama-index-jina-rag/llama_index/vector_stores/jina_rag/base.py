@@ -66,11 +66,12 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
             `jina_rag.DocumentIndex`.
         embedder: Name, folder or object of the embedder of a new index; None for the default.
         storage: Storage format of a new index, see `jina_rag.Storage`; None for the default.
-        assets_dir: Folder of the page images of an index on a server; None for the default.
+        assets_dir: For a server: folder of the page images and the manifest; None for a folder in the user's data
+            directory.
         api_key: API key of a server; None for the environment variable QDRANT_API_KEY. Excluded from reprs, dumps and
             pickles; a restored store reads the environment variable.
-        stores_text: Must be True; the store keeps texts.
-        is_embedding_query: Must be False; the store embeds queries.
+        stores_text: Must be True, because the index stores texts.
+        is_embedding_query: Must be False, because the index embeds queries.
 
     Nodes are returned as added, except that a `Document` becomes a `TextNode`, or an `ImageNode` if it has an image, as
     in LlamaIndex's own vector stores. Pages of files ingested into the same index are also searched; they are returned
@@ -132,8 +133,6 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         """
         return self._index.get(replace(self._opening, location=self.index, assets_dir=self.assets_dir))
 
-    # -- adding and deleting -------------------------------------------------------------------------------
-
     def add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:  # noqa: ANN401
         """Add nodes to the index; a node with an existing id replaces the previous one.
 
@@ -152,17 +151,17 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         # Skip `info()` if the cache is empty: it also computes the size on disk.
         fingerprint = index.info().fingerprint if len(VECTOR_CACHE) else ""
         keys = {node_id: (fingerprint, cache_key(node)) for node_id, node in nodes_by_id.items()}
-        cached = {node_id: VECTOR_CACHE.get(key, index.dim) for node_id, key in keys.items()}
-        embeddings = {node_id: encoded for node_id, encoded in cached.items() if encoded is not None}
+        cached_embeddings = {node_id: VECTOR_CACHE.get(key, index.dim) for node_id, key in keys.items()}
+        embeddings = {node_id: encoded for node_id, encoded in cached_embeddings.items() if encoded is not None}
         if embeddings:
             self._add([nodes_by_id[node_id] for node_id in embeddings], concatenate([*embeddings.values()], index.dim))
             for node_id in embeddings:
                 VECTOR_CACHE.drop(keys[node_id])
-        if uncached := [node for node_id, node in nodes_by_id.items() if node_id not in embeddings]:
-            self._add(uncached, None)
+        if uncached_nodes := [node for node_id, node in nodes_by_id.items() if node_id not in embeddings]:
+            self._add(uncached_nodes, None)
         return [node.node_id for node in nodes]
 
-    async_add = coroutine_of(add, pool="ingest")  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
+    async_add = coroutine_of(add, pool="ingest")  # type: ignore[arg-type]  # mypy requires `self` to be positional-only
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:  # noqa: ANN401
         """Delete all nodes of a document, including the document itself if added as a node.
@@ -173,7 +172,7 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         """
         self.client.delete(filter={f"meta.{REF_DOC_ID}": ref_doc_id})
 
-    adelete = coroutine_of(delete, pool="ingest")  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
+    adelete = coroutine_of(delete, pool="ingest")  # type: ignore[arg-type]  # mypy requires `self` to be positional-only
 
     def delete_nodes(
         self,
@@ -195,15 +194,13 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
             return
         self._delete_ids(self._matching_ids(node_ids, filters))
 
-    adelete_nodes = coroutine_of(delete_nodes, pool="ingest")  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
+    adelete_nodes = coroutine_of(delete_nodes, pool="ingest")  # type: ignore[arg-type]  # mypy requires `self` to be positional-only
 
     def clear(self) -> None:
         """Delete all nodes; pages of ingested files stay in the index."""
         self._delete_ids(self._matching_ids(None, None))
 
     aclear = coroutine_of(clear, pool="ingest")
-
-    # -- searching -----------------------------------------------------------------------------------------
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """Return nodes by id and filter, in the order of the ids; without both, all nodes.
@@ -234,9 +231,7 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         """
         return run_query(self.client, query, kwargs)
 
-    aquery = coroutine_of(query)  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
-
-    # -- index access --------------------------------------------------------------------------------------
+    aquery = coroutine_of(query)  # type: ignore[arg-type]  # mypy requires `self` to be positional-only
 
     def _add(self, nodes: Sequence[BaseNode], vectors: Embeddings | None) -> None:
         self.client.add(

@@ -46,7 +46,7 @@ def run_query(index: DocumentIndex, query: VectorStoreQuery, options: Mapping[st
 
 
 def metadata_key(key: str) -> str:
-    """Return the jina_rag filter key of a metadata key; the prefix separates it from keys like ``page``.
+    """Return the jina_rag filter key of a metadata key: the prefix ``meta.`` avoids built-in keys like ``page``.
 
     Args:
         key: Metadata key of a node.
