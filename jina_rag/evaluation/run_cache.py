@@ -1,8 +1,8 @@
 """Cached query results of an index, so that an interrupted evaluation resumes without repeating searches.
 
 The file ``evaluation.jsonl`` in the folder of the index has one line per query and search configuration. A line is
-valid only for the same model, documents, stages, depth and version of jina_rag. Judgments are not cached, so they may
-change.
+valid only for the same model, storage, documents, stages, reranker, depth and version of jina_rag. Judgments are not
+cached, so they may change.
 """
 
 from __future__ import annotations

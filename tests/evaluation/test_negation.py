@@ -134,11 +134,11 @@ def test_missing_triplets_or_dense_vectors_raise_invalid_input():
 
 def test_sample_file_matches_its_generator(tmp_path, monkeypatch):
     spec = importlib.util.spec_from_file_location("make_negation_sample", ROOT / "tools" / "make_negation_sample.py")
-    tool = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "make_negation_sample", tool)
-    spec.loader.exec_module(tool)
-    monkeypatch.setattr(tool, "OUT", tmp_path / "sample.jsonl")
-    tool.main()
+    generator = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "make_negation_sample", generator)
+    spec.loader.exec_module(generator)
+    monkeypatch.setattr(generator, "OUT", tmp_path / "sample.jsonl")
+    generator.main()
     sample = sample_triplets()
     assert read_triplets(tmp_path / "sample.jsonl") == sample
     assert len(set(sample)) == 100

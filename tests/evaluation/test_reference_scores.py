@@ -133,9 +133,9 @@ def test_benchmark_sizes():
 
 def test_beir_tasks(mteb):
     beir = task_names(mteb, "BEIR")
-    thirteen = set(scored_tasks("BEIR", COLBERT, dimensions=None))
-    assert len(thirteen) == 13
-    assert thirteen == beir - {"CQADupstackRetrieval", "MSMARCO"}
+    colbert_tasks = set(scored_tasks("BEIR", COLBERT, dimensions=None))
+    assert len(colbert_tasks) == 13
+    assert colbert_tasks == beir - {"CQADupstackRetrieval", "MSMARCO"}
     for model in (BASE, SMALL):
         assert set(scored_tasks("BEIR", model)) == beir
     # The results repository lacks four BEIR tasks for v4; the hard-negative variants belong to MTEB(eng, v2).
@@ -322,8 +322,8 @@ def test_task_names_match_mteb(mteb, tasks):
 def test_mteb_results_use_the_main_score_of_mteb(tasks):
     results = [t for t in PUBLISHED.targets if t.kind == "results"]
     assert len(results) > 300
-    wrong = {t.task: t.measure for t in results if MEASURES[t.measure] != tasks[t.task]}
-    assert not wrong
+    other_measures = {t.task: t.measure for t in results if MEASURES[t.measure] != tasks[t.task]}
+    assert not other_measures
 
 
 def test_scores_are_unique():
@@ -430,10 +430,10 @@ def test_tolerance_is_the_largest_of_three_limits(task, n, tolerance):
         result = compare(task, V4, "multi", min(100, target.value - sign * tolerance), n, "mteb")
         assert result.tolerance == pytest.approx(tolerance)
         assert result.within
-    beyond = compare(task, V4, "multi", target.value - tolerance - 0.01, n, "mteb")
-    assert not beyond.within
-    assert beyond.difference == pytest.approx(-tolerance - 0.01)
-    assert "outside" in str(beyond)
+    outside_result = compare(task, V4, "multi", target.value - tolerance - 0.01, n, "mteb")
+    assert not outside_result.within
+    assert outside_result.difference == pytest.approx(-tolerance - 0.01)
+    assert "outside" in str(outside_result)
 
 
 def test_results_repository_takes_precedence_over_papers():
@@ -472,10 +472,12 @@ def test_compare_mean_selects_the_matching_mean():
     assert "mean of the 43 tasks" in result.source
     assert compare_mean("BEIR", M0, "rerank", 58.5, "paper").target.value == 58.95
     # Means over other tasks are not used.
-    eight = [t for t in scored_tasks("ViDoRe(v3)", V4, vectors="multi") if "Nuclear" not in t and "Telecom" not in t]
-    assert compare_mean("ViDoRe(v3)", V4, "multi", 57.0, "mteb", tasks=eight).target.value == 56.99
-    ten = scored_tasks("ViDoRe(v3)", V4, vectors="multi")
-    assert compare_mean("ViDoRe(v3)", V4, "multi", 57.0, "mteb", tasks=ten) is None
+    public_tasks = [
+        t for t in scored_tasks("ViDoRe(v3)", V4, vectors="multi") if "Nuclear" not in t and "Telecom" not in t
+    ]
+    assert compare_mean("ViDoRe(v3)", V4, "multi", 57.0, "mteb", tasks=public_tasks).target.value == 56.99
+    all_tasks = scored_tasks("ViDoRe(v3)", V4, vectors="multi")
+    assert compare_mean("ViDoRe(v3)", V4, "multi", 57.0, "mteb", tasks=all_tasks) is None
     assert compare_mean("BEIR", COLBERT, "multi", 59.0, "paper", dimensions=64).target.value == 58.9
 
 

@@ -77,14 +77,14 @@ def find_tasks(names: Sequence[str], *, smoke: bool = False, languages: Sequence
 
 
 def _tasks(name: str) -> list[Any]:
-    plain = _plain(name)
-    if plain == "sts":
+    normalized_name = _normalize_name(name)
+    if normalized_name == "sts":
         return [task for task in mteb.get_benchmark("MTEB(eng, v1)").tasks if task.metadata.type == "STS"]
-    single = {_plain(short): task for short, task in SINGLE.items()}.get(plain, name)
-    full_names = {_plain(benchmark.name): benchmark.name for benchmark in mteb.get_benchmarks()}
-    full_names |= {_plain(short): full for short, full in BENCHMARKS.items()}
-    if plain in full_names:
-        return list(mteb.get_benchmark(full_names[plain]).tasks)
+    single = {_normalize_name(short): task for short, task in SINGLE.items()}.get(normalized_name, name)
+    full_names = {_normalize_name(benchmark.name): benchmark.name for benchmark in mteb.get_benchmarks()}
+    full_names |= {_normalize_name(short): full for short, full in BENCHMARKS.items()}
+    if normalized_name in full_names:
+        return list(mteb.get_benchmark(full_names[normalized_name]).tasks)
     try:
         return [mteb.get_task(single)]
     except KeyError:
@@ -96,13 +96,13 @@ def _tasks(name: str) -> list[Any]:
 
 def _similar_names(name: str, names: Sequence[str]) -> list[str]:
     """Return up to three names of similar spelling, or else tasks whose name contains `name`."""
-    plain = _plain(name)
-    if not plain:
+    normalized_name = _normalize_name(name)
+    if not normalized_name:
         return []
     tasks = [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)]
     close_matches = difflib.get_close_matches(name, [*names, *tasks], n=3)
-    return close_matches or [task for task in tasks if plain in _plain(task)][:3]
+    return close_matches or [task for task in tasks if normalized_name in _normalize_name(task)][:3]
 
 
-def _plain(name: str) -> str:
+def _normalize_name(name: str) -> str:
     return "".join(char for char in name.casefold() if char.isalnum())

@@ -95,7 +95,7 @@ class BenchmarkRun:
 def reference_of(
     task: str, model: str, vectors: Vectors, value: float, queries: int | None, measure: str, dimensions: int | None
 ) -> Comparison | None:
-    """Return the comparison of a score with the published score, or None if no score is published or `queries` is 0.
+    """Return the comparison with the published score; None without a published score or if `queries` is 0 or None.
 
     Args:
         task: mteb's name of the task.

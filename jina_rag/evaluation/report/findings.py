@@ -217,15 +217,17 @@ def caution(evaluation: Evaluation) -> str:
     query_count = count(queries, "query", "queries")
     text = f"With only {query_count}, " if queries < 50 else f"With {query_count}, "
     if ends:
-        half = max((high - low) / 2 for low, high in ends)
-        text += f"the 95 % interval of {measure} is about ±{half:.2f}. A smaller difference is significant only if a "
+        half_width = max((high - low) / 2 for low, high in ends)
+        text += (
+            f"the 95 % interval of {measure} is about ±{half_width:.2f}. A smaller difference is significant only if a "
+        )
         text += "paired comparison shows it." if len(evaluation.settings) > 1 else "comparison of settings shows it."
     else:
         text += f"no interval was computed for {measure}, so differences may be due to chance."
-    most = max((first_unjudged(evaluation, setting) for setting in evaluation.settings), default=0)
-    if most:
-        number_of = f"up to {most}" if len(evaluation.settings) > 1 else f"{most}"
-        text += f" For {number_of} of the queries, the first page is unjudged: it counts as not relevant, "
+    max_unjudged = max((first_unjudged(evaluation, setting) for setting in evaluation.settings), default=0)
+    if max_unjudged:
+        number_text = f"up to {max_unjudged}" if len(evaluation.settings) > 1 else f"{max_unjudged}"
+        text += f" For {number_text} of the queries, the first page is unjudged: it counts as not relevant, "
         text += "but may be relevant."
     return text
 
@@ -240,11 +242,11 @@ def headline(evaluation: Evaluation) -> str:
     judged_results = [result for result in setting.per_query if result.measures]
     if not judged_results:
         return f"{count(len(evaluation.queries), 'query', 'queries')} ran; none of them has relevance judgments."
-    first, five = count_successes(evaluation, setting, 1), count_successes(evaluation, setting, 5)
+    first_count, top_five_count = count_successes(evaluation, setting, 1), count_successes(evaluation, setting, 5)
     total = len(judged_results)
     several = len(evaluation.settings) > 1
     subject = f"With {quote_name(setting.name)}, the first setting," if several else f"With {quote_name(setting.name)},"
     return (
-        f"{subject} a relevant page ranks first for {first} of {count(total, 'query', 'queries')} "
-        f"({first / total:.0%}), and among the first five for {five} ({five / total:.0%})."
+        f"{subject} a relevant page ranks first for {first_count} of {count(total, 'query', 'queries')} "
+        f"({first_count / total:.0%}), and among the first five for {top_five_count} ({top_five_count / total:.0%})."
     )

@@ -166,11 +166,11 @@ def _by_setting(all_verdicts: Sequence[Verdict]) -> list[tuple[str, str, list[Ve
     return [(second, first, pair_verdicts) for (second, first), pair_verdicts in pairs.items()]
 
 
-def _cards(evaluation: Evaluation, documents: Mapping[str, Path], measure: str, most: int) -> list[dict[str, Any]]:
+def _cards(evaluation: Evaluation, documents: Mapping[str, Path], measure: str, limit: int) -> list[dict[str, Any]]:
     """Return the lowest-scoring queries of the first setting, with images of relevant and retrieved pages."""
     if not measure:
         return []
-    worst = misses(evaluation, evaluation.settings[0], measure, most)
+    worst = misses(evaluation, evaluation.settings[0], measure, limit)
     bounds: dict[PageKey, Bounds] = {}
     fraction = min(1.0, _MAX_BYTES / (_MAX_QUERY_BYTES * max(1, len(worst))))
     for miss in worst:

@@ -148,7 +148,7 @@ def outcomes(
     )
 
 
-def misses(evaluation: Evaluation, setting: SettingResult, measure: str, most: int) -> list[Miss]:
+def misses(evaluation: Evaluation, setting: SettingResult, measure: str, limit: int) -> list[Miss]:
     """Return the lowest-scoring queries of a setting, lowest first; queries with a score of 1 are excluded.
 
     Queries with equal scores are ordered by the rank of the first relevant page, the worst rank first, and then by the
@@ -158,7 +158,7 @@ def misses(evaluation: Evaluation, setting: SettingResult, measure: str, most: i
         evaluation: The evaluation.
         setting: The setting.
         measure: Name of the measure.
-        most: Maximum number of queries.
+        limit: Maximum number of queries.
     """
     results = by_query(evaluation)
     imperfect = [r for r in setting.per_query if r.measures.get(measure, 1.0) < 1.0 - 1e-9]
@@ -168,7 +168,7 @@ def misses(evaluation: Evaluation, setting: SettingResult, measure: str, most: i
         values = [other.measures.get(measure, 0.0) for _, other in results[result.query_id]]
         return result.measures[measure], -(rank or float("inf")), sum(values) / len(values)
 
-    worst = sorted(imperfect, key=sort_key)[: max(0, most)]
+    worst = sorted(imperfect, key=sort_key)[: max(0, limit)]
     return [
         _miss(report_query(evaluation, result.query_id), result, results[result.query_id], measure) for result in worst
     ]

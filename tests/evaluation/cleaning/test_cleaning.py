@@ -99,16 +99,16 @@ def test_steps_drop_planted_faults_and_keep_good_pairs(cleaning_pairs, tmp_path)
     assert report.kept == len(kept_records)
 
     def fraction_dropped(kind, step):
-        of_kind = [record for record in records if record["kind"] == kind]
-        assert len(of_kind) > 60
-        return sum(r["id"] in dropped and dropped[r["id"]]["step"] == step for r in of_kind) / len(of_kind)
+        kind_records = [record for record in records if record["kind"] == kind]
+        assert len(kind_records) > 60
+        return sum(r["id"] in dropped and dropped[r["id"]]["step"] == step for r in kind_records) / len(kind_records)
 
     assert fraction_dropped("exact", "exact duplicates") >= 0.99
     assert fraction_dropped("near", "near duplicates") >= 0.95
     assert fraction_dropped("foreign", "languages") >= 0.95
     assert fraction_dropped("wrong", "consistency") >= 0.97
-    good = [record for record in records if record["kind"] == "good"]
-    assert sum(record["id"] in dropped for record in good) / len(good) <= 0.01
+    good_records = [record for record in records if record["kind"] == "good"]
+    assert sum(record["id"] in dropped for record in good_records) / len(good_records) <= 0.01
     duplicates = [r for r in records if r["kind"] in ("exact", "near") and r["id"] in dropped]
     assert sum(dropped[r["id"]].get("duplicate_of") == r["of"] for r in duplicates) / len(duplicates) >= 0.99
 
@@ -256,12 +256,12 @@ def test_near_duplicates_match_the_most_similar_of_many_candidates():
 
 
 @given(st.integers(0, 60), st.integers(0, 3), st.integers(0, 5))
-def test_signature_agreement_estimates_jaccard_similarity(cut, seed, turn):
+def test_signature_agreement_estimates_jaccard_similarity(cut_length, seed, rotation):
     words = PASSAGE.split()
-    one, other = near_text(PASSAGE), near_text(" ".join(words[turn:] + words[:turn]))[cut:]
-    true = jaccard(one, other, n=4)
+    one, other = near_text(PASSAGE), near_text(" ".join(words[rotation:] + words[:rotation]))[cut_length:]
+    exact_similarity = jaccard(one, other, n=4)
     result = agreement(*(signature(text, n=4, size=512, seed=seed) for text in (one, other)))
-    assert result == pytest.approx(true, abs=4.5 * (0.25 / 512) ** 0.5)
+    assert result == pytest.approx(exact_similarity, abs=4.5 * (0.25 / 512) ** 0.5)
 
 
 def test_signature_of_short_long_and_repeated_texts():
@@ -336,9 +336,9 @@ def test_languages_identify_a_short_side_with_the_other_side():
 
 
 def test_languages_odds_decide_ambiguous_texts():
-    unsure = pair("De pomp is kapot, God morgon")
-    assert run_steps([unsure], Languages(("en",), odds=1.0))[0] == []
-    assert run_steps([unsure], Languages(("en",), odds=1e30))[0] == [1]
+    ambiguous_pair = pair("De pomp is kapot, God morgon")
+    assert run_steps([ambiguous_pair], Languages(("en",), odds=1.0))[0] == []
+    assert run_steps([ambiguous_pair], Languages(("en",), odds=1e30))[0] == [1]
 
 
 def test_languages_invalid_settings_or_missing_package_raise(monkeypatch):
@@ -511,7 +511,7 @@ def test_step_seconds_exclude_other_steps(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr("jina_rag.evaluation.cleaning.pipeline.time.perf_counter", lambda: clock[0])
 
-    class Slow:
+    class SlowStep:
         settings = {}
 
         def __init__(self, name, seconds):
@@ -522,7 +522,7 @@ def test_step_seconds_exclude_other_steps(monkeypatch):
                 clock[0] += self.seconds
                 yield one
 
-    cleaning = Cleaning([Slow("a", 10), Slow("b", 1), Slow("c", 100)])
+    cleaning = Cleaning([SlowStep("a", 10), SlowStep("b", 1), SlowStep("c", 100)])
     list(cleaning.stream([pair(), pair()]))
     assert [step.seconds for step in cleaning.report.steps] == [20, 2, 200]
 
@@ -530,7 +530,7 @@ def test_step_seconds_exclude_other_steps(monkeypatch):
 def test_steps_are_closed_before_their_folder_is_deleted(tmp_path):
     folder_existed, generators = [], []
 
-    class Step:
+    class ClosableStep:
         name, settings = "step", {}
 
         def run(self, pairs, drop, scratch):
@@ -543,7 +543,7 @@ def test_steps_are_closed_before_their_folder_is_deleted(tmp_path):
             generators.append(flow())
             return generators[-1]
 
-    flow = Cleaning([Step(), Step()]).stream([pair(), pair()], scratch=tmp_path)
+    flow = Cleaning([ClosableStep(), ClosableStep()]).stream([pair(), pair()], scratch=tmp_path)
     next(flow)
     flow.close()
     assert folder_existed == [True, True]

@@ -145,8 +145,8 @@ class TestTinyCheckpoints:
                 reranker = RerankerSource(tiny["m0"], ModelOptions(device="cpu"), cache=cache)
                 dtypes.append(str(reranker.load().placement.dtype))
         assert dtypes == ["torch.bfloat16"] * 4
-        uncached = EmbedderSource(tiny["v4"], ModelOptions(device="cpu"))
-        assert str(uncached.load("retrieval").placement.dtype) == "torch.float32"
+        uncached_source = EmbedderSource(tiny["v4"], ModelOptions(device="cpu"))
+        assert str(uncached_source.load("retrieval").placement.dtype) == "torch.float32"
 
     def test_embedder_object_encodes_with_the_task_of_the_benchmark(self, tiny) -> None:
         embedder = load_embedder(tiny["v4"], dtype="float32", task=["retrieval", "code"])

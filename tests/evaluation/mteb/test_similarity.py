@@ -76,8 +76,8 @@ def test_maxsim_in_blocks_equals_one_block(monkeypatch) -> None:
 def test_similarity_accepts_all_input_shapes_of_mteb() -> None:
     query, documents = rows(0.5, 0.1), [rows(0.2), rows(0.9, 0.3)]
     expected = maxsim_scores([query], documents)
-    for form in (query, query[None], np.array([query])):
-        np.testing.assert_allclose(maxsim_scores(form, documents), expected)
+    for query_form in (query, query[None], np.array([query])):
+        np.testing.assert_allclose(maxsim_scores(query_form, documents), expected)
     assert maxsim_scores([np.zeros((0, 2))], documents).tolist() == [[0, 0]]  # an empty query
     assert dense_scores(query[0], query).shape == (1, 2)
     with pytest.raises(InvalidInputError, match="same model"):

@@ -447,8 +447,8 @@ def test_report_shows_results_and_provenance(documents):
     ):
         assert expected in page.text, expected
     assert page.text.count("★") == 4  # in explanations only; the style sheet draws the stars of cells
-    tops = [attrs.get("data-label") for attrs in page.all("td") if "top" in (attrs.get("class") or "").split()]
-    assert sorted(tops) == ["Recall@1", "bytes per page", "latency p50 / p90", "nDCG@5"]
+    best_columns = [attrs.get("data-label") for attrs in page.all("td") if "top" in (attrs.get("class") or "").split()]
+    assert sorted(best_columns) == ["Recall@1", "bytes per page", "latency p50 / p90", "nDCG@5"]
     assert [attrs.get("class") for attrs in page.all("svg")] == ["plot"] * 4
     assert len([attrs for attrs in page.all("span") if (attrs.get("class") or "").startswith("forest ")]) == 3
     identifiers = [attrs["id"] for _, attrs in page.tags if "id" in attrs]
@@ -552,8 +552,10 @@ def test_unreadable_document_loses_only_its_images(tmp_path):
     page = ParsedPage(html.render(evaluation(setting("a", [None, None])), documents={"report": broken_pdf}))
     assert "No image: " in page.text
     assert not page.all("img")
-    absent = ParsedPage(html.render(evaluation(setting("a", [None])), documents={"report": tmp_path / "absent.pdf"}))
-    assert "absent.pdf' does not exist" in absent.text
+    page_of_absent_pdf = ParsedPage(
+        html.render(evaluation(setting("a", [None])), documents={"report": tmp_path / "absent.pdf"})
+    )
+    assert "absent.pdf' does not exist" in page_of_absent_pdf.text
 
 
 def test_report_with_incompressible_images_stays_below_the_limit(tmp_path):
@@ -748,11 +750,11 @@ def test_chromium_shows_settings_tables_without_overflow(documents, tmp_path, wi
         setting_results.append(replace(result, setting=parts, per_query=rows, measures=means, intervals=intervals))
     text = html.render(evaluation(*setting_results), documents=documents)
     script = text[text.index("<script>") + len("<script>") : text.index("</script>")]
-    measuring = (
+    measuring_script = (
         script + 'document.title = [...document.querySelectorAll(".scroll:has(.cells)")]'
         '.map(e => e.scrollWidth - e.clientWidth).join(" ");'
     )
-    for old, new in ((script, measuring), tuple(map(_digest, (script, measuring)))):
+    for old, new in ((script, measuring_script), tuple(map(_digest, (script, measuring_script)))):
         text = text.replace(old, new)
     page = tmp_path / "report.html"
     page.write_text(text, encoding="utf-8")
