@@ -41,10 +41,10 @@ def select_by_name(manifest: Manifest, pattern: str) -> list[DocumentRecord]:
 
     Args:
         manifest: Manifest of the index.
-        pattern: The name.
+        pattern: The name: an id, a path, or a glob.
 
     Raises:
-        InvalidInputError: If the name is empty; as a path, it selects the current folder.
+        InvalidInputError: If the name is empty, because an empty path would select the current folder.
     """
     if not pattern.strip():
         raise InvalidInputError("The document name is empty; expected an id, a file, a folder or a glob.")
@@ -78,7 +78,7 @@ def select_by_filter(records: Sequence[DocumentRecord], where: Where) -> list[Do
 
 
 def possible_matches(manifest: Manifest, where: Where) -> list[DocumentRecord]:
-    """Return a superset of the documents that match a filter, preselected by the manifest where possible."""
+    """Return a superset of the documents that match a filter, to avoid a check of all documents of a large index."""
     for key, value in where.items():
         texts: list[Any] = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else []
         if key == "path" or not texts or len(texts) > _MAX_VALUES or not all(isinstance(text, str) for text in texts):
@@ -88,7 +88,7 @@ def possible_matches(manifest: Manifest, where: Where) -> list[DocumentRecord]:
 
 
 def document_matcher(where: Where) -> Callable[[str, Path, Mapping[str, Any]], bool]:
-    """Return a function of (id, path, metadata) that returns whether a document matches a filter.
+    """Return a function that takes the id, path and metadata of a document and returns whether a filter matches them.
 
     The filter is parsed once for all documents.
 

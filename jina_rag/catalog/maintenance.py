@@ -20,7 +20,7 @@ from jina_rag.types import Where
 _BATCH_POINTS = 256
 """Points per call of the store that updates or fetches payloads."""
 _DIRTY = "dirty"
-"""Settings key that is true during a change of the index."""
+"""Key of the manifest settings; true during a change of the index."""
 _Item = TypeVar("_Item")
 
 
@@ -39,7 +39,7 @@ class Problem:
 
 @contextmanager
 def write_session(resources: IndexResources) -> Iterator[None]:
-    """Open a context for changes of an index, after completing an interrupted previous change.
+    """Enter a context for changes of an index; the leftovers of an interrupted change are removed first.
 
     Args:
         resources: Resources of the index.
@@ -61,7 +61,7 @@ def delete_documents(resources: IndexResources, name: str | None, where: Where) 
     Args:
         resources: Resources of the index.
         name: Id, file, folder or glob; None to select by `where` only.
-        where: Filter; a document must also match the filter.
+        where: Filter that the documents must match; empty for none.
 
     Returns:
         Number of deleted documents.
@@ -115,7 +115,7 @@ def drop_points(resources: IndexResources, points: Sequence[PointRecord]) -> Non
 
 
 def verify(resources: IndexResources) -> list[Problem]:
-    """Compare vectors, images and manifest, and read every image; nothing is changed.
+    """Check that vectors, images and manifest are consistent, without changes. Reads every image.
 
     Args:
         resources: Resources of the index.
@@ -150,15 +150,15 @@ def verify(resources: IndexResources) -> list[Problem]:
                 problems.append(Problem(f"The image of {label} {point.page} is damaged.", doc_id))
     unknown_points = sum(content_of.get(hit.id) != hit.payload.get(schema.REVISION) for hit in store.scroll())
     if unknown_points:
-        problems.append(Problem(f"The store contains {unknown_points} point(s) of no document."))
+        problems.append(Problem(f"{unknown_points} point(s) of the store belong to no document."))
     extra_images = image_names - manifest.images()
     if extra_images:
-        problems.append(Problem(f"The index contains {len(extra_images)} image file(s) of no page."))
+        problems.append(Problem(f"{len(extra_images)} image file(s) of the index belong to no page."))
     return problems
 
 
 def _recover(resources: IndexResources) -> None:
-    """Delete images and points that are not in the manifest, left behind by an interrupted change."""
+    """Delete images and points that an interrupted change left without an entry in the manifest."""
     manifest, store, images = resources.manifest, resources.store, resources.images
     for image in set(images.names()) - manifest.images():
         images.delete(image)
@@ -180,7 +180,7 @@ def _location_changes(manifest: Manifest, contents: Iterable[str]) -> Iterator[t
 def _delete_images(resources: IndexResources, points: Sequence[PointRecord], contents: Collection[str] = ()) -> None:
     """Delete the images of deleted points, except images that points outside of `contents` refer to."""
     names = (point.image for point in points if point.image)
-    for image in resources.manifest.unreferenced(names, except_contents=contents):
+    for image in resources.manifest.unreferenced_images(names, except_contents=contents):
         resources.images.delete(image)
 
 

@@ -1,8 +1,8 @@
 """Manifest of an index: a SQLite file that records documents, contents, points and settings.
 
-A *content* is a set of rendered and embedded pages, identified by the SHA-256 of the file. A *document* is one file
-with a content. A moved or copied file is therefore not embedded again, and a changed file keeps its previous content
-until the new content is complete.
+A *content* is the set of rendered and embedded pages of a file, identified by the SHA-256 of its bytes. A *document*
+is a file with this content at one location. A moved or copied file is therefore not embedded again, and a changed file
+keeps its previous content until the new content is complete.
 
 An ingestion writes in the following order, so that the next run finds and completes the work of a killed run:
 
@@ -30,7 +30,8 @@ from jina_rag.errors import IndexCorruptError, IndexMismatchError, IndexStateErr
 from jina_rag.types import Failure
 
 SCHEMA_VERSION = 4
-"""Format version of the manifest. Format 3 has other column and setting names, and no contents of model folders."""
+"""Format version of the manifest. Format 3 has other names of columns and settings, and does not record the fingerprint
+of a model folder."""
 ADDED = -1
 """Modification time of a document without a file; no file has this value."""
 RATE = "rate"
@@ -90,7 +91,7 @@ class DocumentRecord:
         sha256: SHA-256 of the searchable content; equal to the hash of the file if `is_complete`.
         size: Size of the file in bytes.
         mtime_ns: Modification time of the file in nanoseconds since 1970; `ADDED` for a document without a file.
-        is_complete: False during the indexing of the document, and after an interrupted indexing.
+        is_complete: Whether the indexing of the document has finished.
         pages: Number of indexed pages.
         regions: Number of indexed regions.
         failures: Failed pages.
@@ -177,7 +178,7 @@ class Manifest:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Run several changes as one atomic transaction; a nested transaction joins the outer one.
+        """Run several changes as one atomic transaction with one disk sync; a nested transaction joins the outer one.
 
         Yields:
             The connection.
@@ -217,8 +218,6 @@ class Manifest:
             self._is_closed = True
             self._connection.close()
 
-    # -- settings ------------------------------------------------------------------------------------------
-
     def settings(self) -> dict[str, Any]:
         """Return the settings of the index; empty for a new index."""
         return {key: json.loads(value) for key, value in self._rows("SELECT key, value FROM settings")}
@@ -227,8 +226,6 @@ class Manifest:
         """Set settings; keys that are not in `settings` stay unchanged."""
         rows = [(key, json.dumps(value)) for key, value in settings.items()]
         self._write("INSERT OR REPLACE INTO settings VALUES (?, ?)", *rows)
-
-    # -- documents -----------------------------------------------------------------------------------------
 
     def document(self, doc_id: str) -> DocumentRecord | None:
         """Return the document with the id, or None."""
@@ -263,7 +260,7 @@ class Manifest:
         )
 
     def pending(self) -> list[DocumentRecord]:
-        """Return documents with an unfinished indexing, sorted by id."""
+        """Return the documents whose indexing has not finished, sorted by id."""
         return self._documents("WHERE NOT c.is_complete OR d.next_sha256 IS NOT NULL ORDER BY d.doc_id")
 
     def _documents(self, clause: str, *args: object) -> list[DocumentRecord]:
@@ -284,7 +281,9 @@ class Manifest:
         return [os.fsdecode(name) for row in rows for name in row]
 
     def has_key(self, keys: Sequence[str]) -> bool:
-        """Return whether a document may have a metadata key.
+        """Return whether any document may have a metadata key.
+
+        False is certain. True is not, because the search also finds the key names elsewhere in the metadata.
 
         Args:
             keys: Path of the key: the keys of the enclosing objects, then the key itself.
@@ -316,8 +315,6 @@ class Manifest:
             " FROM contents WHERE is_complete AND sha256 IN (SELECT sha256 FROM documents)"
         )[0]
         return {"documents": documents, "pages": pages, "regions": regions}
-
-    # -- contents ------------------------------------------------------------------------------------------
 
     def is_complete(self, sha256: str) -> bool | None:
         """Return whether a content is complete; None for an unknown content."""
@@ -412,12 +409,13 @@ class Manifest:
         return [row[0] for row in rows]
 
     def remove_contents(self, hashes: Collection[str]) -> None:
-        """Remove contents and their points in one transaction, after their points and images have been deleted."""
+        """Remove contents and their points from the manifest, in one transaction.
+
+        The caller has already deleted the points from the store, and the image files.
+        """
         with self.transaction():
             for table in ("points", "contents"):
                 self._write(f"DELETE FROM {table} WHERE sha256 = ?", *((sha256,) for sha256 in hashes))  # noqa: S608
-
-    # -- points --------------------------------------------------------------------------------------------
 
     def points(self, sha256: str) -> list[PointRecord]:
         """Return the points of a content, sorted by page and kind."""
@@ -425,9 +423,7 @@ class Manifest:
         return [PointRecord(*row) for row in rows]
 
     def add_points(self, sha256: str, points: Sequence[PointRecord]) -> list[PointRecord]:
-        """Record all points of some pages, before the store writes them.
-
-        The manifest therefore records every point of the store.
+        """Record all points of some pages, before the store writes them, so that the manifest has all stored points.
 
         Args:
             sha256: SHA-256 of the content.
@@ -452,8 +448,8 @@ class Manifest:
         """Return the names of all image files that points refer to."""
         return {row[0] for row in self._rows("SELECT DISTINCT image FROM points WHERE image IS NOT NULL")}
 
-    def unreferenced(self, images: Iterable[str], *, except_contents: Collection[str] = ()) -> set[str]:
-        """Return those of `images` that no point refers to, ignoring points of the contents in `except_contents`."""
+    def unreferenced_images(self, images: Iterable[str], *, except_contents: Collection[str] = ()) -> set[str]:
+        """Return the names in `images` that no point refers to, ignoring points of the contents `except_contents`."""
         users = "SELECT DISTINCT sha256 FROM points WHERE image = ?"
         return {image for image in set(images) if {row[0] for row in self._rows(users, image)} <= set(except_contents)}
 
@@ -497,7 +493,11 @@ def _load_failures(text: str, path: Path) -> tuple[Failure, ...]:
 
 
 def peek_settings(path: Path) -> dict[str, Any]:
-    """Return the settings of a manifest that another process may have open; empty if the file is missing or damaged."""
+    """Return the settings of a manifest that another thread or process may have open.
+
+    Returns:
+        The settings; empty if the file is missing or damaged.
+    """
     if path.is_file():
         with (
             suppress(sqlite3.DatabaseError),

@@ -1,4 +1,4 @@
-"""Copying of an index to another folder or server.
+"""Copy of an index to another folder or server.
 
 Contents are copied one by one: images, manifest and points. A content is complete in the target before the next one
 begins. A repeated copy skips contents that are complete in the target.
@@ -48,10 +48,10 @@ def copy_index(
     points = {record.sha256: source.manifest.points(record.sha256) for record in documents}
     total, copied_count, sent_count = sum(map(len, points.values())), 0, 0
     for sha256, records in points.items():
-        holders = [record for record in documents if record.sha256 == sha256]
+        copies = [record for record in documents if record.sha256 == sha256]
         if target.manifest.ingested_at(sha256) < source.manifest.ingested_at(sha256):
-            sent_count += _copy_content(source, target, holders[0], records)
-        for record in holders:
+            sent_count += _copy_content(source, target, copies[0], records)
+        for record in copies:
             target.manifest.put_document(record)
         copied_count += len(records)
         if progress is not None:

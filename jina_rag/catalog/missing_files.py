@@ -12,7 +12,10 @@ from jina_rag.catalog.document_filter import resolve
 from jina_rag.catalog.manifest import DocumentRecord, Manifest
 from jina_rag.types import Failure
 
-_UNMOUNTED = "The folder is empty, like a disk that is not mounted. Its documents stay indexed (see `jina-rag delete`)."
+_UNMOUNTED_REASON = (
+    "The folder is empty, perhaps a disk that is not mounted. Its documents stay indexed; delete them with `jina-rag "
+    "delete`."
+)
 
 
 def is_missing(path: Path) -> bool:
@@ -39,7 +42,7 @@ def missing_documents(
         roots: The files, folders and globs of the ingestion.
         unlisted: Folders that could not be listed; their documents are never returned.
         moved_ids: Ids of documents whose file was moved in this run; these documents are never returned.
-        check: Called for every document; an exception from `check` stops the search.
+        check: Function to call for every document; an exception from `check` stops the search.
 
     Returns:
         The documents, and a failure for each folder that may be an unmounted disk.
@@ -66,7 +69,7 @@ def missing_documents(
             if has_visible_entries(folder):
                 missing[record.doc_id] = record
             else:
-                unmounted[folder] = Failure(Path(root) if folder == root_path else folder, _UNMOUNTED)
+                unmounted[folder] = Failure(Path(root) if folder == root_path else folder, _UNMOUNTED_REASON)
     return list(missing.values()), list(unmounted.values())
 
 

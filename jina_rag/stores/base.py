@@ -19,8 +19,8 @@ class Stage(NamedTuple):
     """One search stage with one query vector: a candidate stage or the final ranking.
 
     Attributes:
-        vector: Query vector: dense, shape (dim,), float32; multi-vector, shape (query tokens, multi_dim), float32; or
-            sparse.
+        vector: Dense query vector, shape (dim,), float32; multi-vector, shape (query tokens, multi_dim), float32; or
+            sparse vector.
         using: Name of the stored vector to compare with.
         limit: Maximum number of points to return, at least 1.
         conditions: Filter conditions; a point must meet all of them.
@@ -123,8 +123,8 @@ class BaseStore(ABC):
             Hits by descending score; hits with equal scores are sorted by id.
 
         Raises:
-            InvalidInputError: If a vector has the wrong shape, `multi` has no rows, `limit` is below 1, or `prefetch`
-                is set without `dense` and `lexical`.
+            InvalidInputError: If a vector has the wrong shape, `multi` has no rows, `limit` is below 1, `where` is
+                invalid, or `prefetch` is set but neither `dense` nor `lexical`.
         """
         schema.checked_vector(multi, 2, self.multi_dim, "query multi-vector")
         if len(multi) == 0:
@@ -132,7 +132,7 @@ class BaseStore(ABC):
         if dense is not None:
             schema.checked_vector(dense, 1, self.dim, "dense query vector")
         if prefetch is not None and dense is None and lexical is None:
-            raise InvalidInputError("prefetch is set without a query vector for it. Pass a dense or a lexical vector.")
+            raise InvalidInputError("prefetch requires a query vector. Pass dense, lexical or both.")
         conditions = parse_where(where or {})
         stage = Stage(multi, schema.MULTI, limit, conditions)
         if prefetch is None:
@@ -173,7 +173,7 @@ class BaseStore(ABC):
             Hits by descending score; hits with equal scores are sorted by id.
 
         Raises:
-            InvalidInputError: If the vector has the wrong shape, or `limit` is below 1.
+            InvalidInputError: If the vector has the wrong shape, `limit` is below 1, or `where` is invalid.
         """
         conditions = parse_where(where or {})
         if not isinstance(vector, SparseVector):
@@ -186,11 +186,12 @@ class BaseStore(ABC):
     def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> list[Point]:
         """Return the existing points among `ids`, in the order of `ids`.
 
-        The embedded engine returns multi-vectors as Python numbers, which takes about 12 ms for a page of 400 x 384.
+        The embedded engine returns multi-vectors as Python numbers. Their conversion takes about 12 ms for a page of
+        400 rows with 384 dimensions.
 
         Args:
             ids: Point ids; missing ones are skipped.
-            vectors: Whether to return the vectors, as stored, in float32.
+            vectors: Whether the points contain their stored vectors, in float32.
 
         Raises:
             InvalidInputError: If an id is not a UUID.
@@ -250,7 +251,7 @@ class BaseStore(ABC):
 
     @abstractmethod
     def _query(self, stage: Stage, candidates: Sequence[Stage], keys: Sequence[str] | None) -> Iterable[StoreHit]:
-        """Return the best points, in any order; with `candidates`, only points of their union are scored."""
+        """Return the best points, in any order. With candidate stages, rank only the union of their points."""
 
     @abstractmethod
     def _fetch(self, ids: list[str], *, vectors: bool) -> Iterable[Point]:

@@ -1,4 +1,4 @@
-"""Check for free disk space before a write: an engine with memory-mapped files crashes on a full disk."""
+"""Free disk space check before a write, because an engine with memory-mapped files crashes on a full disk."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SPACE_FACTOR = 3  # bytes per byte of vectors: the vectors, their log and the e
 
 
 def check_space(folder: str | os.PathLike[str], vector_bytes: int) -> None:
-    """Check that the disk has room for vectors, their log and the engine's own files.
+    """Check that the disk has enough free space for vectors, their log and the engine's own files.
 
     Args:
         folder: An existing folder on the disk to check.

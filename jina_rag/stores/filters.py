@@ -4,8 +4,8 @@ An engine matches strings and compares numbers at a payload path. In a path, a k
 requires quoting, and a list requires brackets. To avoid both, each point stores its filterable values a second time: as
 *tags*, one string per value, and as *numbers*, one list per key.
 
-A new operator requires a `Condition` class, parsed by `parse_where` and evaluated by `meets_all`; `qdrant.base`
-translates the class for the Qdrant engines.
+To add an operator, add a class to `Condition`, parse it in `parse_where` and evaluate it in `meets_all`; `qdrant.base`
+translates conditions for the Qdrant engines.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ MAX_INDEXED_KEYS = 64
 """Maximum number of numeric keys that a store indexes, in the order in which the keys first occur. Filters on other
 numeric keys read every payload, which takes 11 µs per point."""
 
-_MAX_TAG_TEXT = 256  # characters; tags contain the hash of a longer string
+_MAX_TAG_TEXT = 256  # characters; the tag of a longer string contains its SHA-256
 
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """Condition that a point has at least one of the tags; without tags, no point matches.
+    """Condition that a point has at least one of the tags. If `tags` is empty, no point matches.
 
     Attributes:
         tags: Tags as returned by `tags`.
@@ -94,7 +94,7 @@ def filter_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def indexed_paths(paths: Iterable[str]) -> set[str]:
-    """Return the paths of number indexes among the paths of all payload indexes."""
+    """Return those of an engine's indexed payload paths that hold numbers of `numbers`."""
     return {path for path in paths if path.startswith(f"{NUMBERS}.")}
 
 
@@ -135,7 +135,7 @@ def parse_where(where: Where) -> list[Condition]:
 
 
 def can_match(conditions: Sequence[Condition]) -> bool:
-    """Return False if a condition excludes every point, for example an empty list of values."""
+    """Return whether any point can meet the conditions. An empty list of values excludes all points."""
     return all(isinstance(condition, Within) or condition.tags for condition in conditions)
 
 
@@ -185,8 +185,8 @@ def checked_scalar(key: str, value: object) -> Scalar:
 def checked_range(key: str, limits: Range) -> Range:
     """Return a range with at most one lower and one upper bound, as floats.
 
-    An engine applies only one bound per side: of ``gte`` and ``gt``, and of ``lte`` and ``lt``, the tighter one is
-    returned.
+    An engine applies only one bound per side. Of ``gte`` and ``gt``, and of ``lte`` and ``lt``, the result has the
+    tighter bound.
 
     Args:
         key: Filter key, for the error message.

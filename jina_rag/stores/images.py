@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 QUALITY = 85
-"""Default JPEG quality, from 1 to 100; a page at 150 dpi takes about 270 KB with sharp text."""
+"""Default JPEG quality, from 1 to 100. At 150 dpi, text stays sharp and a page takes about 270 KB."""
 
 _NAME = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f]{62})\.jpg")
 
@@ -56,7 +56,8 @@ class ImageFiles:
             image.convert("RGB").save(buffer, "JPEG", quality=quality)
         except (OSError, ValueError, SystemError) as exc:
             raise InvalidInputError(
-                f"An image of {image.width} x {image.height} pixels cannot be stored as JPEG: {exc}"
+                f"An image of {image.width} x {image.height} pixels cannot be stored as JPEG ({exc}). "
+                "Use an image with 1 to 65,500 pixels per side."
             ) from exc
         content = buffer.getvalue()
         digest = hashlib.sha256(content).hexdigest()
@@ -91,13 +92,16 @@ class ImageFiles:
                 raise IndexCorruptError(f"The page image {file} is damaged. Ingest its document again.")
             self._write(name, content)
         except OSError as exc:
-            raise IndexStateError(f"Copying the page image {file} failed: {exc.strerror or exc}.") from exc
+            raise IndexStateError(
+                f"Copying the page image {file} failed: {exc.strerror or exc}. "
+                "Check its permissions and the free disk space."
+            ) from exc
 
     def is_intact(self, name: str) -> bool:
         """Return whether the image exists and its hash matches its name.
 
         Raises:
-            IndexCorruptError: If `name` is not an image name.
+            IndexCorruptError: If `name` is not an image name as returned by `put`.
         """
         target = self.path(name)
         try:
@@ -106,13 +110,13 @@ class ImageFiles:
             return False
 
     def path(self, name: str) -> Path:
-        """Return the path of an image, which need not exist; the path is always within the folder.
+        """Return the path of an existing or missing image; the path is always within the folder.
 
         Raises:
             IndexCorruptError: If `name` is not an image name as returned by `put`.
         """
         if checked_name(name) is None:
-            raise IndexCorruptError(f"{name!r} is not the name of a page image. Ingest the document again.")
+            raise IndexCorruptError(f"{name!r} is not the name of a page image. Ingest its document again.")
         return self.folder / name
 
     def delete(self, name: str) -> None:
@@ -126,7 +130,9 @@ class ImageFiles:
         try:
             target.unlink(missing_ok=True)
         except OSError as exc:
-            raise IndexStateError(f"Deleting the page image {target} failed: {exc.strerror or exc}.") from exc
+            raise IndexStateError(
+                f"Deleting the page image {target} failed: {exc.strerror or exc}. Check its permissions."
+            ) from exc
 
     def delete_unfinished(self) -> None:
         """Delete the temporary files of interrupted writes."""
@@ -148,7 +154,10 @@ class ImageFiles:
 
 
 def checked_name(name: object) -> str | None:
-    """Return `name` if `ImageFiles.put` can have returned it, else None; a valid name never leaves the folder."""
+    """Return `name` if it has the form of the names of `ImageFiles.put`, else None.
+
+    A name of this form never leads out of the folder.
+    """
     return name if isinstance(name, str) and _NAME.fullmatch(name) else None
 
 

@@ -71,7 +71,7 @@ class MemoryStore(BaseStore):
     def _query(self, stage: Stage, candidates: Sequence[Stage], keys: Sequence[str] | None) -> Iterable[StoreHit]:
         points = self._matching(stage.conditions)
         if candidates:
-            candidate_ids = {hit.id for one in candidates for hit in self._rank(one, (), ())}
+            candidate_ids = {hit.id for candidate in candidates for hit in self._rank(candidate, (), ())}
             points = [point for point in points if point.id in candidate_ids]
         scores = self._scores(stage, points)
         for point_id in sorted(scores, key=lambda point_id: (-scores[point_id], point_id))[: stage.limit]:
@@ -89,7 +89,10 @@ class MemoryStore(BaseStore):
         return dict(zip(rows, maxsim_many(stage.vector, list(rows.values())).tolist(), strict=True))
 
     def _lexical_scores(self, vector: SparseVector, points: Sequence[Point]) -> dict[str, float]:
-        """Return term weights times Qdrant's IDF, which counts all points with a lexical vector, not only matches."""
+        """Return the sum of term weights times Qdrant's IDF for each point that shares a term, by id.
+
+        The IDF counts all stored points with a lexical vector, including points that the filter excludes.
+        """
         rows = {
             point.id: dict(zip(point.lexical.indices.tolist(), point.lexical.values.tolist(), strict=True))
             for point in self._points().values()

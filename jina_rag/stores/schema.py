@@ -36,7 +36,7 @@ PATH = "path"
 PAGE = "page"
 PAGE_COUNT = "page_count"
 PAGE_ID = "page_id"
-"""Point id of the page that contains a region; the point of a page has its own id here."""
+"""For a region, the point id of its page; for a page, its own point id."""
 REVISION = "revision"
 """SHA-256 of the file that the page was rendered from."""
 IMAGE = "image"
@@ -167,7 +167,7 @@ def checked_vector(vector: Float32, axes: int, dim: int, name: str) -> Float32:
             f"The {name} has shape {vector.shape}; the index expects {shape}. Encode it with the model of the index."
         )
     if not np.isfinite(vector).all():
-        raise InvalidInputError(f"The {name} contains NaN or infinity, so the output of the model is unusable.")
+        raise InvalidInputError(f"The {name} contains NaN or infinity. Check the weights and the dtype of the model.")
     return vector
 
 
@@ -190,7 +190,7 @@ def check_dims(stored: tuple[int, int], dims: tuple[int, int], location: object)
 
 
 def clean_payload(value: Any, max_depth: int = MAX_METADATA_DEPTH) -> Any:  # noqa: ANN401  # JSON has no narrower type
-    """Return a copy of a payload that every engine accepts: without lone surrogates, tuples and NumPy scalars.
+    """Return a copy of a payload without lone surrogates, tuples and NumPy scalars, which some engines reject.
 
     Args:
         value: Metadata or a nested value of it.
@@ -208,7 +208,7 @@ def clean_payload(value: Any, max_depth: int = MAX_METADATA_DEPTH) -> Any:  # no
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        # An engine rounds integers beyond 64 bits silently; a float shows the rounding to the caller.
+        # An engine rounds integers beyond 64 bits silently. As a float, the value has the rounding that Python shows.
         try:
             return value if -(2**63) <= value < 2**64 else float(value)
         except OverflowError as exc:
@@ -222,7 +222,7 @@ def clean_payload(value: Any, max_depth: int = MAX_METADATA_DEPTH) -> Any:  # no
     if isinstance(value, list | tuple):
         return [clean_payload(item, max_depth - 1) for item in value]
     raise InvalidInputError(
-        # reprlib truncates: the repr of a recursive value is infinite.
+        # reprlib shortens long and recursive values.
         f"A payload contains {reprlib.repr(value)}, which is not JSON. Use strings, finite numbers, lists, objects."
     )
 

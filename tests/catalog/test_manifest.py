@@ -38,10 +38,10 @@ def test_document_keeps_its_content_until_finish(tmp_path):
     manifest.finish(record(sha="2"))
     assert manifest.document("a.pdf").sha256 == "2"
     assert manifest.orphans() == ["1"]
-    assert manifest.unreferenced(["x", "y"], except_contents=["1"]) == {"y"}
+    assert manifest.unreferenced_images(["x", "y"], except_contents=["1"]) == {"y"}
     assert manifest.totals() == {"documents": 1, "pages": 1, "regions": 0}
     manifest.remove_contents(["1"])
-    assert manifest.unreferenced(["x", "y"]) == {"y"}
+    assert manifest.unreferenced_images(["x", "y"]) == {"y"}
     assert manifest.contents() == [("2", True)]
     manifest.remove_documents(["a.pdf"])
     assert manifest.orphans() == ["2"]
@@ -96,7 +96,7 @@ def test_closed_manifest_raises_index_state_error(tmp_path):
     manifest.close()
     manifest.close()
     for call in (manifest.documents, lambda: manifest.begin(record()), lambda: manifest.write_settings({"a": 1})):
-        with pytest.raises(IndexStateError, match="The index at .* is closed"):
+        with pytest.raises(IndexStateError, match=r"The index at .* is closed"):
             call()
 
 

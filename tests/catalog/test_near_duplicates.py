@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from jina_rag.catalog.near_duplicates import image_match
 from jina_rag.catalog.near_duplicates.finder import NearDuplicateFinder
 from jina_rag.catalog.near_duplicates.page_match import PageContent, is_near_duplicate
-from jina_rag.catalog.near_duplicates.text_difference import has_changed_number, normalize_words, unmatched
+from jina_rag.catalog.near_duplicates.text_difference import has_changed_number, normalize_words, unmatched_words
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles
 from jina_rag.types import Page, PageScreenshot, StoreHit, Word
@@ -65,7 +65,7 @@ def test_load_returns_none_for_unreadable_images(tmp_path):
     ],
 )
 def test_unmatched_ignores_ocr_errors(one, other, only_a, only_b):
-    assert unmatched(*(list(normalize_words(text.split()).values()) for text in (one, other))) == (only_a, only_b)
+    assert unmatched_words(*(list(normalize_words(text.split()).values()) for text in (one, other))) == (only_a, only_b)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_has_changed_number(only_a, only_b, expected):
 
 def test_unrelated_texts_are_not_compared():
     a, b = [f"a{i}x" for i in range(60)], [f"a{i}y" for i in range(60)]
-    assert unmatched(a, b) == (a, b)
+    assert unmatched_words(a, b) == (a, b)
     assert not has_changed_number([f"1{i:03d}" for i in range(60)], [f"2{i:03d}" for i in range(60)])
 
 

@@ -358,10 +358,10 @@ def test_verify_reports_missing_images_and_vectors(index, docs):
     problems = [(problem.doc_id, problem.message) for problem in index.verify()]
     assert ("animals.pdf", "The image of page 2 is missing.") in problems
     assert ("reports/energy.pdf", "The vectors of page 1 are missing.") in problems
-    assert (None, "The index contains 1 image file(s) of no page.") in problems
+    assert (None, "1 image file(s) of the index belong to no page.") in problems
     assert len(problems) == 3
     index.ingest(docs, settings=NO_OCR, force=True)
-    assert [problem.message for problem in index.verify()] == ["The index contains 1 image file(s) of no page."]
+    assert [problem.message for problem in index.verify()] == ["1 image file(s) of the index belong to no page."]
 
 
 def test_verify_reports_a_damaged_image_and_force_restores_it(index, docs):

@@ -577,7 +577,7 @@ def test_prefetch_scores_the_union_of_dense_and_lexical_candidates(store):
         assert set(numbers(hits)) == expected
         for hit in hits:
             assert hit.score == pytest.approx(all_scores[hit.payload["n"]], abs=1e-4)
-    with pytest.raises(InvalidInputError, match="dense or a lexical"):
+    with pytest.raises(InvalidInputError, match="requires a query vector"):
         store.search(query(), limit=9, prefetch=Prefetch(60, 50, 0))
 
 

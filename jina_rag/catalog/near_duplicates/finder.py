@@ -1,7 +1,7 @@
 """Detection of near-duplicate pages during ingestion, for example an earlier version of a report or a second scan.
 
-Candidates are found by the dense vectors of the index and compared by `page_match`. A near-duplicate is marked and
-stored; a search can return one page of each group.
+Candidates are found by the dense vectors of the index and compared by `page_match`. Near-duplicates are marked, not
+merged: the index stores all pages, and a search can return one page of each group.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class NearDuplicateFinder:
 
         Returns:
             Point id of the new page → point id of the earlier page. If the earlier page is itself a near-duplicate, the
-            value is the page that it duplicates.
+            value is the point id of its original.
         """
         original_ids: dict[str, str] = {}
         earlier: list[tuple[str, PageContent, Float32]] = []
@@ -46,16 +46,18 @@ class NearDuplicateFinder:
             if np.linalg.norm(dense) > 1e-6:
                 content = PageContent.of_page(page)
                 candidates = [(id_, other) for id_, other, vector in earlier if float(vector @ dense) >= MIN_COSINE]
-                for first, other in [*self._stored(point_id, dense, ignore), *candidates]:
+                for other_id, other in [*self._stored_candidates(point_id, dense, ignore), *candidates]:
                     if is_near_duplicate(content, other):
-                        original_ids[point_id] = original_ids.get(first, first)
+                        original_ids[point_id] = original_ids.get(other_id, other_id)
                         break
                 earlier.append((point_id, content, dense))
         return original_ids
 
-    def _stored(self, point_id: str, dense: Float32, ignore: Collection[str]) -> Iterator[tuple[str, PageContent]]:
+    def _stored_candidates(
+        self, point_id: str, dense: Float32, ignore: Collection[str]
+    ) -> Iterator[tuple[str, PageContent]]:
         for hit in self._store.nearest(dense, limit=_MAX_CANDIDATES, where={schema.KIND: "page"}, keys=_KEYS):
-            first = str(hit.payload.get(schema.NEAR) or hit.id)
-            # A re-indexed page finds itself and its near-duplicates.
-            if first != point_id and hit.score >= MIN_COSINE and hit.payload.get(schema.REVISION) not in ignore:
-                yield first, PageContent.of_payload(hit.payload, self._images.folder)
+            original_id = str(hit.payload.get(schema.NEAR) or hit.id)
+            # The candidates of a re-indexed page include the page itself and its near-duplicates.
+            if original_id != point_id and hit.score >= MIN_COSINE and hit.payload.get(schema.REVISION) not in ignore:
+                yield original_id, PageContent.of_payload(hit.payload, self._images.folder)

@@ -2,7 +2,7 @@
 
 Two pages are equal if all of the following hold:
 
-- After alignment, the maximum image difference is smaller than that of a tick in a box.
+- After alignment, the images differ nowhere by more than 0.2, which is half the difference of a tick in a box.
 - No number of one page replaces a number of the other.
 - For each word without a counterpart on the other page, the images differ at its box no more than at the boxes of the
   common words.
@@ -23,7 +23,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jina_rag.catalog.near_duplicates import image_match
-from jina_rag.catalog.near_duplicates.text_difference import has_changed_number, normalize_words, overlap, unmatched
+from jina_rag.catalog.near_duplicates.text_difference import (
+    has_changed_number,
+    normalize_words,
+    overlap,
+    unmatched_words,
+)
 from jina_rag.scoring import normalise
 from jina_rag.stores import schema
 from jina_rag.stores.images import checked_name
@@ -39,7 +44,7 @@ MIN_OVERLAP = 0.9
 SIGNATURE_DIM = 4096
 _FEW_WORDS = 20
 _NOISE_LEVEL = 0.005
-"""Image difference at the box of a word that is always treated as noise."""
+"""Maximum image difference at the box of a word that always counts as noise."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +65,7 @@ class PageContent:
     def of_page(cls, page: Page) -> PageContent:
         """Return the content of a parsed page."""
         boxes = np.array([word.box for word in page.words], dtype=np.float32).reshape(-1, 4)
-        return cls._normalized([word.text for word in page.words], boxes, page.screenshot.image)
+        return cls._from_words([word.text for word in page.words], boxes, page.screenshot.image)
 
     @classmethod
     def of_payload(cls, payload: Mapping[str, Any], image_folder: Path | None) -> PageContent:
@@ -73,10 +78,10 @@ class PageContent:
         name = checked_name(payload.get(schema.IMAGE))
         boxes = schema.decode_grid(payload[schema.WORDS]).boxes if schema.WORDS in payload else None
         image = image_folder / name if image_folder is not None and name is not None else None
-        return cls._normalized(str(payload.get(schema.TEXT, "")).split(), boxes, image)
+        return cls._from_words(str(payload.get(schema.TEXT, "")).split(), boxes, image)
 
     @classmethod
-    def _normalized(cls, words: Sequence[str], boxes: Float32 | None, image: Path | Image | None) -> PageContent:
+    def _from_words(cls, words: Sequence[str], boxes: Float32 | None, image: Path | Image | None) -> PageContent:
         normalized = normalize_words(words)
         if boxes is not None:
             boxes = boxes[list(normalized)] if len(boxes) == len(words) else None
@@ -109,8 +114,8 @@ class PageContent:
 def is_near_duplicate(a: PageContent, b: PageContent) -> bool:
     """Return whether two pages are near-duplicates, for example of two versions of a report.
 
-    If a page has 20 words or more, the two pages must share at least 90 % of their words. Otherwise the pages must be
-    equal; see `difference`.
+    If at least one page has 20 or more words, the pages must share at least 90 % of their words. Otherwise the pages
+    must be equal; see `difference`.
 
     Args:
         a: First page.
@@ -124,13 +129,13 @@ def is_near_duplicate(a: PageContent, b: PageContent) -> bool:
 def difference(a: PageContent, b: PageContent) -> float | None:
     """Return the maximum image difference of two equal pages, from 0 to 1; None for different pages.
 
-    If an image is missing, the words decide: all words must match, except for OCR errors.
+    If an image is missing, pages are equal if all their words match, except for OCR errors.
 
     Args:
         a: First page.
         b: Second page.
     """
-    only_a, only_b = unmatched(a.words, b.words) if a.words and b.words else ([], [])
+    only_a, only_b = unmatched_words(a.words, b.words) if a.words and b.words else ([], [])
     if a.pixels is None or b.pixels is None:
         return 0.0 if a.words and b.words and not only_a and not only_b else None
     if has_changed_number(only_a, only_b):
@@ -139,7 +144,7 @@ def difference(a: PageContent, b: PageContent) -> float | None:
     if diff_map is None or diff_map.max() > MAX_DIFFERENCE or (only_a and a.boxes is None):
         return None
     if only_a and a.boxes is not None:
-        # Matched words measure the difference that resolution and compression cause everywhere.
+        # The boxes of matched words show the difference that resolution and compression cause everywhere.
         x0, y0, x1, y1 = (np.nan_to_num(a.boxes).clip(0, 1) * np.tile(diff_map.shape[::-1], 2)).astype(int).T
         slices = zip(y0, y1 + 1, x0, x1 + 1, strict=True)
         word_diffs = np.array([diff_map[top:bottom, left:right].max(initial=0) for top, bottom, left, right in slices])
@@ -150,7 +155,7 @@ def difference(a: PageContent, b: PageContent) -> float | None:
 
 
 def _matching_points(a: PageContent, b: PageContent) -> image_match.PointPairs | None:
-    """Return the box centers of the words that occur exactly once on each page."""
+    """Return the box centers of the words that occur exactly once on each page, shape (n, 2); None without boxes."""
     if a.boxes is None or b.boxes is None:
         return None
     counts, other_counts = Counter(a.words), Counter(b.words)

@@ -33,12 +33,12 @@ def overlap(a: Sequence[str], b: Sequence[str]) -> float:
     return (first & second).total() / max((first | second).total(), 1)
 
 
-def unmatched(a: Sequence[str], b: Sequence[str]) -> tuple[list[str], list[str]]:
+def unmatched_words(a: Sequence[str], b: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the words of each text that have no equal or similar word in the other text.
 
     Args:
         a: Words of the first text, as returned by `normalize_words`.
-        b: Words of the second text.
+        b: Words of the second text, as returned by `normalize_words`.
     """
     first, second = list((Counter(a) - Counter(b)).elements()), list((Counter(b) - Counter(a)).elements())
     # Drop words that are joined or split in the other text.
@@ -65,7 +65,7 @@ def has_changed_number(only_a: Sequence[str], only_b: Sequence[str]) -> bool:
     equal, any number of the same length with a changed digit is a replacement.
 
     Args:
-        only_a: Unmatched words of the first text; see `unmatched`.
+        only_a: Unmatched words of the first text; see `unmatched_words`.
         only_b: Unmatched words of the second text.
     """
     if len(only_a) * len(only_b) > _MAX_PAIRS:  # in a script that OCR cannot read, the words are meaningless

@@ -18,7 +18,7 @@ READ_BATCH: Final = 256
 
 
 class BaseQdrantStore(BaseStore):
-    """Base class of the stores on a Qdrant engine; subclasses implement the calls, which differ per engine."""
+    """Base class of the stores on a Qdrant engine; a subclass implements the calls of its engine."""
 
     def __init__(
         self, types: QdrantObject, range_type: QdrantObject, dims: tuple[int, int], indexed_paths: set[str]
@@ -64,9 +64,12 @@ class BaseQdrantStore(BaseStore):
         return [StoreHit(str(point.id), float(point.score), without_filter_keys(point.payload)) for point in points]
 
     def _index_payload(self, payload: Mapping[str, Any]) -> None:
-        """Create the missing number indexes of a payload with the keys that `filter_payload` adds.
+        """Create the missing indexes of the numbers in a payload.
 
-        With an index, a range filter reads no payloads: it takes 0.5 ms on 5,000 points instead of 55 ms.
+        With an index, a range filter on 5,000 points takes 0.5 ms instead of 55 ms, because it reads no payloads.
+
+        Args:
+            payload: Payload with the keys of `filter_payload`.
         """
         for name in payload.get(schema.NUMBERS, {}):
             path = f"{schema.NUMBERS}.{name}"
@@ -77,7 +80,7 @@ class BaseQdrantStore(BaseStore):
     def _changed_payloads(
         self, records: Iterable[QdrantObject], changes: Mapping[str, Mapping[str, Any]]
     ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the id and the payload keys to set of each record, creating number indexes; null removes a key."""
+        """Yield the id of each record and the payload keys to set, after indexing their numbers; None removes a key."""
         for record in records:
             change = changes[str(record.id)]
             payload = {**change, **filter_payload(schema.changed_payload(record.payload or {}, change))}
@@ -90,7 +93,7 @@ class BaseQdrantStore(BaseStore):
 
     def _filter(self, conditions: Sequence[Condition]) -> QdrantObject:
         """Return the filter as an engine type; None without conditions."""
-        return self._types.Filter(must=[self._condition(one) for one in conditions]) if conditions else None
+        return self._types.Filter(must=[self._condition(condition) for condition in conditions]) if conditions else None
 
     def _condition(self, condition: Condition) -> QdrantObject:
         if isinstance(condition, Within):

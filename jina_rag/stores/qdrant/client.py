@@ -71,7 +71,7 @@ class QdrantConnection:
             if getattr(self, name) is not None:
                 check_whole_number(name, getattr(self, name), minimum=1)
         if self.prefer_grpc and self.verify is False:
-            raise InvalidInputError("verify=False is invalid with gRPC. Pass the file of the certificate authority.")
+            raise InvalidInputError("verify=False is not supported with gRPC. Pass a certificate file as verify.")
         if not isinstance(self.verify, bool) and not Path(self.verify).is_file():
             raise InvalidInputError(f"The certificate file {os.fspath(self.verify)} does not exist. Check verify.")
 
@@ -84,7 +84,7 @@ class QdrantConnection:
         """Return the API key, from `api_key` or from the environment variable QDRANT_API_KEY.
 
         Raises:
-            InvalidInputError: If the key in the environment is invalid; the message does not contain the key.
+            InvalidInputError: If the key of the environment variable is invalid; the message does not contain the key.
         """
         if self.api_key is not None:
             return self.api_key
@@ -128,7 +128,7 @@ class Remote:
 
         Raises:
             IndexStateError: If the call fails, or the client is closed; IndexNotFoundError if the collection is
-                missing, `CollectionExistsError` if it already exists.
+                missing, `CollectionExistsError` if the collection to create already exists.
         """
         client = self.client
         try:
@@ -178,7 +178,9 @@ def checked_url(url: str) -> str:
         port = parts.port
     except ValueError as exc:  # the text of the exception may contain a password
         reason = "its port is not a number below 65536" if "ort" in str(exc) else "it is malformed"
-        raise InvalidInputError(f"The address of the Qdrant server is invalid ({reason}).") from exc
+        raise InvalidInputError(
+            f"The address of the Qdrant server is invalid ({reason}). Use http://HOST:6333."
+        ) from exc
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise InvalidInputError(
             "The address of the Qdrant server must not contain a user, a password or a query. Pass the key as api_key, "
@@ -219,7 +221,7 @@ def connect(qdrant_client: QdrantObject, url: str, connection: QdrantConnection)
             options["verify"] = ssl.create_default_context(cafile=authority)
             options["grpc_options"] = {"root_certificates": authority.read_bytes()}
         except OSError as exc:
-            raise InvalidInputError(f"The file of the certificate authority is unreadable ({exc}).") from exc
+            raise InvalidInputError(f"The certificate file {authority} is unreadable ({exc}). Check verify.") from exc
     return qdrant_client.QdrantClient(
         url=url,
         grpc_port=connection.grpc_port,

@@ -84,13 +84,13 @@ def open_collection(
 
 
 def index_payload(remote: Remote, action: str, path: str, kind: QdrantObject) -> None:
-    """Create a payload index; idempotent, also while other processes create the same index.
+    """Create a payload index; idempotent, even if several processes create the same index concurrently.
 
     Args:
         remote: Collection and its client.
         action: The action in the passive voice, for error messages.
         path: Payload path to index.
-        kind: Schema type of the values, of the client.
+        kind: Schema type of the values, from the client types.
     """
     if not remote.local:  # the in-process client has no payload indexes and warns about the call
         remote.call_collection(action, "create_payload_index", field_name=path, field_schema=kind, wait=True)
@@ -104,7 +104,7 @@ def read_facts(remote: Remote) -> dict[str, Any]:
 def vector_params(
     models: QdrantObject, dims: tuple[int, int], storage: Storage, *, tiers: bool
 ) -> tuple[dict[str, QdrantObject], dict[str, QdrantObject]]:
-    """Return the vector parameters of a new collection by vector name: dense and multi, and sparse.
+    """Return the parameters of the dense and multi-vectors, and of the sparse vectors, by vector name.
 
     Args:
         models: Module with the types of the client.
@@ -147,7 +147,7 @@ def _quantization(models: QdrantObject, storage: Storage) -> QdrantObject:
 
 
 def _server_version(remote: Remote) -> tuple[int, int] | None:
-    """Return the major and minor version of the server; None for an unknown format of the version.
+    """Return the major and minor version of the server; None if the version has an unknown format.
 
     Raises:
         IndexStateError: If the server is too old.
@@ -189,14 +189,14 @@ def _check_collection(remote: Remote, description: QdrantObject, dims: tuple[int
     record = _read_record(remote, description)
     if record["format"] != _FORMAT:
         raise IndexMismatchError(
-            f"The index at {remote.address} is from another jina-rag version. Ingest its documents again."
+            f"The index at {remote.address} is from another jina-rag version. Ingest into a new collection."
         )
     params = description.config.params
     vectors = params.vectors if isinstance(params.vectors, Mapping) else {}
     if not {schema.DENSE, schema.MULTI} <= vectors.keys() or schema.LEXICAL not in (params.sparse_vectors or {}):
         raise IndexCorruptError(
-            f"The index at {remote.address} lacks a vector of its configuration. Restore it, or ingest into a new "
-            "collection."
+            f"The collection at {remote.address} lacks a vector (dense, multi or lexical). Restore it, or ingest into "
+            "a new collection."
         )
     sizes = (int(vectors[schema.DENSE].size), int(vectors[schema.MULTI].size))
     schema.check_dims(sizes, dims, remote.address)

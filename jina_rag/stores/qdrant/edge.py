@@ -24,8 +24,8 @@ from jina_rag.types import Point, StoreHit
 _MIN_VACUUM_POINTS: Final = 1000
 """Minimum number of deleted points for which closing the store reclaims their space."""
 _RELOAD_BYTES: Final = 96 * 1024 * 1024
-"""Bytes of written vectors after which the store reloads the shard to unmap its files: their mapped pages count as
-memory of this process, and grow with the index."""
+"""Bytes of written vectors after which the store reloads the shard. The reload unmaps the files of the shard, whose
+mapped pages count as memory of this process and grow with the index."""
 _ABSENT_POINT_ID: Final = "00000000-0000-0000-0000-000000000000"
 
 
@@ -102,9 +102,9 @@ class EdgeStore(BaseQdrantStore):
         return bytes_by_part(self._path)
 
     def close(self) -> None:
-        """Flush and close the store and release its lock, even if a step fails; idempotent.
+        """Flush the store, close it and release the lock of the folder, even if the flush fails; idempotent.
 
-        Other calls on a closed store raise IndexStateError.
+        Every other call on a closed store raises IndexStateError.
         """
         with self._write_lock:
             try:
@@ -192,7 +192,7 @@ class EdgeStore(BaseQdrantStore):
     def _query(self, stage: Stage, candidates: Sequence[Stage], keys: Sequence[str] | None) -> list[StoreHit]:
         request = self._types.QueryRequest(
             **self._stage_arguments(stage),
-            prefetches=[self._types.Prefetch(**self._stage_arguments(one)) for one in candidates],
+            prefetches=[self._types.Prefetch(**self._stage_arguments(candidate)) for candidate in candidates],
             with_payload=True if keys is None else list(keys),
             params=self._rescore_params(stage.using),
         )

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _FORMAT: Final = 3
 """Format version of the store. Points of earlier formats lack the numbers for range filters."""
 _DATATYPES: Final = {"float16": "Float16", "int8": "Turbo8", "int4": "Turbo4"}
-"""Names of the datatypes in the engine. Its datatype Uint8 accepts only integers from 0 to 255."""
+"""Names of the datatypes in the engine. The engine's Uint8 accepts only integers from 0 to 255."""
 _PARTS: Final = ("dense", "multi", "lexical", "payload", "log", "other")
 _READ_AHEAD_LIMIT: Final = 64 * 1024 * 1024
 """Maximum bytes of multi-vectors that opening a store reads ahead: about 2,000 pages of the storage "compact"."""
@@ -143,8 +143,8 @@ def _file_part(names: Sequence[str]) -> str:
 def _read_ahead(data: Path) -> None:
     """Read the multi-vector files once to fill the page cache, unless they exceed 64 MiB in total.
 
-    Loading int8 and int4 files drops them from the page cache, and the engine then reads them in blocks of 4 KB: the
-    first search takes 0.5 ms per page. A sequential read takes a twentieth of that time.
+    When the engine loads int8 and int4 files, it drops them from the page cache and later reads them in blocks of 4 KB.
+    The first search then takes 0.5 ms per page; a sequential read takes a twentieth of that time.
     """
     with suppress(OSError):  # reading ahead is only an optimization
         files = [(file, size_on_disk(file)) for file in data.glob("shard/segments/*/vector_storage-multi/*/chunk_*")]
@@ -183,7 +183,7 @@ def _check_facts(file: Path, folder: Path, dim: int, multi_dim: int, storage: St
             f"The index at {folder} is unreadable ({file.name}: {exc}). Restore it, or ingest into a new folder."
         ) from exc
     if version != _FORMAT:
-        raise IndexMismatchError(f"The index at {folder} is from another jina-rag version. Ingest its documents again.")
+        raise IndexMismatchError(f"The index at {folder} is from another jina-rag version. Ingest into a new folder.")
     schema.check_dims(dims, (dim, multi_dim), folder)
     actual = Storage.from_json(recorded)
     if storage is not None and storage != actual:
@@ -245,7 +245,7 @@ def engine_errors(folder: Path, action: str) -> Iterator[None]:
                 f"The index at {folder} could not be opened ({reason}). Restore it, or ingest into a new folder."
             ) from exc
         raise IndexStateError(
-            f"The index at {folder} could not {action} ({reason}). Check the free disk space and the permissions."
+            f"The index at {folder} could not {action} ({reason}). Check the free disk space and its permissions."
         ) from exc
     except BaseException as exc:
         # A panic of the engine derives from BaseException; its class is not importable.

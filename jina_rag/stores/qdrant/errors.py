@@ -109,7 +109,8 @@ def to_index_error(failure: RequestFailure, address: Address, action: str) -> In
         "certificate authority as `verify`.",
         "unauthorized": f"{prefix}: the server rejected the API key{detail}. Check the key and its permissions."
         if address.secret
-        else f"{prefix}: the server requires an API key{detail}. Pass api_key, or set the variable QDRANT_API_KEY.",
+        else f"{prefix}: the server requires an API key{detail}. Pass api_key, or set the environment variable "
+        "QDRANT_API_KEY.",
         "too_large": f"{prefix}: the request exceeds the size limit of the server{detail}. Raise the limit to 32 MiB "
         "or more.",
         "not_qdrant": f"The server at {address.url} is not a Qdrant server{detail}. Check the address.",

@@ -11,7 +11,7 @@ from jina_rag.stores.qdrant.errors import FailureKind, RequestFailure, classify_
 
 _FIRST_WAIT: Final = 0.5
 _MAX_WAIT: Final = 30
-"""Seconds of the random wait between attempts: its limit doubles from the first value to the maximum."""
+"""Limits of the random wait between attempts, in seconds: the limit doubles from the first wait to the maximum."""
 _MAX_SERVER_WAIT: Final = 300
 """Maximum wait in seconds that a server may demand; a request with a longer wait fails at once."""
 _RETRYABLE: Final[dict[FailureKind, str]] = {

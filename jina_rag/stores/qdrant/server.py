@@ -133,7 +133,10 @@ class QdrantStore(BaseQdrantStore):
         return {}
 
     def close(self) -> None:
-        """Close the connections of the store; idempotent. Other calls on a closed store raise IndexStateError."""
+        """Close the client, unless the caller passed the client; idempotent.
+
+        Every other call on a closed store raises IndexStateError.
+        """
         self._remote.close()
 
     def _write(self, points: Sequence[Point]) -> None:
@@ -143,7 +146,7 @@ class QdrantStore(BaseQdrantStore):
         self._send((encode(self._types, point) for point in points), "upsert", "points")
 
     def _change(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
-        # Unfilterable keys are most of a payload, and the tags do not need them.
+        # Tags and numbers do not depend on unfilterable keys, which take most of a payload.
         selector = self._types.PayloadSelectorExclude(exclude=sorted(schema.UNFILTERABLE))
         records = self._read(list(changes), READ_BATCH, with_payload=selector, with_vectors=False)
         operations = (
@@ -186,7 +189,7 @@ class QdrantStore(BaseQdrantStore):
         return self._to_hits(response.points)
 
     def _payload_selector(self, keys: Sequence[str] | None = None) -> QdrantObject:
-        """Return the payload keys of a response: `keys`, or all keys except tags and numbers."""
+        """Return the selector of the payload keys in a response: `keys`, or all except tags and numbers."""
         if keys is None:
             return self._types.PayloadSelectorExclude(exclude=[schema.TAGS, schema.NUMBERS])
         return self._types.PayloadSelectorInclude(include=list(keys)) if keys else False
