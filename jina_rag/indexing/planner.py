@@ -174,7 +174,8 @@ class Planner:
                 return Placement(source.path, indexed, "unchanged", indexed)
             sha256 = self._hash(path)
         except OSError as exc:
-            return Failure(source.path, f"The file cannot be read: {exc.strerror or exc}. Check the path and its permissions.")
+            reason = f"The file cannot be read: {exc.strerror or exc}. Check the path and its permissions."
+            return Failure(source.path, reason)
         except DocumentError as exc:
             return Failure(source.path, str(exc))
         moved = self._find_moved(sha256) if indexed is None else None

@@ -109,7 +109,7 @@ class ImageRenderer(DocumentRenderer):
             yield
         except OSError as error:
             raise DocumentError(
-                f"The image cannot be read: {error.strerror or error}. Replace the file, or export it again."
+                f"The image cannot be read: {error.strerror or error}. Check its permissions, or export it again."
             ) from error
         except (ValueError, SyntaxError, EOFError, MemoryError, TypeError, KeyError, IndexError) as error:
             # Pillow's decoders raise these errors for damaged files.
