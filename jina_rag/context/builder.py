@@ -1,8 +1,8 @@
 """Context for a vision chat model: page images, page text and sources within a token budget.
 
 The text of a page, its file name and its metadata are untrusted: they are enclosed in a fence and declared as data. No
-page can close the fence, because the name of the fence occurs nowhere in the enclosed text. Invisible
-characters that a model reads (control, bidirectional and tag characters) are removed. `Context.omissions` lists
+page can close the fence, because the name of the fence occurs nowhere in the enclosed text. Characters that a reader
+does not see but a model reads (control, bidirectional and tag characters) are removed. `Context.omissions` lists
 everything that exceeds the limits, and cuts are marked in the text.
 """
 

@@ -76,7 +76,7 @@ def _margins(boxes: Float32, kind: str) -> Float32:
 
 
 def _connected_components(boxes: Float32, margins: Float32) -> npt.NDArray[np.int64]:
-    """Return the component of each box, from 0, shape (n,), int64: boxes that touch belong to one component."""
+    """Return the component number of each box, from 0, shape (n,), int64; boxes that touch share a component."""
     low, high = boxes[:, :2] - margins, boxes[:, 2:] + margins
     touches = ((low[:, None] <= high[None]) & (low[None] <= high[:, None])).all(axis=-1)
     labels = np.arange(len(boxes), dtype=np.int32)

@@ -120,7 +120,7 @@ def cite(
     heat_boxes, weights = explanation.boxes, explanation.weights
     if len(heat_boxes) != len(weights) or (words is not None and len(words[0]) != len(words[1])):
         raise InvalidInputError(
-            "The number of boxes differs from the number of words or weights. Pass both of the same page."
+            "The number of boxes differs from the number of words or weights. Pass all of them for the same page."
         )
     words = _valid_words(words)
     brightest = explanation.brightest

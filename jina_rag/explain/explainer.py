@@ -105,7 +105,8 @@ class Explainer:
             cite: Whether to compute citations; False skips reading the stored vectors.
 
         Returns:
-            Copies of the hits with temporary ids for the two lookups; `text_of`; `citation_of`, None unless `cite`.
+            Copies of the hits with temporary ids, and the lookup functions `text_of` and `citation_of`, which require
+            these ids. `citation_of` is None unless `cite`.
 
         Raises:
             IndexStateError: If a page is no longer in the index.

@@ -243,7 +243,8 @@ def explain(
     similarities; and the query coverage, MaxSim over the neighborhood with closer boxes counting more. A passage that
     answers the query therefore outranks a single similar word. The cube root of the product of the scores, each scaled
     from 0 to 1, is thresholded at the page's median, rescaled and raised to the power of 1.5. Neighborhoods of words
-    are twice as wide as high, because lines belong together; those of patches reach to the adjacent patch.
+    are twice as wide as high, because the words of a line belong together. Neighborhoods of patches reach to the
+    adjacent patch.
 
     Args:
         query: Shape (query tokens, dim), float32.
@@ -292,8 +293,8 @@ def _spreads(boxes: Float32, kind: str) -> tuple[tuple[float, float], tuple[floa
 def _support(boxes: Float32, weights: Float32, sigma: tuple[float, float] = (2 * _NEAR_SIGMA, _NEAR_SIGMA)) -> Float32:
     """Return the Gaussian-weighted mean of the weights around each box, shape (n,), float32.
 
-    Box centers are first rounded to raster cells, with an error of at most 1/510 of the page, because pairwise
-    distances between tens of thousands of boxes would be too slow.
+    Box centers are first rounded to raster cells, with an error of at most 1/510 of the page, because computing
+    the distances between all pairs of tens of thousands of boxes is too slow.
     """
     cells = (((boxes[:, :2] + boxes[:, 2:]) / 2).clip(0, 1) * (_CELLS - 1)).round().astype(np.int64)
     columns, rows = cells[:, 0], cells[:, 1]
