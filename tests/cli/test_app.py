@@ -126,14 +126,14 @@ def test_python_m_runs_the_same_program():
 )
 def test_invalid_usage_prints_one_sentence(cli, args, parts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    cli(*args).fails_with(*parts)
+    cli(*args).assert_usage_error(*parts)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_index_names_the_command_that_creates_it(cli, tmp_path):
     for args in (["search", "x"], ["info"], ["delete", "a.pdf"]):
         result = cli(*args, "--index", tmp_path / "kb")
-        result.fails_with("No index at", "jina-rag ingest PATH --index")
+        result.assert_usage_error("No index at", "jina-rag ingest PATH --index")
     assert not (tmp_path / "kb").exists()
 
 
@@ -143,7 +143,7 @@ def test_internal_error_prints_a_traceback_only_in_debug_mode(cli, monkeypatch, 
 
     monkeypatch.setattr(DocumentIndex, "open", broken)
     result = cli("info", "--index", tmp_path)
-    result.fails_with("Internal error in jina-rag: RuntimeError: the [sky] fell")
+    result.assert_usage_error("Internal error in jina-rag: RuntimeError: the [sky] fell")
     monkeypatch.setenv("JINA_RAG_DEBUG", "1")
     monkeypatch.setattr(sys, "argv", ["jina-rag", "info", "--index", str(tmp_path)])
     with pytest.raises(RuntimeError, match=r"the \[sky\] fell"):
@@ -163,7 +163,7 @@ def test_os_error_is_reported(cli, monkeypatch, tmp_path):
         raise OSError(28, "No space left on device", "kb/manifest.sqlite3")
 
     monkeypatch.setattr(DocumentIndex, "open", full)
-    cli("info", "--index", tmp_path).fails_with("kb/manifest.sqlite3", "No space left on device")
+    cli("info", "--index", tmp_path).assert_usage_error("kb/manifest.sqlite3", "No space left on device")
 
 
 def test_second_process_reports_the_lock(cli, corpus):
@@ -254,9 +254,9 @@ def test_every_command_with_a_server_index(cli, docs, tmp_path, address):
 def test_unreachable_server_prints_one_sentence(cli, docs, tmp_path):
     missing = "http://127.0.0.1:9/docs?retries=0&timeout=1"
     for command in (("ingest", docs), ("search", "whales"), ("info",), ("verify",)):
-        cli(*command, "-i", missing, "--assets-dir", tmp_path / "files").fails_with("No Qdrant server answers")
-    cli("search", "x", "-i", "http://127.0.0.1:6333").fails_with("has no collection name")
-    cli("search", "x", "-i", tmp_path / "kb", "--assets-dir", tmp_path).fails_with("apply only to the address")
+        cli(*command, "-i", missing, "--assets-dir", tmp_path / "files").assert_usage_error("No Qdrant server answers")
+    cli("search", "x", "-i", "http://127.0.0.1:6333").assert_usage_error("has no collection name")
+    cli("search", "x", "-i", tmp_path / "kb", "--assets-dir", tmp_path).assert_usage_error("apply only to the address")
 
 
 @pytest.mark.parametrize(
@@ -274,5 +274,5 @@ def test_unreachable_server_prints_one_sentence(cli, docs, tmp_path):
 )
 def test_empty_argument_is_rejected(cli, tmp_path, monkeypatch, arguments, name):
     monkeypatch.chdir(tmp_path)
-    cli(*arguments).fails_with(f"after {name} is empty")
+    cli(*arguments).assert_usage_error(f"after {name} is empty")
     assert not list(tmp_path.iterdir()), "something was written into the current folder"

@@ -16,5 +16,5 @@ def test_copy_to_a_server_and_back(cli, docs, tmp_path, address):
     with DocumentIndex.open(tmp_path / "back", create=False) as index:
         assert index.info().pages == 4
         assert index.verify() == []
-    cli("copy", tmp_path / "none", tmp_path / "other").fails_with("No index at")
-    cli("copy", kb, kb).fails_with("onto itself")
+    cli("copy", tmp_path / "none", tmp_path / "other").assert_usage_error("No index at")
+    cli("copy", kb, kb).assert_usage_error("onto itself")

@@ -43,4 +43,4 @@ def test_info_shows_storage_and_bytes_by_part(cli, docs, tmp_path):
     assert "compact" in result.out
     assert "vectors: multi" in result.out
     assert "per page" in result.out
-    cli("ingest", docs, "-i", kb, "--storage", "exact").fails_with("storage compact, not exact")
+    cli("ingest", docs, "-i", kb, "--storage", "exact").assert_usage_error("storage compact, not exact")

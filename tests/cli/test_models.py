@@ -20,6 +20,8 @@ def test_models_lists_all_models(cli):
 
 
 def test_download_reports_errors(cli):
-    cli("models", "download", "jinaai/jina-reranker-m0").fails_with("not on this machine")  # offline, see conftest
-    cli("models", "download", "lite").fails_with("part of a Python package")
-    cli("models", "download", "no id").fails_with("Write it as owner/model")
+    cli("models", "download", "jinaai/jina-reranker-m0").assert_usage_error(
+        "not on this machine"
+    )  # offline, see conftest
+    cli("models", "download", "lite").assert_usage_error("part of a Python package")
+    cli("models", "download", "no id").assert_usage_error("Write it as owner/model")

@@ -62,7 +62,7 @@ def test_image_query(cli, corpus, tmp_path):
     assert (content["query"], content["hits"][0]["page"]) == (image, 2)
     both = cli("search", "whales", "-i", corpus / "kb", "-k", "1", "--image", image, "--json").json
     assert both["hits"][0]["page"] == 2
-    cli("search", "-i", corpus / "kb", "--image", tmp_path / "none.png").fails_with("none.png")
+    cli("search", "-i", corpus / "kb", "--image", tmp_path / "none.png").assert_usage_error("none.png")
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_image_query(cli, corpus, tmp_path):
     ],
 )
 def test_invalid_options_are_rejected(cli, corpus, options, message):
-    cli("search", "whales", "-i", corpus / "kb", *options).fails_with(message)
+    cli("search", "whales", "-i", corpus / "kb", *options).assert_usage_error(message)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_no_hits(cli, corpus):
 
 @pytest.mark.parametrize("query", ["", "   "])
 def test_empty_query_is_rejected(cli, corpus, query):
-    cli("search", query, "-i", corpus / "kb").fails_with("is empty")
+    cli("search", query, "-i", corpus / "kb").assert_usage_error("is empty")
 
 
 def test_heatmap(cli, corpus, tmp_path):
@@ -184,9 +184,13 @@ def test_no_heatmap_without_hits(cli, corpus, tmp_path, extra):
 
 def test_unwritable_heatmap_is_reported(cli, corpus, tmp_path):
     (tmp_path / "folder.png").mkdir()
-    cli("search", "whales", "-i", corpus / "kb", "--heatmap", tmp_path / "folder.png").fails_with("is a directory")
+    cli("search", "whales", "-i", corpus / "kb", "--heatmap", tmp_path / "folder.png").assert_usage_error(
+        "is a directory"
+    )
     too_long = tmp_path / ("n" * 300 + ".png")
-    cli("search", "whales", "-i", corpus / "kb", "--heatmap", too_long).fails_with("cannot be written", "name too long")
+    cli("search", "whales", "-i", corpus / "kb", "--heatmap", too_long).assert_usage_error(
+        "cannot be written", "name too long"
+    )
 
 
 def test_queries_file_writes_a_run(cli, corpus, tmp_path):
@@ -237,7 +241,7 @@ def test_invalid_queries_file_is_reported(cli, corpus, tmp_path, content, parts)
     queries, run = tmp_path / "q.jsonl", tmp_path / "run.jsonl"
     if content is not None:
         queries.write_bytes(content)
-    cli("search", "-i", corpus / "kb", "--queries", queries, "--run", run).fails_with("q.jsonl", *parts)
+    cli("search", "-i", corpus / "kb", "--queries", queries, "--run", run).assert_usage_error("q.jsonl", *parts)
     assert not run.exists()
 
 
@@ -307,9 +311,9 @@ def test_unwritable_run_file_is_reported(cli, corpus, tmp_path):
     queries = tmp_path / "q.jsonl"
     queries.write_text('{"qid": "a", "query": "whales"}', encoding="utf-8")
     result = cli("search", "-i", corpus / "kb", "--queries", queries, "--run", tmp_path / "no" / "run.jsonl")
-    result.fails_with("cannot be written", "does not exist")
+    result.assert_usage_error("cannot be written", "does not exist")
     long = cli("search", "-i", corpus / "kb", "--queries", queries, "--run", tmp_path / ("n" * 300))
-    long.fails_with("cannot be written", "name too long")
+    long.assert_usage_error("cannot be written", "name too long")
 
 
 def test_filter_matches_numbers_and_booleans(cli, docs, tmp_path):

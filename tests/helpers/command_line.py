@@ -31,7 +31,7 @@ class Result:
         assert isinstance(content, dict)
         return content
 
-    def fails_with(self, *parts: str) -> None:
+    def assert_usage_error(self, *parts: str) -> None:
         """Assert exit status 2, empty stdout, no traceback, and an error message that contains `parts`."""
         message = " ".join(self.err.replace("│", " ").split())
         assert self.code == 2, message
