@@ -11,8 +11,8 @@ from jina_rag.testing import FakeEmbedder
 
 @pytest.fixture
 def index(tmp_path):
-    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as opened:
-        yield opened
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as document_index:
+        yield document_index
 
 
 def add_entries(index: DocumentIndex, count: int) -> list[str]:

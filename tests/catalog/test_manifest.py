@@ -25,9 +25,9 @@ def test_document_keeps_its_content_until_finish(tmp_path):
     manifest.add_points("1", [PointRecord("p1", 1, "page", "x"), PointRecord("r1", 1, "table", "y")])
     assert [d.is_complete for d in manifest.documents()] == [False]
     manifest.finish(record(), failures=[Failure(Path("/docs/a.pdf"), "torn", 2)])
-    finished = manifest.document("a.pdf")
-    assert (finished.pages, finished.regions, finished.is_complete, finished.metadata) == (1, 1, True, {"year": 2024})
-    assert finished.failures == (Failure(Path("/docs/a.pdf"), "torn", 2),)
+    document = manifest.document("a.pdf")
+    assert (document.pages, document.regions, document.is_complete, document.metadata) == (1, 1, True, {"year": 2024})
+    assert document.failures == (Failure(Path("/docs/a.pdf"), "torn", 2),)
     manifest.begin(record(sha="2"))
     manifest.add_points("2", [PointRecord("p2", 1, "page", "x")])
     updating = manifest.document("a.pdf")

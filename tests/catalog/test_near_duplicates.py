@@ -29,8 +29,8 @@ def test_point_pairs_align_a_crop_of_uniform_lines():
         for x in range(60, 740, 24):
             draw.rectangle((x, y, x + 12, y + 8), fill=40)
     draw.rectangle((300, 500, 312, 524), fill=0)
-    cropped = image.crop((30, 30, 800, 1000)).resize((794, 1000))
-    a, b = (np.asarray(photo, dtype=np.float32) / 255 for photo in (image, cropped))
+    crop_image = image.crop((30, 30, 800, 1000)).resize((794, 1000))
+    a, b = (np.asarray(photo, dtype=np.float32) / 255 for photo in (image, crop_image))
     first = np.array([[x, y] for x in (0.2, 0.5, 0.8) for y in (0.2, 0.5, 0.8)], dtype=np.float32)
     second = ((first * [800, 1000] - 30) / [770, 970]).astype(np.float32)
     second[0] = 0.9  # one wrong pair is tolerated
@@ -40,9 +40,9 @@ def test_point_pairs_align_a_crop_of_uniform_lines():
 
 
 def test_load_returns_none_for_unreadable_images(tmp_path):
-    broken = tmp_path / "a.jpg"
-    broken.write_bytes(b"\xff\xd8\xff not a picture")
-    assert image_match.load(broken) is None
+    damaged_file = tmp_path / "a.jpg"
+    damaged_file.write_bytes(b"\xff\xd8\xff not an image")
+    assert image_match.load(damaged_file) is None
     assert image_match.load(tmp_path / "missing.jpg") is None
 
 
@@ -64,7 +64,7 @@ def test_load_returns_none_for_unreadable_images(tmp_path):
         ("東京都 2024", "東京都 2025", ["2024"], ["2025"]),
     ],
 )
-def test_unmatched_ignores_ocr_errors(one, other, only_a, only_b):
+def test_unmatched_words_ignore_ocr_errors(one, other, only_a, only_b):
     assert unmatched_words(*(list(normalize_words(text.split()).values()) for text in (one, other))) == (only_a, only_b)
 
 
@@ -112,9 +112,9 @@ def make_page(text, number=1):
 
 def test_find_returns_the_first_page_of_a_near_duplicate_group(tmp_path):
     text = " ".join(f"word{n}" for n in range(40))
-    stored = StoreHit("second", 0.99, {schema.TEXT: text, schema.NEAR: "first", schema.REVISION: "x"})
+    stored_hit = StoreHit("second", 0.99, {schema.TEXT: text, schema.NEAR: "first", schema.REVISION: "x"})
     dense = np.ones(4, dtype=np.float32) / 2
-    finder = NearDuplicateFinder(FakeStore([stored]), ImageFiles(tmp_path))
+    finder = NearDuplicateFinder(FakeStore([stored_hit]), ImageFiles(tmp_path))
     pages = [("new", make_page(text), dense), ("newer", make_page(f"{text} again", 2), dense)]
     assert finder.find(pages) == {"new": "first", "newer": "first"}
     assert finder.find(pages, ignore={"x"}) == {"newer": "new"}

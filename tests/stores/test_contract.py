@@ -186,10 +186,10 @@ def test_update_payload_changes_keys_and_filters(store):
     assert second.payload == {"n": 1, **payload, "meta": {"year": 2025}, "new": [1, "ü"], "doc_id": "b.pdf"}
     assert third.payload == {"n": 2, "doc_id": "a.pdf", "text": "long", "none": None, "half": "\ufffd"}
     assert store.count() == 3
-    for fetched, original in zip((first, second, third), points, strict=True):
-        np.testing.assert_array_equal(fetched.dense, original.dense)
-        np.testing.assert_allclose(fetched.multi, original.multi, atol=FLOAT16_TOLERANCE)
-        assert sorted(fetched.lexical.indices) == sorted(original.lexical.indices)
+    for stored_point, original in zip((first, second, third), points, strict=True):
+        np.testing.assert_array_equal(stored_point.dense, original.dense)
+        np.testing.assert_allclose(stored_point.multi, original.multi, atol=FLOAT16_TOLERANCE)
+        assert sorted(stored_point.lexical.indices) == sorted(original.lexical.indices)
     query_options = {"dense": np.ones(DIM, "f4"), "lexical": sparse({1: 1.0}), "prefetch": Prefetch(9, 9, 0)}
     for where, expected in [
         ({"meta.year": 2024}, [0]),
@@ -234,11 +234,11 @@ def test_invalid_payload_update_changes_nothing(store):
 def test_upsert_replaces_the_complete_point(store):
     store.upsert([point(1, lexical={1: 1.0}, old=True), point(2)])
     store.upsert([Point(point_id(1), multi=np.ones((1, MULTI_DIM), "f4"), payload={"n": 11})])
-    (replaced,) = store.fetch([point_id(1)])
-    assert replaced.payload == {"n": 11}
-    assert replaced.dense is None
-    assert replaced.lexical is None
-    np.testing.assert_array_equal(replaced.multi, np.ones((1, MULTI_DIM)))
+    (stored_point,) = store.fetch([point_id(1)])
+    assert stored_point.payload == {"n": 11}
+    assert stored_point.dense is None
+    assert stored_point.lexical is None
+    np.testing.assert_array_equal(stored_point.multi, np.ones((1, MULTI_DIM)))
     assert store.count() == 2
     assert store.count({"old": True}) == 0
     assert store.nearest(sparse({1: 1.0}), limit=5) == []

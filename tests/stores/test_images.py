@@ -26,9 +26,9 @@ def test_put_names_the_image_by_the_hash_of_its_bytes(files):
     content = files.path(name).read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     assert name == f"{digest[:2]}/{digest}.jpg"
-    with Image.open(files.path(name)) as stored:
-        assert stored.size == (32, 24)
-        assert stored.format == "JPEG"
+    with Image.open(files.path(name)) as stored_image:
+        assert stored_image.size == (32, 24)
+        assert stored_image.format == "JPEG"
 
 
 def test_put_stores_identical_images_once(files):

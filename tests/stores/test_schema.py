@@ -27,18 +27,18 @@ fractions = st.one_of(st.floats(0, 1, width=32), st.just(float("nan")))
 def test_grid_round_trip_preserves_boxes_and_nan(boxes, kind):
     text = schema.encode_grid(TokenGrid(boxes, kind))
     assert json.loads(json.dumps(text)) == text
-    decoded = schema.decode_grid(text)
-    assert decoded.kind == kind
-    assert decoded.boxes.dtype == np.float32
-    np.testing.assert_array_equal(np.isnan(decoded.boxes), np.isnan(boxes))
-    np.testing.assert_allclose(decoded.boxes, boxes, atol=1 / 65535)
+    decoded_grid = schema.decode_grid(text)
+    assert decoded_grid.kind == kind
+    assert decoded_grid.boxes.dtype == np.float32
+    np.testing.assert_array_equal(np.isnan(decoded_grid.boxes), np.isnan(boxes))
+    np.testing.assert_allclose(decoded_grid.boxes, boxes, atol=1 / 65535)
     assert len(text) <= 40 + 4 * -(-8 * len(boxes) // 3), "at most slightly larger than the raw boxes"
 
 
 def test_grid_keeps_page_corners_and_clips_outside_boxes():
     boxes = np.array([[0, 0, 1, 1], [-0.5, 2, 1, 1]], "f4")
-    decoded = schema.decode_grid(schema.encode_grid(TokenGrid(boxes, "words"))).boxes
-    np.testing.assert_array_equal(decoded, [[0, 0, 1, 1], [0, 1, 1, 1]])
+    decoded_boxes = schema.decode_grid(schema.encode_grid(TokenGrid(boxes, "words"))).boxes
+    np.testing.assert_array_equal(decoded_boxes, [[0, 0, 1, 1], [0, 1, 1, 1]])
 
 
 def test_encoded_lines_of_words_take_a_third_of_the_raw_size():

@@ -272,10 +272,10 @@ def test_second_process_gets_locked_error_with_the_path(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-@pytest.mark.parametrize("acknowledged", [1, 25])
-def test_killed_writer_loses_no_acknowledged_upsert(tmp_path, acknowledged):
+@pytest.mark.parametrize("acknowledged_calls", [1, 25])
+def test_killed_writer_loses_no_acknowledged_upsert(tmp_path, acknowledged_calls):
     with subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True) as writer:
-        last = next(int(line) for line in writer.stdout if int(line) >= acknowledged)
+        last = next(int(line) for line in writer.stdout if int(line) >= acknowledged_calls)
         writer.send_signal(signal.SIGKILL)
         last = max([last, *(int(line) for line in writer.stdout if line.endswith("\n"))])
     with open_store(tmp_path) as store:
@@ -284,8 +284,8 @@ def test_killed_writer_loses_no_acknowledged_upsert(tmp_path, acknowledged):
         assert set(range(last + 1)) <= set(counts)
         assert set(counts.values()) == {5}, "a call was stored partially"
         for start in range(0, (max(counts) + 1) * 5, 50):
-            for fetched in store.fetch([str(uuid.UUID(int=n + 1)) for n in range(start, start + 50)]):
-                assert (fetched.multi == fetched.payload["call"]).all()
+            for stored_point in store.fetch([str(uuid.UUID(int=n + 1)) for n in range(start, start + 50)]):
+                assert (stored_point.multi == stored_point.payload["call"]).all()
         store.upsert([point(0)])
 
 
@@ -297,8 +297,8 @@ def test_kill_during_creation_leaves_no_store(tmp_path, step):
         f"{step} = lambda *_: os.kill(os.getpid(), 9)\n"
         "edge.EdgeStore.open(sys.argv[1], dim=4, multi_dim=8)"
     )
-    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    process_result = subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)
+    assert process_result.returncode == -signal.SIGKILL
     assert (tmp_path / "data.new").is_dir()
     with pytest.raises(IndexNotFoundError):
         open_store(tmp_path, create=False)
@@ -341,7 +341,7 @@ def test_engine_errors_and_panics_become_index_errors(tmp_path):
     class PanicException(BaseException):
         pass
 
-    for raised, expected in [
+    for engine_error, expected in [
         (RuntimeError("disk"), IndexStateError),
         (PanicException("lib.rs"), IndexCorruptError),
     ]:
@@ -349,9 +349,9 @@ def test_engine_errors_and_panics_become_index_errors(tmp_path):
             pytest.raises(expected, match="be searched") as caught,
             edge_folder.engine_errors(tmp_path, "be searched"),
         ):
-            raise raised
-        assert caught.value.__cause__ is raised
-        assert str(raised) in str(caught.value)
+            raise engine_error
+        assert caught.value.__cause__ is engine_error
+        assert str(engine_error) in str(caught.value)
     with pytest.raises(KeyboardInterrupt), edge_folder.engine_errors(tmp_path, "be searched"):
         raise KeyboardInterrupt
 
@@ -362,20 +362,20 @@ def test_missing_engine_error_contains_the_pip_command(tmp_path, monkeypatch):
         open_store(tmp_path)
 
 
-@pytest.mark.parametrize(("deleted", "expected"), [(999, 0), (1000, 1)])
-def test_close_reclaims_space_of_many_deleted_points(tmp_path, monkeypatch, deleted, expected):
+@pytest.mark.parametrize(("deleted_count", "expected"), [(999, 0), (1000, 1)])
+def test_close_reclaims_space_of_many_deleted_points(tmp_path, monkeypatch, deleted_count, expected):
     calls = []
     optimize = EdgeStore.optimize
     monkeypatch.setattr(EdgeStore, "optimize", lambda self: (calls.append(self), optimize(self)))
     with open_store(tmp_path) as store:
-        store.upsert([point(n, out=n < deleted) for n in range(1500)])
+        store.upsert([point(n, out=n < deleted_count) for n in range(1500)])
         store.delete([point(0).id])
-        store.delete_where({"out": True, "n": list(range(1, deleted))})
+        store.delete_where({"out": True, "n": list(range(1, deleted_count))})
         assert not calls
     assert len(calls) == expected
     with open_store(tmp_path) as store:
-        assert store.count() == 1500 - deleted
-        assert len(store.search(np.ones((2, 8), "f4"), limit=2000)) == 1500 - deleted
+        assert store.count() == 1500 - deleted_count
+        assert len(store.search(np.ones((2, 8), "f4"), limit=2000)) == 1500 - deleted_count
         store.upsert([point(3000)])
         assert store.count({"n": 3000}) == 1
 
@@ -402,7 +402,7 @@ def test_concurrent_writes_and_searches_from_threads(tmp_path):
         assert store.count() == 120
 
 
-# -- vector storage ------------------------------------------------------------------------------------------
+# Vector storage
 
 
 def unit_rows(count, dim=64, seed=0):
@@ -430,12 +430,12 @@ def test_scores_and_rows_match_the_vectors_for_every_storage(tmp_path, storage, 
     exact = dict(zip([point.id for point in points], maxsim_many(query, [p.multi for p in points]), strict=True))
     with open_store(tmp_path, multi_dim=64, storage=storage) as store:
         store.upsert(points)
-        before = store.search(query, limit=20)
+        first_hits = store.search(query, limit=20)
     for reopened_storage in (None, storage):
         with open_store(tmp_path, multi_dim=64, storage=reopened_storage) as store:
             assert store.storage == storage
             hits = store.search(query, limit=20)
-            assert [(hit.id, hit.score) for hit in hits] == [(hit.id, hit.score) for hit in before]
+            assert [(hit.id, hit.score) for hit in hits] == [(hit.id, hit.score) for hit in first_hits]
             assert {hit.id: hit.score for hit in hits} == pytest.approx(exact, abs=5 * error)
             hits_by_dense = store.search(query, limit=3, dense=np.ones(4, "f4"), prefetch=Prefetch(5, 0, 0))
             assert hits_by_dense == []
@@ -450,11 +450,11 @@ def test_storage_mismatch_error_names_both_storages(tmp_path):
     open_store(tmp_path).close()
 
 
-@pytest.mark.parametrize("recorded", [None, 3, {"datatype": 7}, {"holographic": True}])
-def test_unreadable_storage_record_raises_an_index_error(tmp_path, recorded):
+@pytest.mark.parametrize("storage_record", [None, 3, {"datatype": 7}, {"holographic": True}])
+def test_unreadable_storage_record_raises_an_index_error(tmp_path, storage_record):
     open_store(tmp_path).close()
     facts = tmp_path / "data" / "store.json"
-    facts.write_text(json.dumps({**json.loads(facts.read_text()), "storage": recorded}))
+    facts.write_text(json.dumps({**json.loads(facts.read_text()), "storage": storage_record}))
     with pytest.raises((IndexCorruptError, IndexMismatchError), match=r"Restore it|Update jina-rag"):
         open_store(tmp_path)
 
@@ -486,12 +486,12 @@ def test_bytes_by_part_matches_disk_usage(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-@pytest.mark.parametrize("acknowledged", [1, 25])
-def test_killed_writer_without_log_loses_no_acknowledged_upsert(tmp_path, acknowledged):
+@pytest.mark.parametrize("acknowledged_calls", [1, 25])
+def test_killed_writer_without_log_loses_no_acknowledged_upsert(tmp_path, acknowledged_calls):
     script = WRITER.replace("multi_dim=8)", "multi_dim=8, storage=Storage('int4', log=False))")
     script = "from jina_rag.config import Storage\n" + script
     with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True) as writer:
-        last = next(int(line) for line in writer.stdout if int(line) >= acknowledged)
+        last = next(int(line) for line in writer.stdout if int(line) >= acknowledged_calls)
         writer.send_signal(signal.SIGKILL)
         last = max([last, *(int(line) for line in writer.stdout if line.endswith("\n"))])
     assert not list(tmp_path.rglob("wal"))
@@ -499,9 +499,9 @@ def test_killed_writer_without_log_loses_no_acknowledged_upsert(tmp_path, acknow
         calls = [hit.payload["call"] for hit in store.scroll()]
         assert {call: calls.count(call) for call in range(last + 1)} == dict.fromkeys(range(last + 1), 5)
         for number in range(last + 1):
-            (fetched,) = store.fetch([str(uuid.UUID(int=number * 5 + 1))])
+            (stored_point,) = store.fetch([str(uuid.UUID(int=number * 5 + 1))])
             # int4 stores a constant row with a large error.
-            np.testing.assert_allclose(fetched.multi, number, atol=0.2 * number + 1e-6)
+            np.testing.assert_allclose(stored_point.multi, number, atol=0.2 * number + 1e-6)
         store.upsert([point(0)])
 
 
@@ -538,5 +538,5 @@ def test_shard_reload_after_byte_limit_loses_no_points(tmp_path, monkeypatch):
             assert store.count() == int(uuid.UUID(point.id))
         assert store._mapped_bytes <= 20_000
         assert len(shards) > 1
-        for point, fetched in zip(points, store.fetch([point.id for point in points]), strict=True):
-            np.testing.assert_allclose(fetched.multi, point.multi, atol=5e-3)
+        for point, stored_point in zip(points, store.fetch([point.id for point in points]), strict=True):
+            np.testing.assert_allclose(stored_point.multi, point.multi, atol=5e-3)

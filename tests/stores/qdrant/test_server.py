@@ -85,15 +85,15 @@ def test_upsert_requests_stay_below_the_byte_limit(server):
         assert 8 < len(put_requests) < 16
         assert sum(request.raw.count(b'"id":') for request in put_requests) == len(pages)
         # Convert numbers as the server does: to float32 first, then to float16.
-        arrived = [item for request in (put_requests[0], put_requests[-1]) for item in request.body["points"]]
-        for item in (arrived[0], arrived[5], arrived[-1]):
+        sent_points = [item for request in (put_requests[0], put_requests[-1]) for item in request.body["points"]]
+        for item in (sent_points[0], sent_points[5], sent_points[-1]):
             page = pages[item["payload"]["n"]]
             assert item["id"] == page.id
             assert item["payload"]["text"] == page.payload["text"]
             np.testing.assert_array_equal(np.asarray(item["vector"]["dense"], "f4"), page.dense)
-            decoded = np.asarray(item["vector"]["multi"], "f4").astype("f2")
-            np.testing.assert_array_equal(decoded, page.multi.astype("f2"))
-        assert arrived[-1]["id"] == pages[-1].id
+            float16_rows = np.asarray(item["vector"]["multi"], "f4").astype("f2")
+            np.testing.assert_array_equal(float16_rows, page.multi.astype("f2"))
+        assert sent_points[-1]["id"] == pages[-1].id
 
 
 def test_page_above_the_limit_is_sent_alone(server, monkeypatch):
@@ -106,8 +106,8 @@ def test_page_above_the_limit_is_sent_alone(server, monkeypatch):
 
 
 def test_fp16_rows_are_the_shortest_decimals_of_each_float16():
-    every = np.arange(65536, dtype="u2").view("f2")
-    finite = every[np.isfinite(every)].astype("f4")[None]
+    float16_values = np.arange(65536, dtype="u2").view("f2")
+    finite = float16_values[np.isfinite(float16_values)].astype("f4")[None]
     decimals = np.array(server_codec.fp16_rows(finite))
     np.testing.assert_array_equal(decimals.astype("f4").astype("f2"), finite.astype("f2"))
     assert max(len(json.dumps(number)) for number in decimals[0].tolist()) <= 11
@@ -196,7 +196,7 @@ def test_large_fetch_and_delete_are_split_into_requests(server, monkeypatch):
     with open_store(server.url) as store:
         store.upsert([point(n) for n in range(40)])
         ids = [point(n).id for n in reversed(range(40))]
-        assert [fetched.payload["n"] for fetched in store.fetch(ids)] == list(reversed(range(40)))
+        assert [stored_point.payload["n"] for stored_point in store.fetch(ids)] == list(reversed(range(40)))
         assert [len(one.body["ids"]) for one in server.requests_to("/points") if one.method == "POST"] == [16, 16, 8]
         monkeypatch.setattr("jina_rag.stores.base.DELETE_BATCH", 30)
         store.delete(ids)
