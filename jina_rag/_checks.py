@@ -27,7 +27,7 @@ def check_whole_number(name: str, value: object, *, minimum: int, maximum: int |
 
     Args:
         name: Name of the argument, for the error message.
-        value: The value to check.
+        value: Value of the argument, of any type.
         minimum: Lower bound, inclusive.
         maximum: Upper bound, inclusive; None for no bound.
 
@@ -45,7 +45,7 @@ def check_number(name: str, value: object, *, minimum: float) -> float:
 
     Args:
         name: Name of the argument, for the error message.
-        value: The value to check.
+        value: Value of the argument, of any type.
         minimum: Lower bound, inclusive.
 
     Raises:

@@ -20,7 +20,7 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o600) -> None:
 
     Args:
         path: Path of the file, in an existing folder.
-        content: The new content.
+        content: Complete new content of the file.
         mode: Permission bits of the file. Default: readable and writable by the owner only.
 
     Raises:

@@ -91,7 +91,7 @@ def _candidates(folder: Path, parts: list[str], check: Callable[[], None]) -> li
 
 
 def matched_part(path: Path, pattern: str) -> Path:
-    """Return the leading part of a path that the pattern matches before its first ``**``.
+    """Return the leading part of a path that matches the components of a pattern before the first ``**``.
 
     Args:
         path: An absolute path that matches the pattern.

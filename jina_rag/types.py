@@ -108,7 +108,7 @@ class Page:
         screenshot: The page screenshot.
         words: Words in reading order: the text layer first, then the words that OCR added.
         regions: Charts, tables and figures.
-        warnings: Problems found while parsing the page, one sentence each (blank render, repaired file, reduced
+        warnings: Problems found while parsing the page, one message each (blank render, repaired file, reduced
             resolution).
     """
 

@@ -53,7 +53,7 @@ class DocumentStart:
     Attributes:
         source: The document.
         count: Number of pages in the document.
-        warnings: Recoverable problems of the document as a whole, one sentence each.
+        warnings: Recoverable problems of the document as a whole, one message each.
     """
 
     source: SourceFile

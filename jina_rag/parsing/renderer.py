@@ -39,7 +39,7 @@ class Renderer(ABC):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Recoverable problems of the document as a whole, one sentence each."""
+        """Recoverable problems of the document as a whole, one message each."""
         return self._warnings
 
     def render(self, number: int) -> Page:

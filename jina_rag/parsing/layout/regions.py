@@ -73,7 +73,7 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine], *, text_page: bool =
 
     Args:
         shapes: Images and vector shapes of the page.
-        lines: Lines of the text layer, in points.
+        lines: Text lines of the page, with boxes in points of the displayed page.
         text_page: Whether the page has a text layer. On such a page, a shape over nearly the whole page is not a
             region.
 

@@ -35,8 +35,8 @@ def find_regions_in_pixels(image: Image, words: Sequence[Word]) -> tuple[Region,
         words: Words that OCR read from the image.
 
     Returns:
-        Regions as in `regions.find_regions`. An image with marks but without regions and with fewer than 60 words is
-        returned as one figure.
+        Regions as in `regions.find_regions`. An image with fewer than 60 words is returned as one figure if its marks
+        form no region or cover more than 40 % of the image.
     """
     cv2 = require("cv2", package="opencv-python-headless")
     from PIL import Image as pillow

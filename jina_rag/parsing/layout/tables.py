@@ -24,7 +24,7 @@ def ruled_tables(drawings: Float32, figures: Sequence[Box], lines: Sequence[Text
     Args:
         drawings: Boxes of the vector shapes, shape (n, 4), float32.
         figures: Boxes of figures, whose rules are ignored.
-        lines: Text lines of the page.
+        lines: Text lines of the page, with boxes in points of the displayed page.
     """
     groups: list[Box] = []
     ends: list[Box] = []
@@ -80,7 +80,7 @@ def has_columns(pieces: Sequence[Box]) -> bool:
     """Return whether at least half of the text rows have several pieces; multi-line cells add rows with one piece.
 
     Args:
-        pieces: Boxes of the text lines.
+        pieces: Boxes of the text lines, in points of the displayed page.
     """
     rows: list[list[float]] = []  # vertical center, half of the height, number of pieces
     for _, y0, _, y1 in sorted(pieces, key=lambda box: box[1] + box[3]):

@@ -33,8 +33,8 @@ class PageContents:
         screenshot: The rendered page.
         words: Words of the text layer; boxes are fractions of the page.
         shapes: Images and vector shapes.
-        has_hidden_content: Function that returns whether a page has undecodable content. Called for a white page
-            without words, images and vector shapes.
+        has_hidden_content: Function that returns whether a page has content that the library cannot decode. Called
+            only for a white page without words, images and vector shapes.
     """
 
     screenshot: PageScreenshot

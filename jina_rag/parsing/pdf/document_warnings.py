@@ -16,7 +16,7 @@ def encryption_message(any_tried: bool) -> str:
     """Return the message for an encrypted document.
 
     Args:
-        any_tried: Whether passwords were configured for the document.
+        any_tried: Whether at least one password was configured for the document.
     """
     cause = "none of the configured passwords opens it" if any_tried else "no password is configured for it"
     return f"The document is encrypted, and {cause}. Set IngestSettings.passwords (--password)."
@@ -29,7 +29,7 @@ def zoom_of(width: float, height: float, settings: IngestSettings, warnings: lis
         width: Width of the page in points.
         height: Height of the page in points.
         settings: Settings of ingestion, for `dpi` and `limits`.
-        warnings: List of warnings of the page.
+        warnings: Warnings of the page, to which the warning is appended.
     """
     zoom = settings.dpi / 72
     fit = fitting_scale(width * zoom, height * zoom, settings.limits)

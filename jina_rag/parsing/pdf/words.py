@@ -37,13 +37,16 @@ def truncate_words(words: Sequence[Word], limit: int, warnings: list[str]) -> Se
     """Return at most `limit` words, and append a warning to `warnings` if words are dropped.
 
     Args:
-        words: Words of a page.
-        limit: Maximum number of words.
-        warnings: List of warnings of the page.
+        words: Words of a page, in the order of the text layer.
+        limit: Maximum number of words to return.
+        warnings: Warnings of the page, to which the warning is appended.
     """
     if len(words) <= limit:
         return words
-    warnings.append(f"The page has {len(words):,} words; words after the first {limit:,} were dropped.")
+    warnings.append(
+        f"The page has {len(words):,} words; words after the first {limit:,} were dropped. "
+        "Raise Limits.max_words (--limit max_words=N)."
+    )
     return words[:limit]
 
 
