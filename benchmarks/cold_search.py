@@ -2,9 +2,9 @@
 
     python benchmarks/cold_search.py INDEX [QUERY]
 
-The baseline process imports the third-party modules that the search has loaded when it ends, in the same order, and
-exits. The list of modules is read from a search at the start of the benchmark. Both processes run alternately. The
-benchmark prints medians of wall time and CPU time. Bytecode is cached for both, even if PYTHONDONTWRITEBYTECODE is set.
+The baseline process imports the third-party modules of the search, in the order of the search, and exits. A search at
+the start of the benchmark provides the list of modules. Both processes run alternately. The benchmark prints medians of
+wall time and CPU time. Bytecode is cached for both processes, even if PYTHONDONTWRITEBYTECODE is set.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def word(number: int) -> str:
 
 
 def fill(index: DocumentIndex, pages: int, rows: int) -> None:
-    """Write documents of 100 pages each; each of 10 years has a tenth of the pages."""
+    """Write documents of 100 pages each, with 10 different years as metadata of a tenth of the pages each."""
     rng = np.random.default_rng(0)
     handle = index._session.resources
     words = [word(n) for n in range(3000)]

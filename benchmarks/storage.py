@@ -17,7 +17,7 @@ nDCG@5       with its ratio to "exact", and the 95 % interval of the difference 
 heat map     mean correlation with the heat map of "exact" over the words of judged pages; in parentheses the
              correlation of the raw similarities, before smoothing over neighboring words
 ms           median milliseconds of a search over all pages, without embedding the query
-details ms   median milliseconds to read the data for the heat maps of 5 retrieved pages
+details ms   median milliseconds to read the data that locates the best match on each of 5 hits
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class StorageBenchmark:
     def _heat_maps(
         self, store: EdgeStore, assignments: dict[str, np.ndarray | None]
     ) -> dict[str, tuple[Float32, Float32]]:
-        """Return the raw similarities and the heat map of each query and judged page."""
+        """Return the raw similarities and the heat map weights of each query and judged page."""
         ids = {self._name(page): key for key, page in self.pages.items() if key in self.grids}
         heat = {}
         for query, rows in zip(self.folder.queries, self.queries, strict=True):
@@ -166,7 +166,7 @@ class StorageBenchmark:
         return heat
 
     def _read_details(self, store: EdgeStore, storage: Storage) -> float:
-        """Return the median milliseconds to read the data for the heat maps of five pages."""
+        """Return the median milliseconds to read the data that locates the best match on each of five pages."""
         seconds = []
         keys = list(self.grids)
         for first in range(0, len(keys) - 5, 5):

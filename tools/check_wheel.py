@@ -114,7 +114,7 @@ def build(folder: Path) -> Path:
 
 
 def check_contents(wheel: Path) -> None:
-    """Check that the wheel contains its packages, but no files at the top of the shared `llama_index` namespace."""
+    """Check that the wheel has its packages, but no tests and no files in the shared `llama_index` packages."""
     names = zipfile.ZipFile(wheel).namelist()
     for package in ("jina_rag", "langchain_jina_rag", "llama_index/embeddings/jina_rag"):
         assert f"{package}/__init__.py" in names, package
