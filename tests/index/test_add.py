@@ -1,4 +1,4 @@
-"""`DocumentIndex.add`, `get` and `nearest`: texts, images and pages under ids of the caller."""
+"""`DocumentIndex.add`, `get` and `nearest`: texts, images and pages under ids that the caller chooses."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def embedder():
 
 @pytest.fixture
 def index(tmp_path, embedder):
-    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as opened:
-        yield opened
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as document_index:
+        yield document_index
 
 
 def encoded_count(embedder) -> int:
@@ -38,9 +38,6 @@ def docs(tmp_path):
 
 def doc_ids(hits) -> list[str]:
     return [hit.doc_id for hit in hits]
-
-
-# -- texts -------------------------------------------------------------------------------------------------
 
 
 def test_added_text_is_found_and_stored_verbatim(index):
@@ -73,7 +70,7 @@ def test_add_without_ids_creates_unique_ids(index):
     assert [hit.text for hit in index.get(new_ids)] == ["one", "two"]
 
 
-def test_last_of_two_entries_with_one_id_wins(index):
+def test_last_of_two_entries_with_the_same_id_wins(index):
     index.add(["first", "second"], ids=["a", "a"])
     assert [hit.text for hit in index.get(["a"])] == ["second"]
     assert index.info().documents == 1
@@ -102,9 +99,9 @@ def test_re_adding_the_old_content_after_an_interruption_restores_it(index, monk
 
 def test_unchanged_content_gets_new_metadata_without_embedding(index, embedder):
     index.add(["words"], ids=["a"], metadata=[{"year": 2023}])
-    before = encoded_count(embedder)
+    count_before = encoded_count(embedder)
     index.add(["words"], ids=["a"], metadata=[{"year": 2024}])
-    assert encoded_count(embedder) == before
+    assert encoded_count(embedder) == count_before
     assert doc_ids(index.search("words", filter={"year": 2024})) == ["a"]
     assert index.search("words", filter={"year": 2023}) == []
 
@@ -124,9 +121,6 @@ def test_many_texts_keep_their_ids_and_vectors(index):
     index.add([f"number n{i} of many" for i in range(50)], ids=[f"t{i}" for i in range(50)])
     for i in (0, 15, 16, 49):
         assert index.search(f"n{i}", k=1)[0].doc_id == f"t{i}"
-
-
-# -- images and pages --------------------------------------------------------------------------------------
 
 
 def test_saved_page_is_added_with_words_and_boxes(tmp_path, index):
@@ -150,7 +144,7 @@ def test_image_with_known_text_skips_ocr(index, monkeypatch):
     assert index.build_context("blank", [hit]).images
 
 
-def test_images_as_bytes_files_pil_images_and_pages(tmp_path, index):
+def test_add_accepts_images_as_bytes_files_pil_images_and_pages(tmp_path, index):
     file = tmp_path / "p.png"
     Image.new("RGB", (40, 30), "red").save(file)
     index.add([file, file.read_bytes(), Image.open(file), make_page("some words")], ids=["a", "b", "c", "d"])
@@ -161,22 +155,19 @@ def test_images_as_bytes_files_pil_images_and_pages(tmp_path, index):
 def test_precomputed_vectors_are_stored_without_embedding(index, embedder):
     page = make_page("growth by region")
     vectors = embedder.encode_document([page, "costs"], truncate_dim=index.dim)
-    before = encoded_count(embedder)
+    count_before = encoded_count(embedder)
     index.add([page, "costs"], ids=["a", "b"], vectors=vectors)
-    assert encoded_count(embedder) == before
+    assert encoded_count(embedder) == count_before
     assert doc_ids(index.search("region growth", k=1)) == ["a"]
     np.testing.assert_allclose(index.dense_vectors(index.get(["b"])), vectors.single[1:], atol=1e-6)
 
 
 def test_vectors_of_wrong_length_or_count_raise(index, embedder):
-    with pytest.raises(InvalidInputError, match="128 numbers"):
+    with pytest.raises(InvalidInputError, match="dense vectors of length 128"):
         index.add(["a"], vectors=FakeEmbedder(dim=16).encode_document(["a"]))
     with pytest.raises(InvalidInputError, match="1 entries"):
         index.add(["a"], vectors=embedder.encode_document(["a", "b"]))
     assert index.info().documents == 0
-
-
-# -- lookup and deletion -----------------------------------------------------------------------------------
 
 
 def test_get_finds_pages_of_files_by_page_id_only(tmp_path, index):
@@ -243,16 +234,13 @@ def test_delete_by_doc_id_filter_does_not_expand_globs(index):
         ({"year": 2025, "by": "Bo"}, ["a", "c"]),
     ],
 )
-def test_delete_and_search_with_one_filter_agree(index, where, remaining):
+def test_delete_and_search_select_the_same_entries_by_filter(index, where, remaining):
     metadata = [{"by": 'Änn "x"', "year": 2024}, {"by": ["Bo"], "year": 2025}, {"deep": {"by": "Cy"}, "note": "Bo"}]
     index.add(["one", "two", "three"], ids=["a", "b", "c"], metadata=metadata)
     found_ids = sorted(doc_ids(index.search("one two three", filter=where)))
     index.delete(filter=where)
     assert sorted(record.doc_id for record in index.documents()) == remaining
     assert found_ids == sorted({"a", "b", "c"} - set(remaining))
-
-
-# -- together with documents -------------------------------------------------------------------------------
 
 
 def test_ids_of_files_and_entries_never_collide(docs, index):
@@ -289,10 +277,10 @@ def test_copy_includes_added_entries(tmp_path, index, embedder):
 
 
 def test_image_reranker_receives_the_text_of_an_added_text(index):
-    class Looks(FakeReranker):
+    class ImageReranker(FakeReranker):
         modality = "image"
 
-    reranker = Looks()
+    reranker = ImageReranker()
     index.add(["growth by region", make_page("growth")], ids=["text", "page"])
     hits = index.search("growth", stages=Rerank(model=reranker))
     assert sorted(hit.stage for hit in hits) == ["rerank", "rerank"]
@@ -314,9 +302,6 @@ def test_added_text_has_no_boxes_and_no_image(index):
     assert "growth by region" in str(context.blocks())
 
 
-# -- errors ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -330,9 +315,9 @@ def test_added_text_has_no_boxes_and_no_image(index):
     ],
 )
 def test_add_rejects_unsupported_content_and_names_the_id(index, content, message):
-    with pytest.raises(InvalidInputError, match=message) as caught:
+    with pytest.raises(InvalidInputError, match=message) as error:
         index.add([content], ids=["the-id"])
-    assert "the-id" in str(caught.value)
+    assert "the-id" in str(error.value)
     assert index.info().documents == 0
 
 
@@ -365,11 +350,8 @@ def test_entries_before_a_damaged_image_are_indexed(tmp_path, index):
     assert index.verify() == []
 
 
-# -- crashes and threads -----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("store_method", ["upsert", "flush"])
-def test_remains_of_an_interrupted_add_are_cleared_by_the_next(index, monkeypatch, store_method):
+def test_next_add_deletes_the_remains_of_an_interrupted_add(index, monkeypatch, store_method):
     index.add(["old words"], ids=["a"])
     store = index._session.resources.store
 

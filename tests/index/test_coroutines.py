@@ -52,37 +52,37 @@ def test_coroutines_return_the_results_of_the_methods(tmp_path):
 
 def test_coroutine_runs_in_a_thread_with_the_callers_context():
     class Owner:
-        def where(self) -> tuple[str, bool]:
+        def user_and_thread(self) -> tuple[str, bool]:
             return _user.get(), threading.current_thread() is threading.main_thread()
 
-        awhere = coroutine_of(where)
+        auser_and_thread = coroutine_of(user_and_thread)
 
     async def main() -> tuple[str, bool]:
         _user.set("ada")
-        return await Owner().awhere()
+        return await Owner().auser_and_thread()
 
     assert asyncio.run(main()) == ("ada", False)
 
 
 def test_cancellation_sets_stop_and_waits_for_the_method():
-    started, ended = threading.Event(), threading.Event()
+    method_started, method_ended = threading.Event(), threading.Event()
 
     class Owner:
         def work(self, *, stop: threading.Event | None = None) -> None:
             assert stop is not None
-            started.set()
+            method_started.set()
             assert stop.wait(60)
-            ended.set()
+            method_ended.set()
 
         awork = coroutine_of(work)
 
     async def main() -> None:
         task = asyncio.ensure_future(Owner().awork())
-        while not started.is_set():
+        while not method_started.is_set():
             await asyncio.sleep(0.001)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert ended.is_set()
+        assert method_ended.is_set()
 
     asyncio.run(main())

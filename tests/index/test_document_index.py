@@ -49,8 +49,8 @@ def embedder():
 
 @pytest.fixture
 def index(tmp_path, embedder):
-    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as opened:
-        yield opened
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as document_index:
+        yield document_index
 
 
 def embedded_count(embedder: FakeEmbedder) -> int:
@@ -86,11 +86,11 @@ def test_search_finds_an_order_number(index, docs):
 
 def test_second_run_embeds_nothing(index, docs, embedder):
     index.ingest(docs, settings=NO_OCR)
-    before = embedded_count(embedder)
+    count_before = embedded_count(embedder)
     os.utime(docs / "animals.pdf", (1, 1))  # touched, same content
     report = index.ingest(docs, settings=NO_OCR)
     assert (report.documents, report.pages, report.unchanged) == (0, 0, 2)
-    assert embedded_count(embedder) == before
+    assert embedded_count(embedder) == count_before
 
 
 def test_changed_document_replaces_its_pages_and_images(index, docs):
@@ -107,12 +107,12 @@ def test_changed_document_replaces_its_pages_and_images(index, docs):
 
 def test_moved_document_keeps_one_entry(index, docs):
     index.ingest(docs, settings=NO_OCR)
-    moved = docs.parent / "elsewhere"
-    moved.mkdir()
-    (docs / "animals.pdf").rename(moved / "animals.pdf")
-    report = index.ingest(moved, settings=NO_OCR)
+    new_folder = docs.parent / "elsewhere"
+    new_folder.mkdir()
+    (docs / "animals.pdf").rename(new_folder / "animals.pdf")
+    report = index.ingest(new_folder, settings=NO_OCR)
     assert (report.documents, report.unchanged) == (0, 1)
-    assert index.search("whales", k=1)[0].path == moved / "animals.pdf"
+    assert index.search("whales", k=1)[0].path == new_folder / "animals.pdf"
 
 
 def test_files_of_the_same_name_get_separate_ids(index, tmp_path):
@@ -125,7 +125,7 @@ def test_files_of_the_same_name_get_separate_ids(index, tmp_path):
     assert len(index.documents()) == 2
 
 
-def test_one_run_over_two_folders_with_the_same_file_name(index, tmp_path):
+def test_one_run_indexes_files_of_the_same_name_in_two_folders(index, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         sample_pdf(tmp_path / name / "same.pdf", [f"this is number {name}"])
@@ -133,7 +133,7 @@ def test_one_run_over_two_folders_with_the_same_file_name(index, tmp_path):
     assert (report.documents, report.failed) == (2, ())
 
 
-def test_filters_on_metadata_path_id_and_page(index, docs):
+def test_search_filters_by_metadata_path_id_and_page(index, docs):
     index.ingest(docs / "animals.pdf", settings=NO_OCR, metadata={"year": 2024, "draft": True})
     index.ingest(docs / "reports", settings=NO_OCR, metadata=lambda path: {"year": 2025, "file": path.name})
 
@@ -202,13 +202,13 @@ def test_bad_file_is_reported_and_the_run_continues(index, docs):
 
 
 def test_embedding_failure_affects_only_that_page(tmp_path, docs):
-    class Picky(FakeEmbedder):
+    class WhaleRejectingEmbedder(FakeEmbedder):
         def encode_document(self, documents, **options):
             if any("whales" in getattr(page, "text", "") for page in documents):
                 raise InvalidInputError("whales are not supported")
             return super().encode_document(documents, **options)
 
-    with DocumentIndex.open(tmp_path / "kb", embedder=Picky()) as index:
+    with DocumentIndex.open(tmp_path / "kb", embedder=WhaleRejectingEmbedder()) as index:
         report = index.ingest(docs, settings=NO_OCR)
         assert [(f.path.name, f.page) for f in report.failed] == [("animals.pdf", 2)]
         assert "whales are not supported" in report.failed[0].reason
@@ -348,19 +348,19 @@ def test_progress_counts_pages_and_documents(index, docs):
 
 
 def test_ctrl_c_leaves_a_usable_index_and_the_next_run_resumes(tmp_path, docs):
-    class Interrupted(FakeEmbedder):
+    class InterruptingEmbedder(FakeEmbedder):
         calls = 0
 
         def encode_document(self, documents, **options):
-            Interrupted.calls += 1
-            if Interrupted.calls == 2:
+            InterruptingEmbedder.calls += 1
+            if InterruptingEmbedder.calls == 2:
                 raise KeyboardInterrupt
             return super().encode_document(documents, **options)
 
     folder = tmp_path / "many"
     folder.mkdir()
     sample_pdf(folder / "long.pdf", [f"page number word{n}" for n in range(20)])
-    embedder = Interrupted()
+    embedder = InterruptingEmbedder()
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         report = index.ingest(folder, settings=NO_OCR)
         assert report.interrupted
@@ -401,7 +401,7 @@ def test_folder_with_only_system_files_becomes_an_index(tmp_path, embedder, name
     assert (tmp_path / "kb" / name).exists()
 
 
-def test_index_without_its_vectors_raises(tmp_path, embedder):
+def test_index_without_vectors_raises_index_not_found_error(tmp_path, embedder):
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         index.add(["whales"], ids=["a"])
     shutil.rmtree(tmp_path / "kb" / "vectors")

@@ -76,8 +76,8 @@ def test_model_folder_is_identified_by_its_contents(tmp_path, pdf, monkeypatch):
     with pytest.raises(IndexMismatchError, match="was built with the embedder"):
         DocumentIndex.open(tmp_path / "kb", embedder="m")
     # The same model in another folder.
-    moved = shutil.move(model, tmp_path / "moved")
-    with DocumentIndex.open(tmp_path / "kb", embedder=moved) as index:
+    moved_folder = shutil.move(model, tmp_path / "moved")
+    with DocumentIndex.open(tmp_path / "kb", embedder=moved_folder) as index:
         assert [(hit.page, hit.score) for hit in index.search("whales", k=3)] == scores
     with (
         DocumentIndex.open(tmp_path / "kb") as index,

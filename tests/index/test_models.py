@@ -12,10 +12,10 @@ from jina_rag.testing import FakeEmbedder
 
 
 def test_embedder_is_usable_while_a_reranker_loads(tmp_path, monkeypatch):
-    loading, may_load = threading.Event(), threading.Event()
+    load_started, may_load = threading.Event(), threading.Event()
 
     def load_reranker(name):
-        loading.set()
+        load_started.set()
         assert may_load.wait(30)
         raise ValueError(name)
 
@@ -32,7 +32,7 @@ def test_embedder_is_usable_while_a_reranker_loads(tmp_path, monkeypatch):
 
         thread = threading.Thread(target=read_reranker)
         thread.start()
-        assert loading.wait(30)
+        assert load_started.wait(30)
         hits = []
         search = threading.Thread(target=lambda: hits.append(index.embedder.encode_query(["rain"])), daemon=True)
         search.start()

@@ -30,7 +30,9 @@ NO_OCR = IngestSettings(ocr="never", isolate=False, dpi=60)
 SERVER_URL = os.environ.get("JINA_RAG_TEST_QDRANT_URL")
 
 
-@pytest.fixture(params=["stand-in", pytest.param("real", marks=pytest.mark.skipif(not SERVER_URL, reason="no server"))])
+@pytest.fixture(
+    params=["in-memory", pytest.param("real", marks=pytest.mark.skipif(not SERVER_URL, reason="no server"))]
+)
 def url(request, monkeypatch):
     """Yield the address of a new collection."""
     from qdrant_client import QdrantClient
@@ -145,23 +147,23 @@ def test_copy_from_folder_to_server_and_back(url, docs, tmp_path):
     embedder = FakeEmbedder()
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         index.ingest(docs, settings=NO_OCR, metadata={"year": 2024})
-        expected = [(hit.doc_id, hit.page) for hit in index.search("whales sing in the deep", k=9)[:1]]
+        expected_hits = [(hit.doc_id, hit.page) for hit in index.search("whales sing in the deep", k=9)[:1]]
         embedder.history.clear()
         assert index.copy(url, assets_dir=tmp_path / "files") == 3
         assert index.copy(url, assets_dir=tmp_path / "files") == 0
     with open_index(url, tmp_path, embedder=embedder, create=False) as index:
-        assert [(hit.doc_id, hit.page) for hit in index.search("whales sing in the deep", k=9)[:1]] == expected
+        assert [(hit.doc_id, hit.page) for hit in index.search("whales sing in the deep", k=9)[:1]] == expected_hits
         assert index.search("whales", k=1)[0].image_path.is_file()
         assert index.verify() == []
         assert index.ingest(docs, settings=NO_OCR).unchanged == 2
         index.copy(tmp_path / "back")
     with DocumentIndex.open(tmp_path / "back", embedder=embedder, create=False) as index:
-        assert [(hit.doc_id, hit.page) for hit in index.search("whales sing in the deep", k=9)[:1]] == expected
+        assert [(hit.doc_id, hit.page) for hit in index.search("whales sing in the deep", k=9)[:1]] == expected_hits
         assert index.verify() == []
     assert not any(side == "document" for side, _ in embedder.history)
 
 
-def test_address_parsing_and_errors():
+def test_address_parse_reads_options_and_rejects_invalid_addresses():
     address = Address.parse(
         "https://host.example/prefix/my%20docs?grpc=true&timeout=12.5&shards=3&replicas=2&retries=0&grpc_port=7000"
     )
@@ -190,9 +192,9 @@ def test_address_parsing_and_errors():
         "ftp://user:s3cret@h/c",
         "http://user@h",
     ):
-        with pytest.raises(InvalidInputError, match="must not contain a user") as caught:
+        with pytest.raises(InvalidInputError, match="must not contain a user") as error:
             Address.parse(invalid)
-        assert not any(part in str(caught.value) for part in ("s3cret", "user:", "host"))
+        assert not any(part in str(error.value) for part in ("s3cret", "user:", "host"))
     with pytest.raises(InvalidInputError, match="apply only to the address"):
         DocumentIndex.open("kb", assets_dir="x")
 
@@ -218,9 +220,9 @@ def test_open_collection_is_shared_and_rejects_other_options(url, docs, tmp_path
             assert other._session is index._session
         with pytest.raises(IndexStateError, match=r"open in this process with another timeout\. Close it"):
             DocumentIndex.open(f"{url}?timeout=31")
-        with pytest.raises(IndexStateError, match="open in this process with another api_key") as caught:
+        with pytest.raises(IndexStateError, match="open in this process with another api_key") as error:
             DocumentIndex.open(url, api_key="s3cret")
-        assert "s3cret" not in str(caught.value)
+        assert "s3cret" not in str(error.value)
         with pytest.raises(IndexStateError, match=r"open in this process with assets_dir=.*files"):
             DocumentIndex.open(url, assets_dir=tmp_path / "elsewhere")
         assert index.ingest(docs, settings=NO_OCR).pages == 3

@@ -21,18 +21,18 @@ TIMEOUT = 60
 
 
 class OpeningGate:
-    """Blocks the opening of one folder until `opened` is set; sets `reached` when the opening starts."""
+    """Blocks the opening of one folder until `may_open` is set; sets `opening_started` before the block."""
 
     def __init__(self, monkeypatch, name: str) -> None:
-        self.reached, self.opened = threading.Event(), threading.Event()
+        self.opening_started, self.may_open = threading.Event(), threading.Event()
         self.calls: list[str] = []
         open_folder = registry.open_folder
 
         def gated_open(root, options):
             self.calls.append(root.name)
             if root.name == name:
-                self.reached.set()
-                assert self.opened.wait(TIMEOUT)
+                self.opening_started.set()
+                assert self.may_open.wait(TIMEOUT)
             return open_folder(root, options)
 
         monkeypatch.setattr(registry, "open_folder", gated_open)
@@ -55,23 +55,23 @@ def threads():
 
 def test_opening_a_folder_does_not_block_other_folders(tmp_path, monkeypatch, threads):
     gate = OpeningGate(monkeypatch, "slow")
-    slow = threads.submit(DocumentIndex.open, tmp_path / "slow", embedder=FakeEmbedder())
-    assert gate.reached.wait(TIMEOUT)
+    slow_opening = threads.submit(DocumentIndex.open, tmp_path / "slow", embedder=FakeEmbedder())
+    assert gate.opening_started.wait(TIMEOUT)
     try:
         threads.submit(DocumentIndex.open, tmp_path / "quick", embedder=FakeEmbedder()).result(TIMEOUT).close()
-        assert not slow.done()
+        assert not slow_opening.done()
     finally:
-        gate.opened.set()
-    slow.result(TIMEOUT).close()
+        gate.may_open.set()
+    slow_opening.result(TIMEOUT).close()
 
 
 def test_threads_opening_one_location_share_a_session(tmp_path, monkeypatch, threads):
     gate = OpeningGate(monkeypatch, "kb")
     embedder = FakeEmbedder()
     first = threads.submit(DocumentIndex.open, tmp_path / "kb", embedder=embedder)
-    assert gate.reached.wait(TIMEOUT)
+    assert gate.opening_started.wait(TIMEOUT)
     second = threads.submit(DocumentIndex.open, tmp_path / "kb", embedder=embedder)
-    gate.opened.set()
+    gate.may_open.set()
     indexes = first.result(TIMEOUT), second.result(TIMEOUT)
     assert gate.calls == ["kb"]
     assert indexes[0]._session is indexes[1]._session
@@ -82,23 +82,23 @@ def test_threads_opening_one_location_share_a_session(tmp_path, monkeypatch, thr
 
 
 def test_failed_opening_does_not_affect_the_next_thread(tmp_path, monkeypatch, threads):
-    reached, may_continue = threading.Event(), threading.Event()
+    opening_started, may_continue = threading.Event(), threading.Event()
     open_folder, calls = registry.open_folder, []
 
-    def failing_once(root, options):
+    def fail_first_open(root, options):
         calls.append(root)
         if len(calls) == 1:
-            reached.set()
+            opening_started.set()
             assert may_continue.wait(TIMEOUT)
-            raise IndexStateError("the disk is away")
+            raise IndexStateError("the disk is not mounted")
         return open_folder(root, options)
 
-    monkeypatch.setattr(registry, "open_folder", failing_once)
+    monkeypatch.setattr(registry, "open_folder", fail_first_open)
     first = threads.submit(DocumentIndex.open, tmp_path / "kb", embedder=FakeEmbedder())
-    assert reached.wait(TIMEOUT)
+    assert opening_started.wait(TIMEOUT)
     second = threads.submit(DocumentIndex.open, tmp_path / "kb", embedder=FakeEmbedder())
     may_continue.set()
-    with pytest.raises(IndexStateError, match="the disk is away"):
+    with pytest.raises(IndexStateError, match="the disk is not mounted"):
         first.result(TIMEOUT)
     second.result(TIMEOUT).close()
     assert len(calls) == 2
@@ -128,15 +128,15 @@ def test_garbage_collected_index_is_closed(tmp_path):
 
 def test_garbage_collection_while_holding_the_lock_does_not_deadlock(tmp_path, monkeypatch):
     embedder = FakeEmbedder()
-    abandoned = [DocumentIndex.open(tmp_path / "kb", embedder=embedder)]
+    unreferenced_indexes = [DocumentIndex.open(tmp_path / "kb", embedder=embedder)]
     check = IndexSession.check
 
-    def collecting(session, options):
-        abandoned.clear()
+    def collect_garbage_and_check(session, options):
+        unreferenced_indexes.clear()
         gc.collect()
         check(session, options)
 
-    monkeypatch.setattr(IndexSession, "check", collecting)
+    monkeypatch.setattr(IndexSession, "check", collect_garbage_and_check)
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         assert index.search("anything") == []
         assert is_locked(tmp_path / "kb")
@@ -144,23 +144,23 @@ def test_garbage_collection_while_holding_the_lock_does_not_deadlock(tmp_path, m
 
 
 def test_running_search_keeps_the_index_open(tmp_path, threads):
-    started, may_continue = threading.Event(), threading.Event()
+    search_started, may_continue = threading.Event(), threading.Event()
 
-    class Slow(FakeEmbedder):
+    class BlockingEmbedder(FakeEmbedder):
         def encode_query(self, queries, **options):
-            started.set()
+            search_started.set()
             assert may_continue.wait(TIMEOUT)
             return super().encode_query(queries, **options)
 
-    index = DocumentIndex.open(tmp_path / "kb", embedder=Slow())
+    index = DocumentIndex.open(tmp_path / "kb", embedder=BlockingEmbedder())
     index.add(["whales sing"])
-    running = threads.submit(index.search, "whales")
+    search_future = threads.submit(index.search, "whales")
     del index
-    assert started.wait(TIMEOUT)
+    assert search_started.wait(TIMEOUT)
     gc.collect()
     may_continue.set()
-    assert len(running.result(TIMEOUT)) == 1
-    del running
+    assert len(search_future.result(TIMEOUT)) == 1
+    del search_future
     threads.shutdown()  # a finished worker thread may still reference its arguments
     gc.collect()
     assert not is_locked(tmp_path / "kb")
@@ -169,14 +169,14 @@ def test_running_search_keeps_the_index_open(tmp_path, threads):
 def test_session_is_dropped_even_if_closing_the_store_fails(tmp_path, monkeypatch):
     close = EdgeStore.close
 
-    def failing(store):
+    def close_and_fail(store):
         close(store)
         raise IndexStateError("the disk is full")
 
     index = DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder())
     manifest = index._session.resources.manifest
     with monkeypatch.context() as patch:
-        patch.setattr(EdgeStore, "close", failing)
+        patch.setattr(EdgeStore, "close", close_and_fail)
         with pytest.raises(IndexStateError, match="the disk is full"):
             index.close()
     index.close()

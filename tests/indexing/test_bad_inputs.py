@@ -135,9 +135,9 @@ def test_marker_word_is_in_the_text_layer_or_ocr(name, outcome):
 
 
 def test_rejected_files_yield_no_pages(outcome):
-    rejected = [entry["file"] for entry in FILES if entry["should_index"] is False]
-    assert rejected
-    assert all(not outcome.pages[name] for name in rejected)
+    rejected_names = [entry["file"] for entry in FILES if entry["should_index"] is False]
+    assert rejected_names
+    assert all(not outcome.pages[name] for name in rejected_names)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,7 @@ def test_unusual_file_names_are_document_ids(folder, outcome):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs links and pipes")
-def test_links_pipes_and_unusual_names_on_posix(folder, tmp_path):
+def test_posix_links_and_pipes_are_reported_and_unusual_names_indexed(folder, tmp_path):
     shutil.copy(folder / "duplicate_a.pdf", tmp_path / "a.pdf")
     shutil.copy(folder / "duplicate_a.pdf", tmp_path / "line\nbreak.pdf")
     shutil.copy(folder / "duplicate_a.pdf", tmp_path / ("n" * 240 + ".pdf"))
@@ -233,20 +233,20 @@ def test_links_pipes_and_unusual_names_on_posix(folder, tmp_path):
     (tmp_path / "loop" / "up").symlink_to("..")
     (tmp_path / "dangling.pdf").symlink_to("/nonexistent/file.pdf")
     os.mkfifo(tmp_path / "pipe.pdf")
-    expected = ["a.pdf", "line\nbreak.pdf", "n" * 240 + ".pdf"]
+    expected_ids = ["a.pdf", "line\nbreak.pdf", "n" * 240 + ".pdf"]
     if sys.platform == "linux":
         shutil.copy(folder / "duplicate_a.pdf", os.fsencode(tmp_path) + b"/bad\xff.pdf")
-        expected.append("bad\ufffdFF.pdf")
+        expected_ids.append("bad\ufffdFF.pdf")
     has_unreadable_file = os.geteuid() != 0
     if has_unreadable_file:
         shutil.copy(folder / "duplicate_a.pdf", tmp_path / "noperm.pdf")
         (tmp_path / "noperm.pdf").chmod(0)
     outcome = Outcome([tmp_path], IngestSettings(dpi=50, ocr="never"))
-    assert sorted(outcome.ids) == sorted(expected)
+    assert sorted(outcome.ids) == sorted(expected_ids)
     assert all(
         text(outcome, path.name).startswith("Twin juniper") for path in tmp_path.iterdir() if path.name in outcome.pages
     )
-    assert sum(map(len, outcome.pages.values())) == len(expected)
+    assert sum(map(len, outcome.pages.values())) == len(expected_ids)
     assert set(outcome.failures) - {"dangling.pdf"} == ({"noperm.pdf"} if has_unreadable_file else set())
     assert "target of the link" in outcome.failures["dangling.pdf"][0].reason
     assert "named pipe" in outcome.skipped["pipe.pdf"]

@@ -36,8 +36,8 @@ def embedder():
 
 @pytest.fixture
 def index(tmp_path, embedder):
-    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as opened:
-        yield opened
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as document_index:
+        yield document_index
 
 
 def embedded_count(embedder):
@@ -56,11 +56,11 @@ def document_ids(index):
 
 def test_renamed_file_is_not_re_embedded(index, docs, embedder):
     index.ingest(docs, settings=NO_OCR)
-    before = embedded_count(embedder)
+    count_before = embedded_count(embedder)
     (docs / "animals.pdf").rename(docs / "reports" / "beasts.pdf")
     report = index.ingest(docs, settings=NO_OCR)
     assert (report.documents, report.unchanged, report.moved, report.removed) == (0, 2, 1, 0)
-    assert embedded_count(embedder) == before
+    assert embedded_count(embedder) == count_before
     assert document_ids(index) == ["reports/beasts.pdf", "reports/energy.pdf"]
     hit = index.search("whales", k=1)[0]
     assert (hit.doc_id, hit.path, hit.page) == ("reports/beasts.pdf", docs / "reports" / "beasts.pdf", 2)
@@ -137,10 +137,10 @@ def test_change_of_one_copy_keeps_the_other(index, docs):
 
 def test_changed_metadata_is_stored_without_embedding(index, docs, embedder):
     index.ingest(docs, settings=NO_OCR, metadata={"year": 2024})
-    before = embedded_count(embedder)
+    count_before = embedded_count(embedder)
     report = index.ingest(docs, settings=NO_OCR, metadata={"year": 2025})
     assert (report.documents, report.unchanged) == (0, 2)
-    assert embedded_count(embedder) == before
+    assert embedded_count(embedder) == count_before
     assert index.search("whales", filter={"year": 2025})
     assert not index.search("whales", filter={"year": 2024})
 
@@ -169,7 +169,7 @@ def test_sync_keeps_documents_of_an_emptied_folder(index, docs):
 
 
 def test_old_pages_stay_until_the_new_pages_are_complete(tmp_path, docs):
-    class Interrupted(FakeEmbedder):
+    class InterruptingEmbedder(FakeEmbedder):
         remaining = 10**9
 
         def encode_document(self, documents, **options):
@@ -178,7 +178,7 @@ def test_old_pages_stay_until_the_new_pages_are_complete(tmp_path, docs):
             self.remaining -= len(documents)
             return super().encode_document(documents, **options)
 
-    embedder = Interrupted()
+    embedder = InterruptingEmbedder()
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         index.ingest(docs, settings=NO_OCR)
         sample_pdf(docs / "animals.pdf", [f"penguins walk on ice floe{n}" for n in range(20)])
@@ -201,7 +201,7 @@ def test_old_pages_stay_until_the_new_pages_are_complete(tmp_path, docs):
 
 
 def test_reverted_change_leaves_the_index_unchanged(tmp_path, docs):
-    class Interrupted(FakeEmbedder):
+    class InterruptingEmbedder(FakeEmbedder):
         is_interrupting = False
 
         def encode_document(self, documents, **options):
@@ -209,29 +209,29 @@ def test_reverted_change_leaves_the_index_unchanged(tmp_path, docs):
                 raise KeyboardInterrupt
             return super().encode_document(documents, **options)
 
-    embedder = Interrupted()
+    embedder = InterruptingEmbedder()
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
         index.ingest(docs, settings=NO_OCR)
-        before = index_contents(index)
-        original = (docs / "animals.pdf").read_bytes()
+        contents_before = index_contents(index)
+        original_bytes = (docs / "animals.pdf").read_bytes()
         sample_pdf(docs / "animals.pdf", ["penguins"])
         embedder.is_interrupting = True
         assert index.ingest(docs, settings=NO_OCR).interrupted
-        (docs / "animals.pdf").write_bytes(original)
+        (docs / "animals.pdf").write_bytes(original_bytes)
         embedder.is_interrupting = False
         report = index.ingest(docs, settings=NO_OCR)
         assert (report.documents, report.unchanged) == (0, 2)
-        assert index_contents(index) == before
+        assert index_contents(index) == contents_before
         assert index.verify() == []
 
 
 def test_force_re_embeds_and_leaves_the_same_contents(index, docs, embedder):
     index.ingest(docs, settings=NO_OCR)
-    before, count = index_contents(index), embedded_count(embedder)
+    contents_before, count = index_contents(index), embedded_count(embedder)
     report = index.ingest(docs, settings=NO_OCR, force=True)
     assert (report.documents, report.pages) == (2, 4)
     assert embedded_count(embedder) == 2 * count
-    assert index_contents(index) == before
+    assert index_contents(index) == contents_before
 
 
 def test_sidecars_add_metadata(index, docs):
@@ -264,7 +264,7 @@ def test_invalid_sidecar_adds_a_warning_and_is_ignored(index, docs, text):
     assert index.ingest(docs, settings=NO_OCR).warnings == (), "a large JSON file is not a sidecar"
 
 
-def test_ingest_of_a_glob(index, docs):
+def test_ingest_accepts_globs_and_rejects_globs_without_match(index, docs):
     report = index.ingest(str(docs / "**" / "*.pdf"), settings=NO_OCR)
     assert report.documents == 2
     with pytest.raises(InvalidInputError, match="No file or folder matches"):
@@ -286,13 +286,13 @@ def test_dry_run_reports_changes_and_changes_nothing(index, docs, embedder):
     assert index.documents() == []
     (docs / "broken.pdf").unlink()
     index.ingest(docs, settings=NO_OCR)
-    before = embedded_count(embedder)
+    count_before = embedded_count(embedder)
     sample_pdf(docs / "animals.pdf", ["one", "two", "three"])
     (docs / "reports" / "energy.pdf").rename(docs / "power.pdf")
     plan = index.ingest(docs, settings=NO_OCR, dry_run=True)
     # The copy keeps the previous content.
     assert (plan.new, plan.changed, plan.unchanged, plan.moved, plan.pages) == (0, 1, 2, 1, 3)
-    assert embedded_count(embedder) > before, "sample pages were embedded"
+    assert embedded_count(embedder) > count_before, "sample pages were embedded"
     empty_plan = index.ingest(docs / "copy.pdf", settings=NO_OCR, dry_run=True)
     assert (empty_plan.pages, empty_plan.seconds, empty_plan.basis) == (0, 0, "nothing to do")
 
@@ -302,11 +302,11 @@ def test_dry_run_estimates_from_earlier_runs(index, tmp_path, embedder):
         sample_pdf(tmp_path / f"{n}.pdf", [f"document {n} page {p}" for p in range(20)])
     index.ingest([tmp_path / "0.pdf", tmp_path / "1.pdf", tmp_path / "2.pdf"], settings=NO_OCR)
     sample_pdf(tmp_path / "new.pdf", ["a", "b"])
-    before = embedded_count(embedder)
+    count_before = embedded_count(embedder)
     plan = index.ingest(tmp_path / "new.pdf", settings=NO_OCR, dry_run=True)
     assert "60 pages of earlier runs" in plan.basis
     assert plan.seconds > 0
-    assert embedded_count(embedder) == before
+    assert embedded_count(embedder) == count_before
 
 
 def test_near_duplicate_pages_are_marked(index, tmp_path):
@@ -315,9 +315,9 @@ def test_near_duplicate_pages_are_marked(index, tmp_path):
     sample_pdf(tmp_path / "v2.pdf", [f"{words} final", "and another thing " * 12, f"{words} final again"])
     report = index.ingest([tmp_path / "v1.pdf", tmp_path / "v2.pdf"], settings=NO_OCR)
     assert (report.pages, report.repeated) == (5, 2)
-    marked = {(hit.doc_id, hit.page): hit.near_duplicate_of for hit in index.search("word3 thing", k=9)}
-    assert marked[("v2.pdf", 1)] == marked[("v2.pdf", 3)] == ("v1.pdf", 1)
-    assert marked[("v1.pdf", 1)] is marked[("v2.pdf", 2)] is None
+    near_duplicates = {(hit.doc_id, hit.page): hit.near_duplicate_of for hit in index.search("word3 thing", k=9)}
+    assert near_duplicates[("v2.pdf", 1)] == near_duplicates[("v2.pdf", 3)] == ("v1.pdf", 1)
+    assert near_duplicates[("v1.pdf", 1)] is near_duplicates[("v2.pdf", 2)] is None
     index.delete("v1.pdf")
     assert all(hit.near_duplicate_of is None for hit in index.search("word3", k=9))
 
@@ -334,7 +334,7 @@ def test_images_without_words_are_near_duplicates_by_content(index, tmp_path):
     assert (report.pages, report.repeated) == (3, 1)
 
 
-def test_delete_by_filter(index, docs):
+def test_delete_by_filter_accepts_document_conditions_only(index, docs):
     index.ingest(docs, settings=NO_OCR, metadata=lambda path: {"year": 2024 + path.name.startswith("e")})
     with pytest.raises(InvalidInputError, match="page"):
         index.delete(filter={"page": 1})
@@ -350,8 +350,8 @@ def test_delete_by_filter(index, docs):
 def test_verify_reports_missing_images_and_vectors(index, docs):
     index.ingest(docs, settings=NO_OCR)
     resources = index._session.resources
-    lost = index.search("whales", k=1)[0]
-    lost.image_path.unlink()
+    hit = index.search("whales", k=1)[0]
+    hit.image_path.unlink()
     (energy,) = [record for record in index.documents() if record.doc_id.startswith("reports")]
     resources.store.delete([resources.manifest.points(energy.sha256)[0].point_id])
     resources.images.put(Image.new("RGB", (3, 3)))
@@ -367,12 +367,12 @@ def test_verify_reports_missing_images_and_vectors(index, docs):
 def test_verify_reports_a_damaged_image_and_force_restores_it(index, docs):
     index.ingest(docs, settings=NO_OCR)
     image = index.search("whales", k=1)[0].image_path
-    original = image.read_bytes()
-    image.write_bytes(original[: len(original) // 2])
+    original_bytes = image.read_bytes()
+    image.write_bytes(original_bytes[: len(original_bytes) // 2])
     problems = [(problem.doc_id, problem.message) for problem in index.verify()]
     assert problems == [("animals.pdf", "The image of page 2 is damaged.")]
     index.ingest(docs, settings=NO_OCR, force=True)
-    assert image.read_bytes() == original
+    assert image.read_bytes() == original_bytes
     assert index.verify() == []
 
 
@@ -447,8 +447,8 @@ def test_full_disk_leaves_a_usable_index(small_disk, docs, embedder):
         with DocumentIndex.open(folder / "kb", embedder=embedder) as index:
             index.ingest(docs, settings=IngestSettings(ocr="never", isolate=False, dpi=300, jpeg_quality=95))
     with DocumentIndex.open(folder / "kb", embedder=embedder) as index:
-        before = index.info().pages
-        assert before < 58
+        page_count = index.info().pages
+        assert page_count < 58
         index.search("whales")
         grow()
         report = index.ingest(docs, settings=IngestSettings(ocr="never", isolate=False, dpi=300, jpeg_quality=95))
@@ -464,7 +464,7 @@ def test_metadata_follows_a_renamed_file(index, docs):
     assert index.search("whales", filter={"year": 2025}, k=1)[0].doc_id == "beasts.pdf"
 
 
-def test_deleted_sidecar_removes_its_keys_and_keeps_the_callers(index, docs):
+def test_deleted_sidecar_removes_only_its_own_metadata(index, docs):
     sidecar = docs / "animals.pdf.json"
     sidecar.write_text('{"beside": 1}')
     index.ingest(docs, settings=NO_OCR, metadata={"year": 2025})
@@ -494,7 +494,7 @@ def test_linked_piped_and_malformed_sidecars_are_ignored(index, docs, tmp_path):
 def test_swapped_files_are_not_re_embedded(index, docs, embedder):
     a, b = docs / "animals.pdf", docs / "reports" / "energy.pdf"
     index.ingest(docs, settings=NO_OCR)
-    before = embedded_count(embedder)
+    count_before = embedded_count(embedder)
     a.rename(docs / "x")
     b.rename(a)
     (docs / "x").rename(b)
@@ -502,7 +502,7 @@ def test_swapped_files_are_not_re_embedded(index, docs, embedder):
     assert (plan.unchanged, plan.duplicates, plan.pages) == (2, 0, 0)
     report = index.ingest(docs, settings=NO_OCR)
     assert (report.unchanged, report.duplicates, report.documents) == (2, (), 0)
-    assert embedded_count(embedder) == before
+    assert embedded_count(embedder) == count_before
     assert index.search("whales", k=1)[0].doc_id == "reports/energy.pdf"
     assert index.search("whales", k=1, filter={"doc_id": "reports/energy.pdf"})
     index.ingest(docs, settings=NO_OCR, force=True)
@@ -512,13 +512,13 @@ def test_swapped_files_are_not_re_embedded(index, docs, embedder):
 
 def interrupt_store_method(monkeypatch, index, method, after=0):
     """Raise KeyboardInterrupt in a method of the store after its first `after` calls."""
-    real, calls = getattr(type(index._session.resources.store), method), []
+    original_method, calls = getattr(type(index._session.resources.store), method), []
 
     def call(self, *args, **options):
         calls.append(1)
         if len(calls) > after:
             raise KeyboardInterrupt
-        return real(self, *args, **options)
+        return original_method(self, *args, **options)
 
     monkeypatch.setattr(type(index._session.resources.store), method, call)
 
@@ -544,7 +544,7 @@ def test_interrupted_location_update_is_completed_by_the_next_change(index, docs
     assert index.verify() == []
 
 
-def test_resumed_run_with_renamed_file_and_new_metadata(index, tmp_path, monkeypatch):
+def test_resumed_run_follows_a_renamed_file_and_new_metadata(index, tmp_path, monkeypatch):
     folder = tmp_path / "many"
     folder.mkdir()
     sample_pdf(folder / "a.pdf", [f"cats sleep page{n}" for n in range(20)])
@@ -560,13 +560,13 @@ def test_resumed_run_with_renamed_file_and_new_metadata(index, tmp_path, monkeyp
 
 
 def test_file_changed_while_read_is_not_indexed(index, docs, monkeypatch):
-    original = (docs / "animals.pdf").read_bytes()
-    real = ingest.Ingestion._start
+    original_bytes = (docs / "animals.pdf").read_bytes()
+    original_start = ingest.Ingestion._start
 
     def change(self, event):
         if event.source.doc_id == "animals.pdf":
             sample_pdf(docs / "animals.pdf", ["penguins walk on ice"])
-        return real(self, event)
+        return original_start(self, event)
 
     with monkeypatch.context() as patch:
         patch.setattr(ingest.Ingestion, "_start", change)
@@ -576,7 +576,7 @@ def test_file_changed_while_read_is_not_indexed(index, docs, monkeypatch):
     assert report.documents == 1
     assert document_ids(index) == ["reports/energy.pdf"]
     assert index.verify() == []
-    (docs / "animals.pdf").write_bytes(original)
+    (docs / "animals.pdf").write_bytes(original_bytes)
     assert index.ingest(docs, settings=NO_OCR).documents == 1
     assert index.search("whales", k=1)[0].page == 2
 
@@ -597,9 +597,9 @@ def test_unchanged_page_of_a_changed_document_is_no_near_duplicate(index, tmp_pa
     sample_pdf(tmp_path / "b.pdf", words[:1])
     assert index.ingest(tmp_path / "b.pdf", settings=NO_OCR).repeated == 1
     index.ingest([tmp_path / "a.pdf", tmp_path / "b.pdf"], settings=NO_OCR, force=True)
-    marked = {(hit.doc_id, hit.page): hit.near_duplicate_of for hit in index.search("w0x3", k=9)}
-    assert marked[("b.pdf", 1)] == ("a.pdf", 1)
-    assert marked[("a.pdf", 1)] is None
+    near_duplicates = {(hit.doc_id, hit.page): hit.near_duplicate_of for hit in index.search("w0x3", k=9)}
+    assert near_duplicates[("b.pdf", 1)] == ("a.pdf", 1)
+    assert near_duplicates[("a.pdf", 1)] is None
 
 
 def test_delete_with_an_empty_name_raises(index, docs, monkeypatch):
@@ -613,12 +613,12 @@ def test_delete_with_an_empty_name_raises(index, docs, monkeypatch):
 def test_unrecorded_images_of_a_killed_run_are_deleted(index, docs):
     index.ingest(docs, settings=NO_OCR)
     resources = index._session.resources
-    before = index_contents(index)
+    contents_before = index_contents(index)
     resources.manifest.write_settings({"dirty": True})
     name = resources.images.put(Image.new("RGB", (5, 5), "red"))
     (resources.images.folder / name[:2] / "half.tmp").write_bytes(b"half")
     index.ingest(docs, settings=NO_OCR)
-    assert index_contents(index) == before
+    assert index_contents(index) == contents_before
     assert not list(resources.images.folder.rglob("*.tmp"))
 
 
@@ -646,12 +646,12 @@ def test_ocr_cache_is_reused_and_deleted_with_its_document(index, tmp_path, monk
 def test_sync_keeps_documents_of_unreadable_folders(index, docs, tmp_path, monkeypatch):
     index.ingest(docs, settings=NO_OCR)
     shutil.move(docs / "reports" / "energy.pdf", tmp_path / "away.pdf")
-    real = os.scandir
+    original_scandir = os.scandir
 
     def scandir(path):
         if os.fspath(path).endswith("reports"):
             raise PermissionError(13, "Permission denied")
-        return real(path)
+        return original_scandir(path)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", scandir)

@@ -42,15 +42,12 @@ def embedder():
 
 @pytest.fixture
 def index(tmp_path, embedder):
-    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as opened:
-        yield opened
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as document_index:
+        yield document_index
 
 
 def embedded_count(embedder):
     return sum(len(inputs) for side, inputs in embedder.history if side == "document")
-
-
-# -- paths ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("paths", ["", "  ", ["docs", ""], [" \n"], []])
@@ -84,19 +81,16 @@ def test_empty_path_in_a_filter_raises(index, docs):
             index.search("whales", filter={"path": value})
 
 
-# -- planning ------------------------------------------------------------------------------------------------
-
-
 def test_each_file_is_hashed_once_and_opened_once(index, docs, monkeypatch):
-    hashed, opened, progress_states = Counter(), Counter(), []
+    hash_counts, open_counts, progress_states = Counter(), Counter(), []
     real_hash, real_open = Planner._hash, pages.open_isolated
 
     def count_hash(self, path):
-        hashed[path.name] += 1
+        hash_counts[path.name] += 1
         return real_hash(self, path)
 
     def count_open(source, *args):
-        opened[source.path.name] += 1
+        open_counts[source.path.name] += 1
         return real_open(source, *args)
 
     monkeypatch.setattr(Planner, "_hash", count_hash)
@@ -104,22 +98,22 @@ def test_each_file_is_hashed_once_and_opened_once(index, docs, monkeypatch):
     shutil.copy(docs / "0.pdf", docs / "copy.pdf")
     report = index.ingest(docs, settings=NO_OCR, progress=progress_states.append)
     assert (report.documents, report.pages, len(report.duplicates)) == (5, 8, 1)
-    assert hashed == Counter({f"{n}.pdf": 1 for n in range(4)}) + Counter({"copy.pdf": 1})
-    assert opened == Counter({f"{n}.pdf": 1 for n in range(4)})
+    assert hash_counts == Counter({f"{n}.pdf": 1 for n in range(4)}) + Counter({"copy.pdf": 1})
+    assert open_counts == Counter({f"{n}.pdf": 1 for n in range(4)})
     last = progress_states[-1]
     assert (last.documents, last.documents_total, last.pages, last.pages_total) == (4, 4, 8, 8)
     assert all(
         state.pages <= state.pages_total and state.documents <= state.documents_total for state in progress_states
     )
     assert index.ingest(docs, settings=NO_OCR, progress=progress_states.append).unchanged == 5
-    assert sum(hashed.values()) == 5, "unchanged files are not hashed"
+    assert sum(hash_counts.values()) == 5, "unchanged files are not hashed"
 
 
 def test_hashing_overlaps_with_embedding(index, docs, embedder, monkeypatch):
     first_is_embedded = threading.Event()
     real_hash, real_encode = Planner._hash, embedder.encode_document
 
-    def late_hash(self, path):
+    def delayed_hash(self, path):
         assert path.name == "0.pdf" or first_is_embedded.wait(30), "the run waits for all hashes"
         return real_hash(self, path)
 
@@ -129,7 +123,7 @@ def test_hashing_overlaps_with_embedding(index, docs, embedder, monkeypatch):
         return result
 
     monkeypatch.setattr(ingest, "BATCH_PAGES", 1)
-    monkeypatch.setattr(Planner, "_hash", late_hash)
+    monkeypatch.setattr(Planner, "_hash", delayed_hash)
     monkeypatch.setattr(embedder, "encode_document", encode)
     assert index.ingest(docs, settings=NO_OCR).documents == 4
 
@@ -158,7 +152,7 @@ def test_planning_error_is_raised(index, docs, monkeypatch):
 def test_rotated_files_are_not_re_embedded(index, docs, embedder, monkeypatch):
     """Like rotated log files: the first file is new, and each other file has the content of its predecessor."""
     index.ingest(docs, settings=NO_OCR)
-    before = embedded_count(embedder)
+    count_before = embedded_count(embedder)
     for n in range(3, 0, -1):
         shutil.copy(docs / f"{n - 1}.pdf", docs / f"{n}.pdf")
         os.utime(docs / f"{n}.pdf", ns=(10**18, 10**18 + n))
@@ -169,35 +163,35 @@ def test_rotated_files_are_not_re_embedded(index, docs, embedder, monkeypatch):
     first_has_ended = threading.Event()
     real_hash, real_checkpoint = Planner._hash, ingest.Ingestion._checkpoint
 
-    def late_hash(self, path):
+    def delayed_hash(self, path):
         assert path.name == "0.pdf" or first_has_ended.wait(30)
         return real_hash(self, path)
 
     def checkpoint(self, **options):
-        ended = any(document.ended for document in self._open_documents.values())
+        has_ended = any(document.ended for document in self._open_documents.values())
         real_checkpoint(self, **options)
-        if ended:
+        if has_ended:
             first_has_ended.set()
 
-    monkeypatch.setattr(Planner, "_hash", late_hash)
+    monkeypatch.setattr(Planner, "_hash", delayed_hash)
     monkeypatch.setattr(ingest.Ingestion, "_checkpoint", checkpoint)
     report = index.ingest(docs, settings=NO_OCR)
     assert (report.documents, report.pages, report.unchanged, report.failed) == (1, 1, 3, ())
-    assert embedded_count(embedder) == before + 1
+    assert embedded_count(embedder) == count_before + 1
     assert index.search("animal0", k=1)[0].doc_id == "1.pdf"
     assert index.search("penguins", k=1)[0].doc_id == "0.pdf"
     assert index.verify() == []
 
 
-def test_moved_file_and_its_replacement_in_one_run(index, docs, embedder):
+def test_one_run_indexes_a_moved_file_and_its_replacement(index, docs, embedder):
     index.ingest(docs, settings=NO_OCR)
-    before = embedded_count(embedder)
+    count_before = embedded_count(embedder)
     (docs / "0.pdf").rename(docs / "9.pdf")
     (docs / "1.pdf").rename(docs / "sub.pdf")
     sample_pdf(docs / "0.pdf", ["penguins walk"])
     report = index.ingest(docs, settings=NO_OCR, sync=True)
     assert (report.documents, report.moved, report.removed) == (1, 2, 0)
-    assert embedded_count(embedder) == before + 1
+    assert embedded_count(embedder) == count_before + 1
     assert {record.doc_id for record in index.documents()} == {"0.pdf", "2.pdf", "3.pdf", "9.pdf", "sub.pdf"}
     assert index.verify() == []
 
@@ -212,22 +206,19 @@ def test_copy_of_an_unreadable_file_fails_with_the_same_reason(index, docs):
 
 def test_planning_is_a_bounded_number_of_files_ahead(monkeypatch):
     monkeypatch.setattr(plan_stream, "_QUEUE_SIZE", 3)
-    planned = []
+    planned_items = []
 
     def items():
         while True:
-            planned.append(len(planned))
-            yield planner.IndexTask(None, None) if len(planned) % 2 else Failure(None, "")
+            planned_items.append(len(planned_items))
+            yield planner.IndexTask(None, None) if len(planned_items) % 2 else Failure(None, "")
 
     with plan_stream.PlanStream(items(), threading.Event()) as stream:
         tasks = stream.tasks()
-        for taken in range(1, 50):
+        for task_count in range(1, 50):
             next(tasks)
             list(stream.outcomes())
-            assert len(planned) <= 2 * taken + 3 + 3 + 2
-
-
-# -- stopping ------------------------------------------------------------------------------------------------
+            assert len(planned_items) <= 2 * task_count + 3 + 3 + 2
 
 
 class StoppingDigest:
@@ -253,14 +244,14 @@ def test_stop_ends_hashing_between_two_blocks(index, docs, embedder, monkeypatch
     stop = threading.Event()
     digest = StoppingDigest(stop)
     monkeypatch.setattr(planner, "_HASH_BLOCK", 16)
-    monkeypatch.setattr(planner.hashlib, "sha256", lambda *args: digest if not args else real(*args))
+    monkeypatch.setattr(planner.hashlib, "sha256", lambda *args: digest if not args else real_sha256(*args))
     result = index.ingest(docs, settings=NO_OCR, stop=stop, dry_run=dry_run)
     assert result.interrupted
     assert digest.blocks == 1
     assert embedded_count(embedder) == 0
 
 
-real = planner.hashlib.sha256
+real_sha256 = planner.hashlib.sha256
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
@@ -270,18 +261,18 @@ def test_stop_ends_the_search_for_files(index, tmp_path, monkeypatch, dry_run, p
         (tmp_path / "tree" / f"{n:02}").mkdir(parents=True)
         (tmp_path / "tree" / f"{n:02}" / "a.txt").write_text("x")
     sample_pdf(tmp_path / "tree" / "00" / "a.pdf", ["whales"])
-    stop, listed, real_scandir = threading.Event(), [], os.scandir
+    stop, listed_folders, real_scandir = threading.Event(), [], os.scandir
 
     def scandir(path):
         if "tree" in str(path):
-            listed.append(path)
-            if len(listed) == 3:
+            listed_folders.append(path)
+            if len(listed_folders) == 3:
                 stop.set()
         return real_scandir(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
     assert index.ingest(tmp_path / "tree" / pattern, settings=NO_OCR, stop=stop, dry_run=dry_run).interrupted
-    assert len(listed) <= 4
+    assert len(listed_folders) <= 4
 
 
 def test_stop_ends_the_listing_of_a_large_folder(tmp_path, monkeypatch):
@@ -301,18 +292,18 @@ def test_stop_ends_the_listing_of_a_large_folder(tmp_path, monkeypatch):
 
 
 def test_cancelling_aingest_ends_the_hashing(index, docs, monkeypatch):
-    hashing = threading.Event()
+    hashing_started = threading.Event()
 
-    def endless(self, path):
+    def hash_forever(self, path):
         while True:
-            hashing.set()
+            hashing_started.set()
             self._check()
 
-    monkeypatch.setattr(Planner, "_hash", endless)
+    monkeypatch.setattr(Planner, "_hash", hash_forever)
 
     async def run():
         task = asyncio.create_task(index.aingest(docs, settings=NO_OCR))
-        assert await asyncio.to_thread(hashing.wait, 30)
+        assert await asyncio.to_thread(hashing_started.wait, 30)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -382,7 +373,7 @@ def test_stop_ends_the_processing_of_unchanged_files(index, docs, monkeypatch):
 
 def test_stop_while_placing_moved_files_leaves_a_valid_index(index, docs, embedder, monkeypatch):
     index.ingest(docs, settings=NO_OCR)
-    before = embedded_count(embedder)
+    count_before = embedded_count(embedder)
     (docs / "sub").mkdir()
     for n in range(4):
         (docs / f"{n}.pdf").rename(docs / "sub" / f"{n}.pdf")
@@ -400,7 +391,7 @@ def test_stop_while_placing_moved_files_leaves_a_valid_index(index, docs, embedd
     monkeypatch.undo()
     assert index.ingest(docs, settings=NO_OCR, sync=True).unchanged == 4
     assert {hit.doc_id for hit in index.search("whales", k=9)} == {f"sub/{n}.pdf" for n in range(4)}
-    assert embedded_count(embedder) == before
+    assert embedded_count(embedder) == count_before
 
 
 @pytest.mark.parametrize("metadata", [None, {"year": 2024}])
@@ -438,18 +429,18 @@ def test_cost_of_new_metadata_is_independent_of_the_number_of_entries(index, mon
 @pytest.mark.parametrize("step", ["as_pdf", "open_isolated"])
 def test_stop_ends_a_dry_run_that_opens_a_document(index, docs, monkeypatch, step):
     """The stop kills the hanging step through the `Stop` object that the step received."""
-    stop, ended = threading.Event(), threading.Event()
+    stop, step_ended = threading.Event(), threading.Event()
 
     def hang(source, settings, own_stop):
-        with own_stop.kill_on_stop(ended.set):
+        with own_stop.kill_on_stop(step_ended.set):
             stop.set()
-            assert ended.wait(30)
+            assert step_ended.wait(30)
         raise DocumentError("It was ended.")
 
     monkeypatch.setattr(dry_run, step, hang)
     report = index.ingest(docs, settings=NO_OCR, dry_run=True, stop=stop)
     assert (report.interrupted, report.new) == (True, 0)
-    assert ended.wait(30)
+    assert step_ended.wait(30)
 
 
 def test_stop_ends_the_search_for_missing_files(index, docs):
@@ -463,18 +454,18 @@ def test_stop_ends_the_search_for_missing_files(index, docs):
 
 
 def test_stop_ends_the_wait_for_another_run(index, docs, embedder, monkeypatch):
-    started, may_continue, stop = threading.Event(), threading.Event(), threading.Event()
+    embedding_started, may_continue, stop = threading.Event(), threading.Event(), threading.Event()
     real_encode = embedder.encode_document
 
     def encode(documents, **options):
-        started.set()
+        embedding_started.set()
         assert may_continue.wait(30)
         return real_encode(documents, **options)
 
     monkeypatch.setattr(embedder, "encode_document", encode)
     other = threading.Thread(target=index.ingest, args=(docs,), kwargs={"settings": NO_OCR})
     other.start()
-    assert started.wait(30)
+    assert embedding_started.wait(30)
     stop.set()
     report = index.ingest(docs, settings=NO_OCR, stop=stop)
     assert (report.interrupted, report.documents, may_continue.is_set()) == (True, 0, False)

@@ -48,27 +48,27 @@ def run(docs: Path, index: Path) -> dict:
 
 def page_state(index: Path) -> tuple[Counter, set[str], set[str], int]:
     """Return pages in the store, image files, images in the manifest, and the number of pending documents."""
-    with DocumentIndex.open(index, create=False) as opened:
-        handle = opened._session.resources
-        assert opened.verify() == []
+    with DocumentIndex.open(index, create=False) as document_index:
+        handle = document_index._session.resources
+        assert document_index.verify() == []
         pages = Counter((*hit.payload["doc_id"], hit.payload["page"]) for hit in handle.store.scroll())
-        return pages, set(handle.images.names()), handle.manifest.images(), opened.info().pending
+        return pages, set(handle.images.names()), handle.manifest.images(), document_index.info().pending
 
 
 @pytest.fixture(scope="module")
 def uninterrupted_run(docs, tmp_path_factory):
     """Return the state after an uninterrupted run, and its duration in seconds."""
     index = tmp_path_factory.mktemp("undisturbed") / "kb"
-    started = time.monotonic()
+    start_time = time.monotonic()
     report = run(docs, index)
     assert (report["documents"], report["pages"]) == (DOCUMENTS, DOCUMENTS * PAGES)
-    return page_state(index), time.monotonic() - started
+    return page_state(index), time.monotonic() - start_time
 
 
-def kill_when(process: subprocess.Popen, reached, timeout: float) -> bool:
-    """Kill the process as soon as `reached` returns True; return False if the process ended before."""
+def kill_when(process: subprocess.Popen, condition, timeout: float) -> bool:
+    """Kill the process as soon as `condition` returns True; return False if the process ended before."""
     deadline = time.monotonic() + timeout
-    while process.poll() is None and time.monotonic() < deadline and not reached():
+    while process.poll() is None and time.monotonic() < deadline and not condition():
         time.sleep(0.002)
     ended = process.poll() is not None
     process.send_signal(signal.SIGKILL)
@@ -119,16 +119,16 @@ def changing_docs(tmp_path):
 
 def index_state(index: Path) -> tuple:
     """Return documents, points, vector shapes and images of an index, for comparison."""
-    with DocumentIndex.open(index, embedder=FakeEmbedder(), create=False) as opened:
-        assert opened.verify() == []
-        points = {hit.id: hit.payload for hit in opened._session.resources.store.scroll()}
+    with DocumentIndex.open(index, embedder=FakeEmbedder(), create=False) as document_index:
+        assert document_index.verify() == []
+        points = {hit.id: hit.payload for hit in document_index._session.resources.store.scroll()}
         vectors = {
             point.id: point.multi.shape
-            for point in opened._session.resources.store.fetch(list(points))
+            for point in document_index._session.resources.store.fetch(list(points))
             if len(point.multi)
         }
-        records = [(r.doc_id, r.path, r.sha256, r.pages, r.regions, r.is_complete) for r in opened.documents()]
-        return records, points, vectors, set(opened._session.resources.images.names())
+        records = [(r.doc_id, r.path, r.sha256, r.pages, r.regions, r.is_complete) for r in document_index.documents()]
+        return records, points, vectors, set(document_index._session.resources.images.names())
 
 
 def test_runs_killed_at_twenty_random_moments_leave_the_same_index(changing_docs, tmp_path):
@@ -148,13 +148,13 @@ def test_runs_killed_at_twenty_random_moments_leave_the_same_index(changing_docs
         image_count, delay = images() + rng.randint(0, 3), rng.uniform(0, 0.15)
         process = subprocess.Popen(target_command(docs, index), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
-        def reached(image_count=image_count, delay=delay):
+        def condition(image_count=image_count, delay=delay):
             if images() < image_count or not (index / "manifest.sqlite3").exists():
                 return False
             time.sleep(delay)
             return True
 
-        kill_count += kill_when(process, reached, 60)
+        kill_count += kill_when(process, condition, 60)
     assert kill_count >= 15, "the runs ended before they could be killed"
     subprocess.run(target_command(docs, index), check=True, capture_output=True, timeout=120)
     uninterrupted_run = tmp_path / "undisturbed"
@@ -168,22 +168,22 @@ def test_run_after_repeated_kills_completes_the_index(docs, uninterrupted_run, t
     """One index survives all kills."""
     index = tmp_path / "kb"
     kill_count = 0
-    for reached in kill_conditions(index, seed=7):
+    for condition in kill_conditions(index, seed=7):
         process = subprocess.Popen(command(docs, index), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        if reached():  # already true after an earlier kill: let the run make progress
+        if condition():  # already true after an earlier kill: let the run make progress
             time.sleep(0.3)
-        kill_count += kill_when(process, reached, 60)
+        kill_count += kill_when(process, condition, 60)
     assert kill_count >= 3, "the runs ended before they could be killed"
     # The killed index can be opened, searched, and reports pending documents.
-    with DocumentIndex.open(index, create=False) as opened:
-        assert opened.info().pending > 0
-        opened.search("chapter")
+    with DocumentIndex.open(index, create=False) as document_index:
+        assert document_index.info().pending > 0
+        document_index.search("chapter")
     report = run(docs, index)
     assert report["failed"] == []
     assert report["documents"] + report["unchanged"] == DOCUMENTS
     assert page_state(index) == uninterrupted_run[0]
-    with DocumentIndex.open(index, create=False) as opened:
-        hits = opened.search("words of chapter", k=DOCUMENTS * PAGES + 5)
+    with DocumentIndex.open(index, create=False) as document_index:
+        hits = document_index.search("words of chapter", k=DOCUMENTS * PAGES + 5)
         assert Counter((hit.doc_id, hit.page) for hit in hits) == uninterrupted_run[0][0]
         assert all(hit.image_path.is_file() for hit in hits)
 

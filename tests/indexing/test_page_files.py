@@ -36,20 +36,25 @@ def test_load_pages_raises_immediately_for_a_missing_path(tmp_path):
 def test_save_page_and_open_page_round_trip(tmp_path):
     page = next(load_pages(sample_pdf(tmp_path / "a.pdf", ["Growth by region"])))
     page = replace(page, regions=(Region("chart", (0.1, 0.2, 0.5, 0.6), "Fig. 1"),), warnings=("odd",))
-    restored = open_page(save_page(page, tmp_path / "pages"))
-    assert [word.text for word in restored.words] == ["Growth", "by", "region"]
-    np.testing.assert_allclose([w.box for w in restored.words], [w.box for w in page.words], atol=1e-5)
-    assert (restored.doc_id, restored.path, restored.number, restored.count) == (page.doc_id, page.path, 1, 1)
-    assert (restored.regions, restored.warnings, restored.screenshot.dpi) == (
+    restored_page = open_page(save_page(page, tmp_path / "pages"))
+    assert [word.text for word in restored_page.words] == ["Growth", "by", "region"]
+    np.testing.assert_allclose([w.box for w in restored_page.words], [w.box for w in page.words], atol=1e-5)
+    assert (restored_page.doc_id, restored_page.path, restored_page.number, restored_page.count) == (
+        page.doc_id,
+        page.path,
+        1,
+        1,
+    )
+    assert (restored_page.regions, restored_page.warnings, restored_page.screenshot.dpi) == (
         page.regions,
         ("odd",),
         page.screenshot.dpi,
     )
-    assert restored.screenshot.image.size == page.screenshot.image.size
+    assert restored_page.screenshot.image.size == page.screenshot.image.size
 
 
 @pytest.mark.parametrize("name", ["", "  "])
-def test_empty_names_raise(tmp_path, monkeypatch, name):
+def test_empty_paths_raise(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidInputError, match="empty"):
         save_page(make_page("some words"), name)
@@ -71,8 +76,8 @@ def test_file_name_depends_on_the_image_content(tmp_path):
 def test_words_without_boxes_round_trip(tmp_path):
     page = make_page("some words")
     words_without_boxes = tuple(replace(word, box=(float("nan"),) * 4) for word in page.words)
-    restored = open_page(save_page(replace(page, words=words_without_boxes), tmp_path))
-    assert np.isnan([word.box for word in restored.words]).all()
+    restored_page = open_page(save_page(replace(page, words=words_without_boxes), tmp_path))
+    assert np.isnan([word.box for word in restored_page.words]).all()
 
 
 def test_open_page_rejects_other_and_damaged_files(tmp_path):
@@ -80,18 +85,18 @@ def test_open_page_rejects_other_and_damaged_files(tmp_path):
     Image.new("RGB", (20, 20)).save(plain_image)
     with pytest.raises(InvalidInputError, match="save_page"):
         open_page(plain_image)
-    saved = save_page(make_page("words"), tmp_path)
-    sidecar = saved.with_suffix(".page.json")
+    saved_path = save_page(make_page("words"), tmp_path)
+    sidecar = saved_path.with_suffix(".page.json")
     page = json.loads(sidecar.read_text())
     for text in ("{", "[]", "[" * 100_000, json.dumps(page | {"words": [["a", 1]]}), json.dumps(page | {"dpi": None}),
                 json.dumps(page | {"regions": [["poem", 0, 0, 1, 1, ""]]})):  # fmt: skip
         sidecar.write_text(text)
         with pytest.raises(InvalidInputError, match="save_page"):
-            open_page(saved)
+            open_page(saved_path)
     sidecar.write_text(json.dumps(page))
-    saved.write_bytes(b"no picture")
+    saved_path.write_bytes(b"no picture")
     with pytest.raises(InvalidInputError, match="save_page"):
-        open_page(saved)
+        open_page(saved_path)
 
 
 def test_save_page_into_an_invalid_folder_raises(tmp_path):

@@ -148,7 +148,7 @@ def test_region_surfaces_a_page_that_is_not_a_candidate(tmp_path):
         resources.manifest.add_points(RECORDS[0].sha256, [point_record for _, point_record in built])
         resources.store.upsert([point for point, _ in built])
         resources.manifest.finish(RECORDS[0])
-        encoded = embedder.encode_query(["rain"])
+        query_embeddings = embedder.encode_query(["rain"])
 
         def candidates(regions):
             stages = Stages(Prefetch(limit=2, lexical=False, regions=regions, exhaustive=0), Rescore(limit=2))
@@ -157,7 +157,7 @@ def test_region_surfaces_a_page_that_is_not_a_candidate(tmp_path):
             return {candidate.page_id: candidate.score for candidate in ranking}
 
         first = schema.point_id(RECORDS[0].sha256, 1)
-        nearest = resources.store.nearest(encoded.single[0], limit=2, where={"kind": "page"})
+        nearest = resources.store.nearest(query_embeddings.single[0], limit=2, where={"kind": "page"})
         assert first not in [hit.id for hit in nearest], "the page itself is not a candidate"
         with_regions = candidates(1)
         assert len(with_regions) == 3, "regions do not displace pages"
@@ -198,7 +198,7 @@ def test_pooled_rows_keep_the_boxes_of_all_words(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["exact", "balanced", "compact"])
-def test_search_explain_and_snippets_with_every_storage(tmp_path, name):
+def test_search_explain_and_snippets_work_with_every_storage(tmp_path, name):
     texts = [" ".join(f"w{n}" for n in range(first, first + 60)) for first in range(0, 600, 60)]
     sample_pdf(tmp_path / "long.pdf", [*texts, "padding " * 40 + "whales sing in the deep sea " + "filler " * 40])
     embedder = EqualDimEmbedder()
@@ -271,11 +271,11 @@ def test_multi_dim_must_be_a_matryoshka_dim_of_the_embedder(tmp_path):
         DocumentIndex.open(tmp_path / "kb", embedder=EqualDimEmbedder(), storage=Storage(multi_dim=32))
     assert not (tmp_path / "kb").exists()
 
-    class Nested(EqualDimEmbedder):
+    class MatryoshkaRowsEmbedder(EqualDimEmbedder):
         multi_matryoshka_dims = (64, 32)
 
     sample_pdf(tmp_path / "a.pdf", ["cats and dogs", "whales sing"])
-    with DocumentIndex.open(tmp_path / "kb", embedder=Nested(), storage=Storage(multi_dim=32)) as index:
+    with DocumentIndex.open(tmp_path / "kb", embedder=MatryoshkaRowsEmbedder(), storage=Storage(multi_dim=32)) as index:
         index.ingest(tmp_path / "a.pdf", settings=NO_OCR)
         hit = index.search("whales", k=1)[0]
         assert hit.page == 2

@@ -22,7 +22,7 @@ DISTORTION = {"text": (0.5, 2.0), "image": (1.6, -1.5)}
 def synthetic_labels(count: int, seed: int, *, as_probabilities: bool = True):
     """Return labels of two modalities with different distortions, and the true probabilities."""
     random = np.random.default_rng(seed)
-    labels, truth = [], []
+    labels, true_probabilities = [], []
     for modality, (slope, offset) in DISTORTION.items():
         odds = random.normal(-0.7, 2, count)
         relevant = random.random(count) < 1 / (1 + np.exp(-odds))
@@ -30,8 +30,8 @@ def synthetic_labels(count: int, seed: int, *, as_probabilities: bool = True):
         if as_probabilities:
             scores = 1 / (1 + np.exp(-scores))
         labels += [(modality, float(s), bool(r)) for s, r in zip(scores, relevant, strict=True)]
-        truth.append(1 / (1 + np.exp(-odds)))
-    return labels, np.concatenate(truth)
+        true_probabilities.append(1 / (1 + np.exp(-odds)))
+    return labels, np.concatenate(true_probabilities)
 
 
 def roc_auc(scores, relevant) -> float:
@@ -49,27 +49,27 @@ def columns(labels):
 @pytest.mark.parametrize("as_probabilities", [True, False])
 def test_calibrated_mixed_ranking_is_close_to_the_oracle(as_probabilities):
     labels, _ = synthetic_labels(400, seed=1, as_probabilities=as_probabilities)
-    unseen, truth = synthetic_labels(2000, seed=2, as_probabilities=as_probabilities)
+    unseen, true_probabilities = synthetic_labels(2000, seed=2, as_probabilities=as_probabilities)
     names, scores, relevant = columns(unseen)
     calibration = fit_calibration(labels)
     assert calibration.log_odds == as_probabilities
-    calibrated = calibration.apply(scores, names)
-    auc_before, auc_oracle = roc_auc(scores, relevant), roc_auc(truth, relevant)
+    calibrated_scores = calibration.apply(scores, names)
+    auc_before, auc_oracle = roc_auc(scores, relevant), roc_auc(true_probabilities, relevant)
     assert auc_before < auc_oracle - 0.05
-    assert roc_auc(calibrated, relevant) > auc_oracle - 0.005
-    assert np.abs(calibrated - truth).mean() < 0.03
+    assert roc_auc(calibrated_scores, relevant) > auc_oracle - 0.005
+    assert np.abs(calibrated_scores - true_probabilities).mean() < 0.03
     if as_probabilities:  # otherwise the raw scores are not probabilities
-        assert np.square(calibrated - relevant).mean() < np.square(scores - relevant).mean() - 0.03
-        assert np.square(calibrated - relevant).mean() < np.square(truth - relevant).mean() + 0.003
+        assert np.square(calibrated_scores - relevant).mean() < np.square(scores - relevant).mean() - 0.03
+        assert np.square(calibrated_scores - relevant).mean() < np.square(true_probabilities - relevant).mean() + 0.003
 
 
 def test_identity_calibration_returns_scores_unchanged():
     scores = np.array([0.1, 1 / 3, -7.25, 1e-30], dtype=np.float32)
     for calibration in (Calibration(), fit_calibration([])):
         assert calibration.is_identity
-        after = calibration.apply(scores, ["text", "image", "text", "else"])
-        assert after.dtype == np.float32
-        np.testing.assert_array_equal(after, scores)
+        calibrated_scores = calibration.apply(scores, ["text", "image", "text", "else"])
+        assert calibrated_scores.dtype == np.float32
+        np.testing.assert_array_equal(calibrated_scores, scores)
     assert repr(Calibration()) == "Calibration(identity)"
     assert Calibration().apply([], []).shape == (0,)
 
@@ -84,23 +84,23 @@ def test_calibration_preserves_order_within_a_modality(labels, scores):
     calibration = fit_calibration(labels)
     scores = np.sort(scores)
     for modality in ("text", "image", "video"):
-        after = calibration.apply(scores, [modality] * len(scores))
-        assert np.isfinite(after).all()
-        assert (np.diff(after) >= 0).all()
-        assert calibration.is_identity or ((after >= 0) & (after <= 1)).all()
+        calibrated_scores = calibration.apply(scores, [modality] * len(scores))
+        assert np.isfinite(calibrated_scores).all()
+        assert (np.diff(calibrated_scores) >= 0).all()
+        assert calibration.is_identity or ((calibrated_scores >= 0) & (calibrated_scores <= 1)).all()
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=12, max_size=40))
 def test_fit_accepts_graded_labels(pairs):
     calibration = fit_calibration([("text", score, grade) for score, grade in pairs])
-    after = calibration.apply([0.0, 0.5, 1.0], ["text"] * 3)
-    assert (np.diff(after) >= 0).all()
+    calibrated_scores = calibration.apply([0.0, 0.5, 1.0], ["text"] * 3)
+    assert (np.diff(calibrated_scores) >= 0).all()
 
 
 def test_grade_of_one_half_gives_probability_one_half():
     halves = [("text", score, 0.5) for score in np.linspace(-1, 1, 20)]
-    after = fit_calibration(halves).apply([-1.0, 1.0], ["text"] * 2)
-    np.testing.assert_allclose(after, 0.5, atol=0.02)
+    calibrated_scores = fit_calibration(halves).apply([-1.0, 1.0], ["text"] * 2)
+    np.testing.assert_allclose(calibrated_scores, 0.5, atol=0.02)
 
 
 def test_labels_contradicting_scores_give_a_flat_increasing_curve():
@@ -110,8 +110,8 @@ def test_labels_contradicting_scores_give_a_flat_increasing_curve():
     calibration = fit_calibration(labels)
     assert "do not separate" in calibration.notes["text"]
     assert "image" not in calibration.notes
-    after = calibration.apply([-2.0, 2.0], ["text"] * 2)
-    assert after[0] < after[1] < after[0] + 0.01
+    calibrated_scores = calibration.apply([-2.0, 2.0], ["text"] * 2)
+    assert calibrated_scores[0] < calibrated_scores[1] < calibrated_scores[0] + 0.01
 
 
 def test_modality_with_few_labels_uses_the_shared_curve_and_adds_a_note():
@@ -124,8 +124,8 @@ def test_modality_with_few_labels_uses_the_shared_curve_and_adds_a_note():
     np.testing.assert_array_equal(
         calibration.apply([0.1, 0.7], ["audio"] * 2), calibration.apply([0.1, 0.7], ["never seen"] * 2)
     )
-    refitted = fit_calibration([*labels, *audio_labels, ("audio", 0.6, True)])
-    assert set(refitted.curves) == {"text", "image", "audio"}
+    refitted_calibration = fit_calibration([*labels, *audio_labels, ("audio", 0.6, True)])
+    assert set(refitted_calibration.curves) == {"text", "image", "audio"}
 
 
 def test_labels_of_one_class_give_the_identity_and_a_note():
@@ -137,10 +137,10 @@ def test_labels_of_one_class_give_the_identity_and_a_note():
 
 def test_separable_equal_and_huge_scores_give_finite_curves():
     separable = [("text", float(x > 10), x > 10) for x in range(21)]
-    after = fit_calibration(separable).apply([0.0, 1.0], ["text"] * 2)
-    assert after[0] < 0.2 < 0.8 < after[1]
-    assert 0.05 < after[0]  # Platt's targets: 21 labels do not prove certainty
-    assert after[1] < 0.95
+    calibrated_scores = fit_calibration(separable).apply([0.0, 1.0], ["text"] * 2)
+    assert calibrated_scores[0] < 0.2 < 0.8 < calibrated_scores[1]
+    assert 0.05 < calibrated_scores[0]  # Platt's targets: 21 labels do not prove certainty
+    assert calibrated_scores[1] < 0.95
     equal = [("text", 3.0, x % 4 == 0) for x in range(40)]
     np.testing.assert_allclose(fit_calibration(equal).apply([3.0], ["text"]), 0.27, atol=0.03)
     huge = [("text", x * 1e12, x > 10) for x in range(21)]
@@ -150,20 +150,20 @@ def test_separable_equal_and_huge_scores_give_finite_curves():
 def test_calibration_json_round_trip():
     labels, _ = synthetic_labels(50, seed=4)
     calibration = fit_calibration([*labels, ("audio", 0.5, True)])
-    restored = Calibration.from_json(json.loads(json.dumps(calibration.to_json())))
-    assert restored == calibration
-    assert "text" in repr(restored)
-    assert "log-odds" in repr(restored)
+    restored_calibration = Calibration.from_json(json.loads(json.dumps(calibration.to_json())))
+    assert restored_calibration == calibration
+    assert "text" in repr(restored_calibration)
+    assert "log-odds" in repr(restored_calibration)
     assert Calibration.from_json(Calibration().to_json()) == Calibration()
     with pytest.raises(AttributeError):
-        restored.shared = None
+        restored_calibration.shared = None
 
 
 @pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
 def test_calibration_copies_and_pickles_equal_and_hashable(clone):
-    fitted = fit_calibration([*synthetic_labels(50, seed=4)[0], ("audio", 0.5, True)])
-    assert fitted.notes
-    for calibration in (fitted, Calibration()):
+    fitted_calibration = fit_calibration([*synthetic_labels(50, seed=4)[0], ("audio", 0.5, True)])
+    assert fitted_calibration.notes
+    for calibration in (fitted_calibration, Calibration()):
         other = clone(calibration)
         assert other == calibration
         assert hash(other) == hash(calibration)
@@ -177,7 +177,7 @@ def test_calibration_copies_and_pickles_equal_and_hashable(clone):
         stage = Rerank(calibration=calibration)
         assert clone(stage) == stage
         assert hash(clone(stage)) == hash(stage)
-    assert fitted != Calibration()
+    assert fitted_calibration != Calibration()
 
 
 def test_calibration_equality_ignores_the_order_of_curves():
@@ -197,10 +197,10 @@ def test_unknown_modality_uses_the_shared_curve():
     assert not np.array_equal(calibration.apply(scores, ["image"] * 2), shared)
 
 
-@pytest.mark.parametrize("documented", [Calibration, fit_calibration])
-def test_docstrings_name_the_modalities_of_searches(documented):
-    assert '``"image"``' in documented.__doc__
-    assert '``"text"``' in documented.__doc__
+@pytest.mark.parametrize("documented_object", [Calibration, fit_calibration])
+def test_docstrings_name_the_modalities_of_searches(documented_object):
+    assert '``"image"``' in documented_object.__doc__
+    assert '``"text"``' in documented_object.__doc__
 
 
 @pytest.mark.parametrize(

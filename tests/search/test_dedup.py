@@ -1,4 +1,4 @@
-"""Deduplication in search: near-duplicate pages fold into one hit; one form filled in differently never folds."""
+"""Deduplication in search: near-duplicate pages fold into one hit; forms with different entries never fold."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Group:
 
 
 def fold(points, image_folder=None):
-    """Return the groups that a search forms of pages in this order."""
+    """Return the groups that a search forms from points in this order."""
     deduplicator = Deduplicator(image_folder)
     groups = []
     for point in points:
@@ -88,13 +88,13 @@ def fold(points, image_folder=None):
     return groups
 
 
-def form(page, filled, *, grid=False):
+def form(page, entries, *, grid=False):
     page.insert_text((40, 45), "Application for a permit of the district council", fontsize=14)
     page.insert_text(
         (40, 65), "Please fill in all fields. Incomplete forms will be returned to the sender.", fontsize=8
     )
     y = 95
-    for label, value in filled.items():
+    for label, value in entries.items():
         if isinstance(value, str):
             page.insert_text((40, y), label, fontsize=10)
             page.draw_line((130, y + 3), (380, y + 3), width=0.5)
@@ -109,23 +109,25 @@ def form(page, filled, *, grid=False):
     page.insert_text((40, y + 8), "The applicant declares that all statements are true and complete.", fontsize=8)
 
 
-def refilled_form(filled, random, how):
+def refilled_form(entries, random, how):
     """Return the form with other values."""
-    other, new = dict(filled), values(random)
-    texts = [key for key, value in filled.items() if isinstance(value, str)]
+    other, new = dict(entries), values(random)
+    texts = [key for key, value in entries.items() if isinstance(value, str)]
     if how == "all":
-        return {**new, "Name": next(name for name in NAMES if name != filled["Name"])}
+        return {**new, "Name": next(name for name in NAMES if name != entries["Name"])}
     if how == "tick":
         key = random.choice(["Resident", "Business"])
-        other[key] = not filled[key]
+        other[key] = not entries[key]
     elif how == "blank":
         other[random.choice(texts)] = ""
     elif how == "digit":
         key = random.choice(["Number", "Date", "Amount"])
-        at = random.choice([i for i, char in enumerate(filled[key]) if char.isdigit()])
-        other[key] = filled[key][:at] + random.choice("0123456789".replace(filled[key][at], "")) + filled[key][at + 1 :]
+        at = random.choice([i for i, char in enumerate(entries[key]) if char.isdigit()])
+        other[key] = (
+            entries[key][:at] + random.choice("0123456789".replace(entries[key][at], "")) + entries[key][at + 1 :]
+        )
     else:
-        key = random.choice([key for key in texts if new[key] != filled[key]])
+        key = random.choice([key for key in texts if new[key] != entries[key]])
         other[key] = new[key]
     return other
 
@@ -149,14 +151,14 @@ def scan_of(page, random, *, dpi, quality, crop):
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
 
-    def moved(box):
+    def moved_box(box):
         x = [(side - left) / (1 - left - right) for side in box[::2]]
         y = [(side - top) / (1 - top - bottom) for side in box[1::2]]
         return (x[0], y[0], x[1], y[1])
 
-    words = [Word(word.text, moved(word.box)) for word in page.words]
-    inside = tuple(word for word in words if min(word.box) >= 0 and max(word.box) <= 1)
-    return replace(page, screenshot=PageScreenshot(Image.open(buffer).convert("RGB"), dpi), words=inside)
+    words = [Word(word.text, moved_box(word.box)) for word in page.words]
+    words_inside = tuple(word for word in words if min(word.box) >= 0 and max(word.box) <= 1)
+    return replace(page, screenshot=PageScreenshot(Image.open(buffer).convert("RGB"), dpi), words=words_inside)
 
 
 @pytest.fixture(scope="module")
@@ -182,8 +184,8 @@ class PageFactory:
         self.number += 1
         file = self.folder / f"page{self.number}.pdf"
         document(draw).save(file)
-        with open_document(source_file(file), IngestSettings(regions=False, isolate=False)) as opened:
-            return opened.render(1)
+        with open_document(source_file(file), IngestSettings(regions=False, isolate=False)) as open_pdf:
+            return open_pdf.render(1)
 
     def points(self, factory, storage=None) -> list[Point]:
         builder = PointBuilder(self.lite_embedder, self.images, dim=384, quality=85, storage=storage, regions=False)
@@ -198,7 +200,7 @@ class PageFactory:
     def folds(self, pairs, storage=None) -> list[bool]:
         points = self.points([page for pair in pairs for page in pair], storage)
         groups = [fold(points[i : i + 2], self.images.folder) for i in range(0, len(points), 2)]
-        return [len(found) == 1 for found in groups]
+        return [len(pair_groups) == 1 for pair_groups in groups]
 
 
 @pytest.fixture(scope="module")
@@ -211,9 +213,9 @@ def same_pairs(factory):
     dice = random.Random(11)
     pairs = []
     for i in range(40):
-        filled = values(dice)
+        entries = values(dice)
         draw = [letter, table, form][i % 3]
-        page = factory.page((lambda p, f=filled: form(p, f)) if draw is form else (lambda p, d=draw: d(p, dice)))
+        page = factory.page((lambda p, f=entries: form(p, f)) if draw is form else (lambda p, d=draw: d(p, dice)))
         other = scan_of(
             page,
             dice,
@@ -230,9 +232,9 @@ def form_pairs(factory):
     dice = random.Random(12)
     pairs = []
     for i in range(40):
-        filled = values(dice)
-        other = refilled_form(filled, dice, ["all", "one", "digit", "tick", "blank"][i % 5])
-        first = factory.page(lambda p, f=filled, g=i % 2: form(p, f, grid=bool(g)))
+        entries = values(dice)
+        other = refilled_form(entries, dice, ["all", "one", "digit", "tick", "blank"][i % 5])
+        first = factory.page(lambda p, f=entries, g=i % 2: form(p, f, grid=bool(g)))
         second = factory.page(lambda p, f=other, g=i % 2: form(p, f, grid=bool(g)))
         if i % 4 == 3:
             second = scan_of(second, dice, dpi=dice.choice([120, 150, 180]), quality=70, crop=dice.choice([0, 0.02]))
@@ -244,7 +246,7 @@ def test_rescanned_pages_fold_in_38_of_40_pairs(factory, same_pairs):
     assert sum(factory.folds(same_pairs)) >= 38
 
 
-def test_forms_filled_in_differently_never_fold(factory, form_pairs):
+def test_forms_with_different_entries_never_fold(factory, form_pairs):
     assert not any(factory.folds(form_pairs))
 
 
@@ -256,9 +258,9 @@ def test_compact_storage_folds_the_same_pairs(factory, same_pairs, form_pairs):
 
 def test_ocr_scans_of_one_page_fold_in_an_index(folder):
     dice = random.Random(13)
-    filled = values(dice)
-    one = document(lambda p: form(p, filled))
-    two = document(lambda p: form(p, refilled_form(filled, dice, "one")))
+    entries = values(dice)
+    one = document(lambda p: form(p, entries))
+    two = document(lambda p: form(p, refilled_form(entries, dice, "one")))
     docs = folder / "scans"
     docs.mkdir()
     one.save(docs / "a.pdf")
@@ -275,16 +277,13 @@ def test_ocr_scans_of_one_page_fold_in_an_index(folder):
         groups = fold(points, index._session.resources.images.folder)
     names = [[p.payload[schema.DOC_ID][0] for p in (g.first, *(o for o, _ in g.others))] for g in groups]
     assert names == [["a.pdf", "b.jpg"], ["d.jpg"]]
-    assert all(1 - MAX_DIFFERENCE <= found <= 1 for group in groups for _, found in group.others)
+    assert all(1 - MAX_DIFFERENCE <= similarity <= 1 for group in groups for _, similarity in group.others)
 
 
-# -- image embedders: patches --------------------------------------------------------------------------------
-
-
-def patch_point(images, image, *, seed, noise=0.0, changed=(), text="", rows=8, signs=False):
+def patch_point(images, image, *, seed, noise=0.0, changed_patches=(), text="", rows=8, signs=False):
     """Return a point of an image embedder, with one vector for each of rows x rows patches."""
     vectors = normalise(np.random.default_rng(seed).normal(size=(rows * rows, 32)))
-    for patch in changed:
+    for patch in changed_patches:
         vectors[patch] = normalise(np.random.default_rng(seed + 1000 + patch).normal(size=32))
     vectors = normalise(vectors + np.random.default_rng(seed + 1).normal(size=vectors.shape) * noise)
     edges = np.arange(rows) / rows
@@ -296,7 +295,7 @@ def patch_point(images, image, *, seed, noise=0.0, changed=(), text="", rows=8, 
     }
     if signs:
         payload[schema.SIGNS] = encode_signs(vectors)
-    return Point(schema.point_id(f"{seed}{noise}{changed}", 1), None, vectors, None, payload)
+    return Point(schema.point_id(f"{seed}{noise}{changed_patches}", 1), None, vectors, None, payload)
 
 
 def photo(seed, size=(300, 400)):
@@ -316,10 +315,10 @@ def test_resized_image_folds_by_patch_vectors(folder, signs):
     images = ImageFiles(folder / "patches")
     image = photo(1)
     first = patch_point(images, image, seed=1, signs=signs)
-    again = patch_point(images, image.resize((240, 320)), seed=1, noise=0.05, signs=signs)
-    found = fold([first, again], images.folder)
-    assert [len(group.others) for group in found] == [1]
-    assert found[0].others[0][1] > 0.9
+    near_duplicate = patch_point(images, image.resize((240, 320)), seed=1, noise=0.05, signs=signs)
+    groups = fold([first, near_duplicate], images.folder)
+    assert [len(group.others) for group in groups] == [1]
+    assert groups[0].others[0][1] > 0.9
     other = patch_point(images, photo(2), seed=2, signs=signs)
     assert len(fold([first, other], images.folder)) == 2
 
@@ -327,16 +326,13 @@ def test_resized_image_folds_by_patch_vectors(folder, signs):
 def test_stamp_in_one_patch_prevents_folding(folder):
     images = ImageFiles(folder / "patches")
     image = photo(3)
-    stamped = image.copy()
-    stamped.paste((0, 0, 0), (80, 110, 95, 125))
+    stamped_image = image.copy()
+    stamped_image.paste((0, 0, 0), (80, 110, 95, 125))
     first = patch_point(images, image, seed=3)
-    second = patch_point(images, stamped, seed=3, noise=0.02, changed=(18,))
+    second = patch_point(images, stamped_image, seed=3, noise=0.02, changed_patches=(18,))
     assert len(fold([first, second], images.folder)) == 2
-    # The images decided, not the vectors.
+    # Control: the same image with the same noise folds.
     assert len(fold([first, patch_point(images, image, seed=3, noise=0.02)], images.folder)) == 1
-
-
-# -- single criteria -----------------------------------------------------------------------------------------
 
 
 def image_point(images, image, text="", id_="x"):
@@ -357,9 +353,9 @@ def test_photos_without_words_fold_by_image(folder):
         image_point(images, image.crop((4, 5, width - 6, height - 3)), id_="dddd"),
         image_point(images, image.crop((0, 0, width // 2, height)), id_="eeeee"),
     ]
-    found = fold(points, images.folder)
-    assert [[points.index(p) for p in (g.first, *(o for o, _ in g.others))] for g in found] == [[0, 2, 3], [1], [4]]
-    assert all(0.8 <= score <= 1 for _, score in found[0].others)
+    groups = fold(points, images.folder)
+    assert [[points.index(p) for p in (g.first, *(o for o, _ in g.others))] for g in groups] == [[0, 2, 3], [1], [4]]
+    assert all(0.8 <= score <= 1 for _, score in groups[0].others)
     # Without image files, pages without words never fold.
     assert len(fold(points, None)) == 5
     assert len(fold(points, folder / "elsewhere")) == 5
@@ -377,12 +373,12 @@ def test_blank_pages_fold_only_with_blank_pages_of_the_same_color(folder):
     assert len(fold([points[0], image_point(images, Image.new("RGB", (300, 400), "black"))], images.folder)) == 2
 
 
-def test_without_image_files_all_words_must_match(factory):
+def test_pages_without_image_files_fold_only_if_all_words_match(factory):
     dice = random.Random(14)
-    filled = values(dice)
-    first, again = (factory.page(lambda p: form(p, filled)) for _ in range(2))
-    other = factory.page(lambda p: form(p, refilled_form(filled, dice, "one")))
-    a, b, c = factory.points([first, again, other])
+    entries = values(dice)
+    first, near_duplicate = (factory.page(lambda p: form(p, entries)) for _ in range(2))
+    other = factory.page(lambda p: form(p, refilled_form(entries, dice, "one")))
+    a, b, c = factory.points([first, near_duplicate, other])
     assert len(fold([a, b], None)) == 1
     assert len(fold([a, c], None)) == 2
 
@@ -424,10 +420,10 @@ def small_print_point(images, text, *, rows, words=True):
 PRINT = " ".join([*WORDS, *WORDS, PRINT_NAME, "4711"])
 
 
-def print_rows(changed=None):
+def print_rows(changed_word=None):
     rows = normalise(np.random.default_rng(3).normal(size=(len(PRINT.split()), 32)))
-    if changed is not None:
-        rows[PRINT.split().index(changed)] = normalise(np.random.default_rng(4).normal(size=32))
+    if changed_word is not None:
+        rows[PRINT.split().index(changed_word)] = normalise(np.random.default_rng(4).normal(size=32))
     return rows
 
 
@@ -436,7 +432,7 @@ def images_match(a, b, folder):
     return image_match.difference_map(one, two).max() <= MAX_DIFFERENCE
 
 
-def test_changed_name_in_small_print_is_found_by_its_vector(folder):
+def test_changed_name_in_small_print_is_detected_by_its_vector(folder):
     images = ImageFiles(folder / "print")
     first = small_print_point(images, PRINT, rows=print_rows(), words=False)
     second = small_print_point(images, PRINT.replace(PRINT_NAME, "Marta"), rows=print_rows(PRINT_NAME), words=False)
@@ -447,7 +443,7 @@ def test_changed_name_in_small_print_is_found_by_its_vector(folder):
     assert len(fold([first, misread], images.folder)) == 1
 
 
-def test_changed_name_in_small_print_is_found_by_its_word(folder):
+def test_changed_name_in_small_print_is_detected_by_its_word(folder):
     images = ImageFiles(folder / "print")
     first = small_print_point(images, PRINT, rows=print_rows())
     second = small_print_point(images, PRINT.replace(PRINT_NAME, "Marta"), rows=print_rows())
@@ -464,7 +460,7 @@ def test_changed_number_prevents_folding(folder):
 
 
 def test_pages_are_compared_with_the_first_of_a_group_only(monkeypatch):
-    """One resembles two, and two resembles three, but one does not resemble three: three stays separate."""
+    """Page two resembles one and three, but three does not resemble one, the first of the group."""
     points = [Point(name, payload={schema.TEXT: name}) for name in ("one", "two", "three")]
     near = [{"one", "two"}, {"two", "three"}]
     monkeypatch.setattr(dedup, "difference", lambda a, b: 0.25 if {*a.words, *b.words} in near else None)
@@ -472,19 +468,16 @@ def test_pages_are_compared_with_the_first_of_a_group_only(monkeypatch):
     assert [(group.first, group.others) for group in groups] == [(points[0], [(points[1], 0.75)]), (points[2], [])]
 
 
-# -- signatures exclude most comparisons ----------------------------------------------------------------------
-
-
 @pytest.fixture
 def compared_pairs(monkeypatch):
-    """Return the pairs that were compared in detail."""
+    """Return a list that receives the pairs that are compared in detail."""
     pairs = []
 
-    def counted(a, b):
+    def count_and_compare(a, b):
         pairs.append((a, b))
         return difference(a, b)
 
-    monkeypatch.setattr(dedup, "difference", counted)
+    monkeypatch.setattr(dedup, "difference", count_and_compare)
     return pairs
 
 
@@ -506,11 +499,13 @@ def fold_exhaustively(points, folder):
 def test_signatures_skip_most_detailed_comparisons(folder, compared_pairs, signs):
     images = ImageFiles(folder / "many")
     points = [patch_point(images, photo(seed, (90, 120)), seed=seed, signs=signs) for seed in range(40)]
-    again = [patch_point(images, photo(seed, (90, 120)), seed=seed, noise=0.05, signs=signs) for seed in (38, 2)]
-    found = fold([*points, *again], images.folder)
-    assert [(found.index(group), [other for other, _ in group.others]) for group in found if group.others] == [
-        (2, [again[1]]),
-        (38, [again[0]]),
+    near_duplicates = [
+        patch_point(images, photo(seed, (90, 120)), seed=seed, noise=0.05, signs=signs) for seed in (38, 2)
+    ]
+    groups = fold([*points, *near_duplicates], images.folder)
+    assert [(groups.index(group), [other for other, _ in group.others]) for group in groups if group.others] == [
+        (2, [near_duplicates[1]]),
+        (38, [near_duplicates[0]]),
     ]
     assert len(compared_pairs) < 100, "an exhaustive comparison needs more than 800"
 
@@ -529,8 +524,8 @@ def test_signature_of_a_page_with_few_words_comes_from_its_image(folder):
         PageContent.of_payload(image_point(images, image).payload, images.folder)
         for image in (photo(8), photo(8).resize((210, 280)), photo(9))
     ]
-    first, again, other = (content.signature for content in contents)
-    assert first @ again > MIN_SIGNATURE_COSINE + 0.4
+    first, near_duplicate, other = (content.signature for content in contents)
+    assert first @ near_duplicate > MIN_SIGNATURE_COSINE + 0.4
     assert first @ other < MIN_SIGNATURE_COSINE
     assert not PageContent(("few", "words")).signature.any()
 
@@ -552,8 +547,8 @@ def test_fold_equals_exhaustive_comparison_for_mixed_pages(folder):
 
 def test_pages_without_signature_are_always_compared(compared_pairs):
     points = [Point(str(n), payload={schema.TEXT: f"number{n}"}) for n in range(6)]
-    again = replace(points[2], id="again")
-    assert [len(group.others) for group in fold([*points, again])] == [0, 0, 1, 0, 0, 0]
+    near_duplicate = replace(points[2], id="again")
+    assert [len(group.others) for group in fold([*points, near_duplicate])] == [0, 0, 1, 0, 0, 0]
     assert len(compared_pairs) == 15 + 3
 
 
@@ -563,9 +558,9 @@ def test_blank_pages_with_patch_vectors_fold(folder):
     patch = normalise(np.random.default_rng(9).normal(size=32))
     blank = []
     for seed in range(2):
-        made = patch_point(images, white.resize((300 - 60 * seed, 400 - 80 * seed)), seed=seed)
+        point = patch_point(images, white.resize((300 - 60 * seed, 400 - 80 * seed)), seed=seed)
         noise = np.random.default_rng(seed).normal(size=(64, 32)) * 0.03
-        blank.append(replace(made, multi=normalise(patch + noise)))
+        blank.append(replace(point, multi=normalise(patch + noise)))
     assert len(fold(blank, images.folder)) == 1
 
 

@@ -38,7 +38,7 @@ def hit_pages(index, **where):
     return sorted({(hit.path.stem, hit.page) for hit in index.search("whales", k=99, filter=where)})
 
 
-def test_range_filter_on_page_and_metadata(docs, tmp_path):
+def test_range_filter_matches_page_and_metadata(docs, tmp_path):
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         index.ingest(docs, settings=NO_OCR, metadata=year_metadata)
         assert hit_pages(index, page=Range(gte=3)) == [(name, 3) for name in sorted(YEARS)]
@@ -97,7 +97,7 @@ def test_select_by_filter_rejects_page_conditions(where):
         select_by_filter(RECORDS, where)
 
 
-def test_delete_with_a_range_filter(docs, tmp_path):
+def test_delete_accepts_a_range_filter(docs, tmp_path):
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         index.ingest(docs, settings=NO_OCR, metadata=year_metadata)
         assert index.delete(filter={"year": Range(lte=2021)}) == 2

@@ -63,17 +63,17 @@ def page_numbers(hits):
 
 
 def test_reranked_pages_come_first_and_the_rest_keep_their_order(index):
-    before = index.search("weather report", k=10)
+    hits_before = index.search("weather report", k=10)
     reranker = WordOrDarknessReranker()
     hits = index.search("weather report", k=10, stages=[Rerank(model=reranker, limit=4)])
-    scored, unscored = page_numbers(before)[:4], page_numbers(before)[4:]
-    assert page_numbers(hits) == sorted(scored, reverse=True) + unscored
+    scored_pages, unscored_pages = page_numbers(hits_before)[:4], page_numbers(hits_before)[4:]
+    assert page_numbers(hits) == sorted(scored_pages, reverse=True) + unscored_pages
     assert [hit.stage for hit in hits] == ["rerank"] * 4 + ["rescore"] * 6
     for hit in hits[:4]:
         assert hit.score == hit.scores["rerank"] == pytest.approx((hit.page - 1) / 10)
         assert "maxsim" in hit.scores
     assert "rerank" not in hits[4].scores
-    assert reranker.calls == [[{"text": f"{WEATHER[page - 1]} weather report of the north"} for page in scored]]
+    assert reranker.calls == [[{"text": f"{WEATHER[page - 1]} weather report of the north"} for page in scored_pages]]
     assert hits.complete
     assert "rerank" in hits.milliseconds
 
@@ -85,15 +85,15 @@ def test_offset_pages_through_one_reranked_list(index):
     assert [page for hits in result_pages for page in page_numbers(hits)] == all_pages
 
 
-def test_default_reranker_of_an_index_and_reranker_of_a_search(index, tmp_path):
+def test_default_reranker_belongs_to_one_instance_and_can_be_disabled(index, tmp_path):
     reranker = FakeReranker()
-    with DocumentIndex.open(index.location, embedder=index.embedder, reranker=reranker) as reranking:
-        assert reranking.reranker is reranker
-        hits = reranking.search("storm weather", k=2)
+    with DocumentIndex.open(index.location, embedder=index.embedder, reranker=reranker) as reranking_index:
+        assert reranking_index.reranker is reranker
+        hits = reranking_index.search("storm weather", k=2)
         assert (hits[0].page, hits[0].stage) == (5, "rerank")
         assert len(reranker.history[-1][1]) == 10, "all pages, at most 20"
-        unreranked = reranking.search("storm weather", k=2, stages=[Rerank(limit=0)])
-        assert unreranked[0].stage == "rescore"
+        hits_without_reranking = reranking_index.search("storm weather", k=2, stages=[Rerank(limit=0)])
+        assert hits_without_reranking[0].stage == "rescore"
         assert index.reranker is None, "each instance has its own reranker"
     with pytest.raises(InvalidInputError, match="no reranker"):
         index.search("storm", stages=[Rerank()])
@@ -135,7 +135,7 @@ def test_max_ms_stops_reranking_and_keeps_all_candidates(index, max_ms, scored_c
     clock = Clock()
     reranker = WordOrDarknessReranker(clock=clock, seconds=0.1)
     [query] = index._searcher.embed(["weather report"])
-    candidates = index._searcher._ranker.rank(query, {}, 10, _stages())
+    candidates = index._searcher._ranker.rank(query, {}, 10, default_stages())
     points = {point.id: point for point in index._session.resources.store.fetch([c.page_id for c in candidates])}
     result = rerank(
         query,
@@ -168,8 +168,8 @@ def test_search_with_exhausted_time_budget_is_incomplete(index):
 
 
 def test_calibration_applies_to_the_modality_of_each_view(index):
-    labelled = [("text", x / 40, x > 30) for x in range(40)] + [("image", x / 40, x > 2) for x in range(40)]
-    calibration = fit_calibration(labelled)
+    labels = [("text", x / 40, x > 30) for x in range(40)] + [("image", x / 40, x > 2) for x in range(40)]
+    calibration = fit_calibration(labels)
     reranker = WordOrDarknessReranker("image")
     stage = Rerank(model=reranker, limit=10, shows=("page", "text"), calibration=calibration)
     for hit in index.search("weather report", k=10, stages=[stage]):
@@ -230,7 +230,7 @@ class FixedReranker:
         lambda n: np.array([0.5] * (n - 1) + [np.inf], np.float32),
     ],
 )
-def test_wrong_number_of_or_non_finite_scores_raise_model_error(index, answer):
+def test_wrong_number_of_scores_or_non_finite_scores_raise(index, answer):
     with pytest.raises(ModelError, match="'faulty' returned scores"):
         index.search("weather report", k=3, stages=Rerank(model=FixedReranker(answer)))
 
@@ -272,15 +272,15 @@ def test_all_images_damaged_scores_nothing(tmp_path):
 
 
 def test_query_rejected_by_the_reranker_raises(index):
-    class Strict(WordOrDarknessReranker):
+    class RejectingReranker(WordOrDarknessReranker):
         def score(self, query, documents):
             raise InvalidInputError("No queries today.")
 
     with pytest.raises(InvalidInputError, match="today"):
-        index.search("rain", stages=Rerank(model=Strict("image")))
+        index.search("rain", stages=Rerank(model=RejectingReranker("image")))
 
 
-def test_rerank_model_accepts_object_name_or_folder(index, tiny):
+def test_rerank_model_accepts_a_folder_and_rejects_other_types(index, tiny):
     hits = index.search("weather report", k=2, stages=Rerank(model=Path(tiny["m0"]), limit=2))
     assert hits[0].stage == "rerank"
     for wrong in (5, ["lite"]):
@@ -288,7 +288,7 @@ def test_rerank_model_accepts_object_name_or_folder(index, tiny):
             Rerank(model=wrong)
 
 
-def _stages():
+def default_stages():
     from jina_rag.search.stages import Stages
 
     return Stages()

@@ -81,12 +81,12 @@ def test_explain_adds_rank_and_score_of_each_stage(index):
     hits = index.search("rain on the hills", k=4, explain=True)
     assert [step.stage for step in hits[0].steps if step.rank is not None] == ["maxsim", "rescore"]
     assert "every page is scored" in hits[0].steps[0].note
-    staged = index.search("rain on the hills", k=4, explain=True, stages=[Prefetch(exhaustive=0)])
-    assert page_keys(staged) == page_keys(hits)
-    steps = {step.stage: step for step in staged[0].steps}
+    staged_hits = index.search("rain on the hills", k=4, explain=True, stages=[Prefetch(exhaustive=0)])
+    assert page_keys(staged_hits) == page_keys(hits)
+    steps = {step.stage: step for step in staged_hits[0].steps}
     assert steps["dense"].rank == 1
     assert steps["lexical"].rank == 1
-    assert [hit.steps[-1].rank for hit in staged] == [1, 2, 3, 4]
+    assert [hit.steps[-1].rank for hit in staged_hits] == [1, 2, 3, 4]
     rain_hits = {
         (hit.doc_id, hit.page): hit
         for hit in index.search("rain", k=99, explain=True, stages=[Prefetch(3, exhaustive=0)])
@@ -118,11 +118,11 @@ def test_longer_result_list_starts_with_the_shorter_one(index):
         scores = [hit.score for hit in hits]
         assert scores == sorted(scores, reverse=True)
         assert [hit.steps[-1].rank for hit in hits] == list(range(1, 18))
-        grouped = index.search("rain in the north", k=9, stages=stages, group_by="document")
+        grouped_hits = index.search("rain in the north", k=9, stages=stages, group_by="document")
         one_by_one = [
             index.search("rain in the north", k=1, offset=n, stages=stages, group_by="document") for n in range(3)
         ]
-        assert [page_keys(hits) for hits in one_by_one] == [[key] for key in page_keys(grouped)]
+        assert [page_keys(hits) for hits in one_by_one] == [[key] for key in page_keys(grouped_hits)]
 
 
 def test_offset_past_the_end_returns_no_hits(index):
@@ -145,8 +145,8 @@ def test_group_by_document_returns_the_best_page_of_each_document(index):
 def test_min_score_drops_lower_hits(index):
     all_hits = index.search("rain on the hills", k=99)
     limit = all_hits[3].score
-    filtered = index.search("rain on the hills", k=99, min_score=limit)
-    assert page_keys(filtered) == page_keys([hit for hit in all_hits if hit.score >= limit])
+    filtered_hits = index.search("rain on the hills", k=99, min_score=limit)
+    assert page_keys(filtered_hits) == page_keys([hit for hit in all_hits if hit.score >= limit])
     assert index.search("rain", min_score=99.0) == []
 
 
@@ -158,8 +158,8 @@ def test_min_score_ends_the_search_early(index, monkeypatch):
     )
     narrow = Prefetch(limit=3, lexical=2, regions=0, exhaustive=0)
     assert index.search("rain", k=5, min_score=99.0, stages=narrow) == []
-    reranked = index.search("rain", k=9, min_score=0.1, stages=[narrow, Rerank(model=FakeReranker(), limit=3)])
-    assert len(reranked) == 3
+    reranked_hits = index.search("rain", k=9, min_score=0.1, stages=[narrow, Rerank(model=FakeReranker(), limit=3)])
+    assert len(reranked_hits) == 3
     assert len(rank_limits) == 2, "one ranking per search"
 
 
@@ -226,8 +226,8 @@ def test_identifiers_in_the_query_match_exactly(index):
     assert index.search("pump kx4431b", k=1)[0].page == 4, "spelled without hyphens"
     assert page_keys(index.search("§ 12a", k=1)) == [("law.pdf", 2)]
     assert page_keys(index.search("§12", k=1)) == [("law.pdf", 1)]
-    without = index.search("pump KX-4431-B", k=1, stages=[Rescore(identifiers=0)])
-    assert "identifiers" not in without[0].scores
+    hits_without_identifiers = index.search("pump KX-4431-B", k=1, stages=[Rescore(identifiers=0)])
+    assert "identifiers" not in hits_without_identifiers[0].scores
 
 
 def test_page_found_only_by_identifier_is_ranked(index):
@@ -249,7 +249,7 @@ def test_page_found_only_by_identifier_is_ranked(index):
         ("", []),
     ],
 )
-def test_identifiers_of_a_text(text, expected):
+def test_identifiers_returns_the_identifiers_of_a_text(text, expected):
     assert identifiers(text) == expected
 
 
@@ -260,20 +260,20 @@ def test_identifiers_returns_at_most_eight(text):
 
 def test_rescore_adds_scaled_dense_scores(index):
     base = {hit.page_id: hit for hit in index.search("rain on the hills", k=99)}
-    mixed = index.search("rain on the hills", k=99, stages=[Rescore(dense=0.5)])
-    assert set(base) == {hit.page_id for hit in mixed}
-    late = np.array([base[hit.page_id].score for hit in mixed])
-    dense = np.array([hit.scores["dense"] for hit in mixed])
+    mixed_hits = index.search("rain on the hills", k=99, stages=[Rescore(dense=0.5)])
+    assert set(base) == {hit.page_id for hit in mixed_hits}
+    late = np.array([base[hit.page_id].score for hit in mixed_hits])
+    dense = np.array([hit.scores["dense"] for hit in mixed_hits])
     expected = late + 0.5 * (dense - dense.mean()) / dense.std() * late.std()
-    np.testing.assert_allclose([hit.score for hit in mixed], expected, atol=1e-4)
-    assert [hit.score for hit in mixed] == sorted((hit.score for hit in mixed), reverse=True)
+    np.testing.assert_allclose([hit.score for hit in mixed_hits], expected, atol=1e-4)
+    assert [hit.score for hit in mixed_hits] == sorted((hit.score for hit in mixed_hits), reverse=True)
 
 
 def test_hubness_comes_from_the_stage_or_the_embedder(tmp_path, docs):
-    class Hubby(FakeEmbedder):
+    class HubnessEmbedder(FakeEmbedder):
         hubness = 0.5
 
-    with DocumentIndex.open(tmp_path / "kb", embedder=Hubby(name="hubby")) as index:
+    with DocumentIndex.open(tmp_path / "kb", embedder=HubnessEmbedder(name="hubby")) as index:
         index.ingest(docs, settings=NO_OCR)
         for stages, share in ((None, 0.5), ([Rescore(hubness=0)], 0.0), ([Rescore(hubness=0.2)], 0.2)):
             for hit in index.search("rain", k=9, stages=stages):
@@ -291,7 +291,7 @@ def test_search_many_embeds_queries_in_one_batch(index):
     assert index.search_many([], k=4) == []
 
 
-def test_query_of_several_parts(index):
+def test_query_of_several_parts_equals_the_joined_text(index):
     assert page_keys(index.search(["rain on", {"text": "the hills"}], k=2)) == page_keys(
         index.search("rain on\nthe hills", k=2)
     )
@@ -333,7 +333,7 @@ def test_invalid_search_options_raise(index, options):
 
 
 @pytest.mark.parametrize(
-    "make",
+    "make_stage",
     [
         lambda: Prefetch(limit=-1),
         lambda: Prefetch(lexical=-1),
@@ -354,12 +354,12 @@ def test_invalid_search_options_raise(index, options):
         lambda: parse_stage("rescore:dense=much"),
     ],
 )
-def test_invalid_stages_raise(make):
+def test_invalid_stages_raise(make_stage):
     with pytest.raises(InvalidInputError):
-        make()
+        make_stage()
 
 
-def test_parse_stage_and_override():
+def test_parse_stage_reads_options_and_override_replaces_stages():
     assert parse_stage("prefetch:limit=300,lexical=false") == Prefetch(limit=300, lexical=False)
     assert parse_stage("Rescore: dense=0.3, limit=48") == Rescore(dense=0.3, limit=48)
     assert parse_stage("rerank:max_ms=500,shows=page+region,model=x/y") == Rerank(
@@ -368,9 +368,6 @@ def test_parse_stage_and_override():
     assert parse_stage("rescore:hubness=none") == parse_stage("rescore") == Rescore()
     stages = Stages().override([Rescore(dense=1)])
     assert (stages.prefetch, stages.rescore.dense, stages.rerank) == (Prefetch(), 1, None)
-
-
-# -- coroutines ----------------------------------------------------------------------------------------------
 
 
 class ThreadRecordingEmbedder(FakeEmbedder):
@@ -403,24 +400,24 @@ def test_concurrent_coroutines_match_sequential_calls(tmp_path, docs):
     async def run(index):
         report = await index.aingest(docs, settings=NO_OCR)
         assert report.pages == 17
-        found = await asyncio.gather(*(index.asearch(query, k=4) for query in queries))
-        many = await index.asearch_many(queries, k=4)
-        hit = await index.aexplain(queries[0], found[0][0])
-        cited = await index.acite(queries[0], found[0][0])
-        context = await index.abuild_context(queries[0], found[0], max_images=1)
-        return found, many, (hit, cited, context), threading.get_ident()
+        concurrent_results = await asyncio.gather(*(index.asearch(query, k=4) for query in queries))
+        batch_results = await index.asearch_many(queries, k=4)
+        hit = await index.aexplain(queries[0], concurrent_results[0][0])
+        citation = await index.acite(queries[0], concurrent_results[0][0])
+        context = await index.abuild_context(queries[0], concurrent_results[0], max_images=1)
+        return concurrent_results, batch_results, (hit, citation, context), threading.get_ident()
 
     with DocumentIndex.open(tmp_path / "kb", embedder=embedder, reranker=reranker) as index:
-        found, many, (explanation, cited, context), loop = asyncio.run(run(index))
+        concurrent_results, batch_results, (explanation, citation, context), loop = asyncio.run(run(index))
         assert embedder.threads
         assert reranker.threads
         assert loop not in embedder.threads
         assert loop not in reranker.threads
         expected = [index.search(query, k=4) for query in queries]
-        assert [list(hits) for hits in found] == [list(hits) for hits in expected]
-        assert [list(hits) for hits in many] == [list(hits) for hits in expected]
+        assert [list(hits) for hits in concurrent_results] == [list(hits) for hits in expected]
+        assert [list(hits) for hits in batch_results] == [list(hits) for hits in expected]
         assert explanation.brightest == index.explain(queries[0], expected[0][0]).brightest
-        assert cited == index.cite(queries[0], expected[0][0])
+        assert citation == index.cite(queries[0], expected[0][0])
         assert context == index.build_context(queries[0], expected[0], max_images=1)
 
 
@@ -433,15 +430,15 @@ def test_cancelled_aingest_leaves_a_resumable_index(tmp_path):
     async def run(index):
         started = threading.Event()
         loop = asyncio.get_running_loop()
-        done = asyncio.Event()
+        first_page_stored = asyncio.Event()
 
         def progress(state):
             if state.pages and not started.is_set():
                 started.set()
-                loop.call_soon_threadsafe(done.set)
+                loop.call_soon_threadsafe(first_page_stored.set)
 
         task = asyncio.create_task(index.aingest(folder, settings=NO_OCR, progress=progress))
-        await done.wait()
+        await first_page_stored.wait()
         task.cancel()
         loop.call_later(0.01, task.cancel)  # a second cancellation, as from a closing task group
         with pytest.raises(asyncio.CancelledError):
@@ -450,8 +447,8 @@ def test_cancelled_aingest_leaves_a_resumable_index(tmp_path):
 
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         asyncio.run(run(index))
-        before = index.info().documents
-        assert 0 < before < 30, "the run stopped early and kept finished documents"
+        finished_documents = index.info().documents
+        assert 0 < finished_documents < 30, "the run stopped early and kept finished documents"
         assert index.search("rain")
-        assert index.ingest(folder, settings=NO_OCR).documents == 30 - before
+        assert index.ingest(folder, settings=NO_OCR).documents == 30 - finished_documents
         assert index.verify() == []

@@ -40,9 +40,9 @@ WORDS = "sun sun sun sun rain rain rain rain"
 def test_best_region_is_the_one_with_matching_words():
     page = make_page(WORDS, regions=[Region("table", LEFT), Region("chart", RIGHT)])
     assert highlight_of(page, "rain").region.kind == "chart"
-    found = highlight_of(page, "sun").region
-    assert (found.kind, found.box, found.image_path) == ("table", LEFT, FOLDER / CROP)
-    assert 0.3 < found.score < 1
+    region = highlight_of(page, "sun").region
+    assert (region.kind, region.box, region.image_path) == ("table", LEFT, FOLDER / CROP)
+    assert 0.3 < region.score < 1
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", f"../{CROP}", "", None, 5, ["x"], "missing"])
@@ -51,8 +51,8 @@ def test_region_with_an_unsafe_image_name_has_no_image_path(name):
     if name == "missing":
         del entry["image"]
     payload = {"text": "", "regions": [entry]}
-    found = highlight(np.zeros((1, 4), dtype=np.float32), payload, FOLDER).region
-    assert (found.kind, found.image_path) == ("chart", None)
+    region = highlight(np.zeros((1, 4), dtype=np.float32), payload, FOLDER).region
+    assert (region.kind, region.image_path) == ("chart", None)
     assert region_at(payload, [0, 0, 0.5, 0.5], FOLDER).image_path is None
 
 
@@ -66,7 +66,7 @@ def test_page_sized_region_is_ignored():
     assert highlight_of(page, "sun").region is None
 
 
-def test_image_without_words_is_its_only_region():
+def test_whole_image_is_the_region_of_an_image_without_words():
     payload = describe(make_page("", regions=[Region("figure", (0, 0, 1, 1))]), np.zeros((0, 64), "f4"), None, [None])
     assert highlight(np.ones((1, 64), dtype=np.float32), payload, FOLDER).region.kind == "figure"
 
@@ -107,15 +107,15 @@ def test_words_of_returns_words_with_boxes_or_none(texts):
     page = page_with_words(texts)
     payload = describe(page, np.zeros((0, 4), "f4"), None, [])
     payload = json.loads(json.dumps(schema.clean_payload(payload)))
-    found = words_of(payload)
+    words_and_boxes = words_of(payload)
     if texts and all(text.split() == [text] for text in texts):
-        assert found[0] == [schema.clean_payload(text) for text in texts]
-        np.testing.assert_allclose(found[1], [word.box for word in page.words], atol=1e-4)
+        assert words_and_boxes[0] == [schema.clean_payload(text) for text in texts]
+        np.testing.assert_allclose(words_and_boxes[1], [word.box for word in page.words], atol=1e-4)
     else:
-        assert found is None
+        assert words_and_boxes is None
 
 
-def test_words_of_changed_text_or_broken_boxes():
+def test_words_of_rejects_changed_text_and_broken_boxes():
     payload = describe(page_with_words(["two", "words"]), np.zeros((0, 4), "f4"), None, [])
     assert words_of({**payload, "text": "now three words"}) is None
     assert words_of({"text": "two words"}) is None
