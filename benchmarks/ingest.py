@@ -1,4 +1,4 @@
-"""Measure memory, overlap of rendering and embedding, and the time of a repeated run of an ingestion.
+"""Measure the memory of an ingestion, its overlap of rendering and embedding, and the time of a repeated run.
 
     python benchmarks/ingest.py [--pages 200 2000] [--embed-ms 60]
 

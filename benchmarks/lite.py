@@ -49,7 +49,7 @@ def clock(call: Callable[[], Any]) -> tuple[Any, float]:
 
 
 class Parts:
-    """Measures each part of the ingestion over all pages."""
+    """Measurement of each part of the ingestion over all pages."""
 
     def __init__(self, sources: list[SourceFile]) -> None:
         self.sources = sources

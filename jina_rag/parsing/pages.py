@@ -267,7 +267,7 @@ class _Stream:
             return pending.result.result()
         except (MissingDependencyError, ModelError):
             raise
-        except Exception as error:  # index the page without OCR, with a warning
+        except Exception as error:  # return the page without OCR words, with a warning
             warning = f"OCR failed: {error or type(error).__name__}. The page has only the words of its text layer."
             return replace(page, warnings=(*page.warnings, warning))
 

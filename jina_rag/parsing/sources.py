@@ -194,7 +194,7 @@ def _is_image(head: bytes) -> bool:
 
 
 def _is_office(head: bytes) -> bool:
-    """Return whether the content is RTF, OpenDocument ("mimetype" comes first) or Office Open XML."""
+    """Return whether the content is RTF, Office Open XML, or OpenDocument, whose first archive entry is "mimetype"."""
     if head.startswith(b"{\\rtf"):
         return True
     if not head.startswith(b"PK\3\4"):

@@ -31,11 +31,11 @@ _MERGE_GAP = 12.0
 # A cluster above this area is held together by frames and dividers: it is split after their removal.
 _TOO_LARGE = 0.5
 _FRAME = 0.6
-# A region above this area is the page itself.
+# A region above this area counts as the page itself.
 _WHOLE_PAGE = 0.8
 _MIN_SIDE = 40.0
 _MIN_SHARE = 0.012
-# A shape above this area is the background of the page.
+# A shape above this area counts as the background of the page.
 _BACKGROUND = 0.85
 # Labels at most this far from a chart or figure belong to its region.
 _LABEL_GAP = 14.0

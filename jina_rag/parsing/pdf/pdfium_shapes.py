@@ -20,7 +20,8 @@ Point: TypeAlias = tuple[float, float]
 _IDENTITY: Matrix = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
 # Maximum nesting of form XObjects, deeper than in real documents.
 _MAX_DEPTH = 16
-# Maximum objects read per page. Pages with more objects are maps and drawings, whose position the first objects show.
+# Maximum objects read per page. A page with more objects is a map or technical drawing; the first objects are enough to
+# locate the drawing.
 _MAX_OBJECTS = 20_000
 # For paths with more segments, only the bounding box is read, and the first `_MANY_POINTS` segments are checked for
 # curves.

@@ -1,4 +1,4 @@
-"""Cancellation: a stop signal that kills worker processes, and waits that a check can interrupt."""
+"""Cancellation: a stop signal that kills worker processes, and interruptible waiting."""
 
 from __future__ import annotations
 

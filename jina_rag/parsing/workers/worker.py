@@ -89,7 +89,7 @@ def _limit_memory(extra: int) -> None:
 
 
 def main() -> None:
-    """Answer requests on stdin until it is closed."""
+    """Answer requests on stdin until stdin is closed."""
     # The parent handles Ctrl-C and stops this process by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Redirect stdout to stderr, so that output of native libraries does not corrupt the messages.
