@@ -232,8 +232,8 @@ def _counts(queries: Sequence[JudgedQuery], pages: Mapping[str, int]) -> dict[st
 def _notes(counts: Mapping[str, Any]) -> list[str]:
     notes = [
         f"{count(counts['documents'], 'document')}, {count(counts['pages'], 'page')}, "
-        f"{count(counts['questions'], 'query', 'queries')} with {count(counts['judged_pages'], 'relevant page')}; "
-        f"{counts['cross_language']} in a different language from the page."
+        f"{count(counts['questions'], 'query', 'queries')} ({counts['cross_language']} cross-language), "
+        f"{count(counts['judged_pages'], 'relevant page')}."
     ]
     for name in ("modality", "language"):
         notes.append(f"By {name}: " + ", ".join(f"{key} {number}" for key, number in counts[name].items()) + ".")

@@ -60,7 +60,7 @@ class Triplet:
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """A share of triplets with its 95 % interval.
+    """The share of correct triplets, with a 95 % interval.
 
     Attributes:
         right: Number of correct triplets: s(anchor, entailment) is the greater similarity.

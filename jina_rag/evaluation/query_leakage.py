@@ -22,7 +22,7 @@ MIN_JACCARD = 0.8
 _WORD = re.compile(r"[^\W_]+")
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 _PER_WORD = 2
-"""Characters that count as one word in scripts without spaces."""
+"""Number of characters that count as one word in scripts without spaces."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from jina_rag.evaluation.files import read_text
 Loader: TypeAlias = Literal["mteb", "paper"]
 """Program that read the data: mteb, or the program of the publication."""
 Vectors: TypeAlias = Literal["dense", "multi", "rerank", "sparse", "unstated"]
-"""Dense: one vector per input. Multi: one per token or patch. Rerank: after a first stage. Sparse: term weights."""
+"""Dense: one vector per input. Multi: one per token or patch. Rerank: reranked candidates. Sparse: term weights."""
 Kind: TypeAlias = Literal["results", "paper", "model card", "model page", "reported"]
 """Kind of source: "results" is the results repository of mteb; "reported" is a score of unknown publication."""
 

@@ -12,7 +12,7 @@ from jina_rag.evaluation.significance import Difference
 from jina_rag.types import Failure
 
 LOG = "vectors: log"
-"""Key of the write-ahead log in `SettingResult.bytes`: a second copy of the latest changes, of limited size."""
+"""Key of the write-ahead log in `SettingResult.bytes`. The log repeats the latest changes; its size is limited."""
 
 
 @dataclass(frozen=True, slots=True)

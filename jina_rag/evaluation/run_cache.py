@@ -29,7 +29,7 @@ CACHE_FILE = "evaluation.jsonl"
 BATCH_SIZE = 16
 """Queries per batch when latency is not measured."""
 WARM_UP = "What is this document about?"
-"""Untimed query that loads the model. Not a judged query, because a repeated query finds its pages cached."""
+"""Untimed query that loads the model. A judged query would find its pages cached in its timed search."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +94,7 @@ def run_queries(
 
 
 def judged_page_keys(hits: SearchResults, names: Mapping[Path, str]) -> list[PageKey]:
-    """Return the pages of hits under their names in the judgments.
+    """Return the (doc, page) keys of hits, with the document names of the judgments.
 
     The index stores the pages of identical files once. The result lists such a page under each file, one after another,
     because judgments may refer to any of the files.

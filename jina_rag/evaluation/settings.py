@@ -89,7 +89,7 @@ class Setting:
 
 
 def parse_stages(text: str) -> tuple[Stage, ...]:
-    """Return the stages of a text: values of ``jina-rag search --stage``, joined by ``+``.
+    """Parse stages from text: values of ``jina-rag search --stage``, joined by ``+``.
 
     Args:
         text: For example ``"rescore:dense=0.3+rerank:limit=20,model=lite"``. ``"default"`` gives an empty tuple: the
@@ -207,7 +207,7 @@ def index_locations(root: str, settings: Sequence[Setting]) -> dict[tuple[str, s
         return folders if not is_index and any(Path(root).glob(f"*/{MANIFEST}")) else {keys[0]: root}
     if is_index:
         raise InvalidInputError(
-            f"{root} is a single index, but the settings need {len(keys)}. Pass a folder that can hold several indexes."
+            f"{root} is a single index, but the settings need {len(keys)} indexes. Pass their parent folder."
         )
     return folders
 

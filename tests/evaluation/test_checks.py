@@ -38,10 +38,7 @@ def test_valid_folder_has_no_findings(root):
     check = check_folder(root, progress=lambda done, total: calls.append((done, total)))
     assert check.findings == ()
     assert check.notes[0] == "No problems found."
-    assert (
-        check.notes[1]
-        == "2 documents, 4 pages, 5 queries with 4 relevant pages; 1 in a different language from the page."
-    )
+    assert check.notes[1] == "2 documents, 4 pages, 5 queries (1 cross-language), 4 relevant pages."
     assert check.notes[2] == "By modality: text 2, table 2, not stated 1."
     assert calls[-1] == (2, 2)
     assert check.to_json()["counts"]["questions"] == len(QUERIES)

@@ -32,7 +32,7 @@ class Languages:
 
     Attributes:
         codes: Language codes of py3langid, for example ``"en"``.
-        odds: Minimum ratio of the foreign language's probability to that of the best language in `codes`.
+        odds: Minimum ratio of the probabilities of the foreign language and of the best language in `codes`.
         least: Minimum UTF-8 bytes of letters for a side to be identified alone.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Short benchmark names, and the mteb tasks that each name stands for."""
+"""Short benchmark names, and the mteb tasks that each name selects."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ DEFAULT_BYTES = 20_000_000_000
 _HEADER = struct.Struct("<iii")
 _KEYS_PER_QUERY = 500
 _FILL_AFTER_EVICTION = 0.9
-"""Fraction of `max_bytes` that remains after an eviction, so that not every write evicts."""
+"""Fraction of `max_bytes` that an eviction keeps, so that the next writes do not evict again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from jina_rag.types import Float32
 Side = Literal["query", "document"]
 _TEXT_MATCHING_TYPES = ("STS", "PairClassification", "VisualSTS(eng)", "VisualSTS(multi)")
 _MODALITIES = {family: ["text", "image"] for family in ("lite", "v4", "")}
-"""Modalities by model family; other families read text. The lite models read images with OCR. The empty family holds
-embedder objects passed by the caller."""
+"""Modalities by model family; other families read text. The lite models read images with OCR. Embedder objects
+of the caller have an empty family name."""
 
 
 class JinaRagEncoder:

@@ -1,4 +1,4 @@
-"""Model sources: the identity of a model is known before its weights are loaded."""
+"""Lazily loaded models, whose name and revision are known before the weights are loaded."""
 
 from __future__ import annotations
 

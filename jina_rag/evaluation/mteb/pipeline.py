@@ -81,7 +81,8 @@ class JinaRagSearch:
         options = options or ModelOptions()
         self._source = model if isinstance(model, EmbedderSource) else EmbedderSource(model, options)
         if reranker is not None and not isinstance(reranker, RerankerSource):
-            reranker = RerankerSource(reranker, replace(options, revision=None))  # options.revision is of the embedder
+            # options.revision names a commit of the embedder.
+            reranker = RerankerSource(reranker, replace(options, revision=None))
         self._reranker = reranker
         self._setting: dict[str, str | int] = {
             "storage": str(storage or "exact"),

@@ -104,7 +104,7 @@ def reference_of(
         value: The score in percent.
         queries: Number of judged queries; None if unknown.
         measure: mteb's name of the measure, for example ``ndcg_at_5``.
-        dimensions: Dimension to which dense vectors were truncated; None if they were not.
+        dimensions: Dimension to which dense vectors were truncated; None for full vectors.
     """
     if not queries:
         return None

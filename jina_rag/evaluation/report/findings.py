@@ -187,7 +187,7 @@ def groups(evaluation: Evaluation, kind: str, measure: str) -> list[GroupRow]:
 
 
 def fingerprints(evaluation: Evaluation) -> dict[str, list[str]]:
-    """Return the embedder fingerprints, each with the quoted names of its settings."""
+    """Return embedder fingerprint → quoted names of the settings with that embedder."""
     names: dict[str, list[str]] = {}
     for setting in evaluation.settings:
         if setting.fingerprint:
