@@ -3,10 +3,10 @@
     python benchmarks/full_size.py [v4] [m0] [--folder DIR] [--page-seconds 600]
 
 The checkpoints have random weights in the real shapes (`jina_rag.testing.make_checkpoint`, size "full"): 7.9 GB on disk
-for jina-embeddings-v4 with its adapters, 4.4 GB for jina-reranker-m0. The checkpoints are loaded in the stored dtype, bfloat16.
-Each model runs in a separate process. The benchmark prints one JSON object per model: the private memory (RssAnon)
-after loading and its peak while loading, the ratio of the peak to the size of the weights, and the seconds for one
-query or pair. If the process finishes within --page-seconds, the object also has the seconds for one page image.
+for jina-embeddings-v4 with its adapters, 4.4 GB for jina-reranker-m0. The checkpoints are loaded in the stored dtype,
+bfloat16. Each model runs in a separate process. The benchmark prints one JSON object per model: the private memory
+(RssAnon) after loading and its peak while loading, the ratio of the peak to the size of the weights, and the seconds
+for one query or pair. If the process finishes within --page-seconds, the object also has the seconds for a page image.
 """
 
 from __future__ import annotations
