@@ -31,7 +31,7 @@ def clean_text(text: str) -> str:
     return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def parts_of(item: Input, opening: Opening) -> list[TextOrImage]:
+def parts_of(item: Input, opening: Opening, label: str = "An input") -> list[TextOrImage]:
     """Return the texts and images of one input, in order.
 
     A str is a text, unless all of it is a base64 data URI of an image. An image path or address as a str is passed as
@@ -40,6 +40,7 @@ def parts_of(item: Input, opening: Opening) -> list[TextOrImage]:
     Args:
         item: The input.
         opening: Limits on images, and whether http and https addresses are downloaded.
+        label: Name and position of the input, for the error message.
 
     Raises:
         InvalidInputError: If the input has another type, or an image cannot be read.
@@ -50,23 +51,25 @@ def parts_of(item: Input, opening: Opening) -> list[TextOrImage]:
     if isinstance(item, Page):
         return [open_image(item.screenshot.image, opening)]
     if isinstance(item, Mapping):
-        return [_of_mapping(item, opening)]
+        return [_of_mapping(item, opening, label)]
     if isinstance(item, Sequence) and not isinstance(item, bytes | bytearray | memoryview):
-        parts = [part for entry in item for part in parts_of(_check_not_nested(entry), opening)]
+        part_label = f"A part of {label.lower()}"
+        parts = [part for entry in item for part in parts_of(_check_not_nested(entry, part_label), opening, part_label)]
         if not parts:
-            raise InvalidInputError("An input is an empty list; expected at least one part.")
+            raise InvalidInputError(f"{label} is an empty list; expected at least one part.")
         return parts
     if isinstance(item, bytes | bytearray | memoryview | os.PathLike) or hasattr(item, "getexif"):
         return [open_image(item, opening)]
-    raise InvalidInputError(f"An input is {type(item).__name__}; expected {_KINDS}.")
+    raise InvalidInputError(f"{label} is {type(item).__name__}; expected {_KINDS}.")
 
 
-def text_of(item: Input, model_name: str) -> str:
+def text_of(item: Input, model_name: str, label: str = "An input") -> str:
     """Return the text of one input, for a model that accepts only text. The text of a page is its words.
 
     Args:
         item: The input.
         model_name: Name of the model, for the error message.
+        label: Name and position of the input, for the error message.
 
     Raises:
         InvalidInputError: If the input is or contains an image, or has another type.
@@ -79,9 +82,10 @@ def text_of(item: Input, model_name: str) -> str:
     elif isinstance(item, Mapping) and set(item) == {"text"} and isinstance(item["text"], str):
         return clean_text(item["text"])
     elif isinstance(item, Sequence) and not isinstance(item, bytes | bytearray | memoryview):
-        return "\n".join(text_of(_check_not_nested(entry), model_name) for entry in item)
+        part_label = f"A part of {label.lower()}"
+        return "\n".join(text_of(_check_not_nested(entry, part_label), model_name, part_label) for entry in item)
     raise InvalidInputError(
-        f"{model_name} accepts texts and pages, not {type(item).__name__}. Use a model that encodes images."
+        f"{label} is {type(item).__name__}; {model_name} accepts texts and pages. Use a model that encodes images."
     )
 
 
@@ -192,16 +196,16 @@ def as_input_pairs(pairs: Iterable[tuple[Input, Input]]) -> list[tuple[Input, In
     return input_pairs
 
 
-def _check_not_nested(entry: object) -> Input:
+def _check_not_nested(entry: object, label: str) -> Input:
     if isinstance(entry, Sequence) and not isinstance(entry, str | bytes | bytearray | memoryview):
-        raise InvalidInputError("A part of an input is a list; parts cannot be nested. Pass a flat list of parts.")
+        raise InvalidInputError(f"{label} is a list; parts cannot be nested. Pass a flat list of parts.")
     return entry  # type: ignore[return-value]  # parts_of checks the type
 
 
-def _of_mapping(item: Mapping[str, object], opening: Opening) -> TextOrImage:
+def _of_mapping(item: Mapping[str, object], opening: Opening, label: str) -> TextOrImage:
     if set(item) == {"text"} and isinstance(item["text"], str):
         return clean_text(item["text"])
     if set(item) == {"image"}:
         source = item["image"]
         return open_image(source.screenshot.image if isinstance(source, Page) else source, opening)
-    raise InvalidInputError(f'An input mapping has keys {sorted(map(str, item))}; expected one key, "text" or "image".')
+    raise InvalidInputError(f'{label} has the keys {sorted(map(str, item))}; expected one key, "text" or "image".')

@@ -135,7 +135,7 @@ def test_decompression_bomb_raises_limit_exceeded_error():
         (3, "An input is int"),
         (None, "An input is NoneType"),
         ([], "at least one part"),
-        ([["a"]], "cannot be nested"),
+        ([["a"]], "A part of an input is a list; parts cannot be nested"),
     ],
 )
 def test_invalid_input_raises_invalid_input_error(source, message):
@@ -184,7 +184,7 @@ def test_single_input_instead_of_list_raises_invalid_input_error(single):
         as_input_list(single, "queries")
 
 
-# -- downloads --------------------------------------------------------------------------------------------------
+# Downloads
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def test_large_download_raises_limit_exceeded_error(server, monkeypatch):
     from jina_rag import images
 
     monkeypatch.setattr(images, "_DOWNLOAD_BYTES", 1000)
-    with pytest.raises(LimitExceededError, match="more than 1,000 bytes"):
+    with pytest.raises(LimitExceededError, match="1,000 bytes"):
         open_image(f"{server}/large", Opening(allow_urls=True))
 
 

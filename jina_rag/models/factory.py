@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from jina_rag.models.runtime.devices import Placement
 
 _loading_lock = threading.Lock()
-"""Held while a model loads, because building it patches torch globally. Acquired after the device memory."""
+"""Held while a model is built, which patches torch globally. Acquired after the memory on the device was freed."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """Arguments of `load_embedder` and `load_reranker`, with their defaults; see there.
+    """Options for loading a model: the arguments of `load_embedder` and `load_reranker`, with their defaults.
 
     Attributes:
         device: Device name, or ``"auto"``.
@@ -42,8 +42,8 @@ class LoadOptions:
         local_files_only: Whether to disable downloads.
         allow_urls: Whether to fetch images from http and https URLs.
         allow_unexpected: Whether to load a checkpoint with unused tensors.
-        prefix_cache: Limits of the reranker's prefix cache; True for the defaults, False for no cache.
-        rules: Options of one family only.
+        prefix_cache: Limits of the reranker's prefix cache; True for the default limits, False to disable the cache.
+        rules: Options that only one model family supports, by name.
     """
 
     device: str = "auto"
@@ -65,7 +65,7 @@ class LoadOptions:
         return Opening(Limits(), self.allow_urls)
 
     def refuse(self, model: str, *names: str) -> None:
-        """Raise an error for options that a model would ignore.
+        """Raise an error if options that a model would ignore are set.
 
         Args:
             model: Name of the model, for the message.
@@ -75,7 +75,8 @@ class LoadOptions:
             InvalidInputError: If one of these options differs from its default.
         """
         if self.rules and "rules" in names:
-            raise InvalidInputError(f"{model} does not support the option {', '.join(map(repr, self.rules))}.")
+            rules = ", ".join(self.rules)
+            raise InvalidInputError(f"{model} does not support {rules}. Remove {rules}.")
         defaults = LoadOptions()
         for option in fields(self):
             value = getattr(self, option.name)
@@ -89,13 +90,13 @@ _REFUSAL_REASONS = {
     "task": "supports the task 'retrieval' only",
     "max_pixels": "reads text and does not resize images",
     "revision": "has no revisions, because its weights are part of a package",
-    "allow_urls": "reads texts and the text of pages, not images",
-    "allow_unexpected": "is loaded from a package with a fixed set of tensors",
+    "allow_urls": "reads texts and the text of pages, but no images",
+    "allow_unexpected": "is loaded from a package, whose tensors are fixed",
     "prefix_cache": "has no prefix cache",
 }
 
 
-def build(checkpoint: Checkpoint, options: LoadOptions) -> Any:  # noqa: ANN401  # what the family is
+def build(checkpoint: Checkpoint, options: LoadOptions) -> Any:  # noqa: ANN401  # depends on the family
     """Load a checkpoint's weights onto the device and return its embedder or reranker.
 
     Args:
@@ -107,8 +108,8 @@ def build(checkpoint: Checkpoint, options: LoadOptions) -> Any:  # noqa: ANN401 
         InvalidInputError: If an option is invalid for the model.
         MissingDependencyError: If the extra ``models`` is not installed.
     """
-    unused, builder = BUILDERS[checkpoint.family]
-    options.refuse(checkpoint.name, *unused)
+    unsupported_options, builder = BUILDERS[checkpoint.family]
+    options.refuse(checkpoint.name, *unsupported_options)
     require_packages()
     import torch
 
@@ -117,9 +118,9 @@ def build(checkpoint: Checkpoint, options: LoadOptions) -> Any:  # noqa: ANN401 
     from jina_rag.models.runtime.weights import WeightFiles
 
     with WeightFiles(checkpoint.weights) as files:
-        stored, stored_bytes = files.stored_dtype(), files.total_bytes()
-    placement = place(options.device, options.dtype, weight_bytes=stored_bytes, stored_dtype=stored)
-    size = stored_bytes * placement.dtype.itemsize // stored.itemsize
+        stored_dtype, stored_bytes = files.stored_dtype(), files.total_bytes()
+    placement = place(options.device, options.dtype, weight_bytes=stored_bytes, stored_dtype=stored_dtype)
+    size = stored_bytes * placement.dtype.itemsize // stored_dtype.itemsize
     # Tensors created in a caller's inference mode can neither have gradients nor be moved between devices.
     with shared_device(placement.device).loading(checkpoint.name, size), _loading_lock, torch.inference_mode(False):
         return builder(checkpoint, placement, options)
@@ -189,14 +190,14 @@ BUILDERS: dict[Family, tuple[tuple[str, ...], Callable[[Checkpoint, Placement, L
     "colbert-v2": (("task", "max_pixels", "allow_urls"), _colbert_v2),
     "v1": (("task", "max_pixels", "allow_urls", "rules"), _embedding_v1),
 }
-"""By family: the unsupported options, and the function that builds the model."""
+"""Unsupported options and build function of each model family."""
 
 
 def require_packages() -> None:
     """Import the packages of the extra ``models``.
 
     Raises:
-        MissingDependencyError: If a package is not installed; the message contains the pip command.
+        MissingDependencyError: If a package is not installed. The message contains the pip command.
     """
     for module in ("torch", "safetensors", "transformers", "accelerate", "peft"):
         require(module, extra="models")

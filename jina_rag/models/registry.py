@@ -48,7 +48,7 @@ def load_embedder(
             task is merged into the weights. With several tasks, all adapters stay in memory and each call selects one.
         truncate_dim: Length of the dense vectors (for jina-colbert-v2, of the rows), for models that support
             truncation; None for the full length.
-        max_pixels: Maximum size in pixels (width times height) that images are scaled down to, for models that read
+        max_pixels: Size in pixels (width times height) to which larger images are scaled down, for models that read
             images; None for the model's limit.
         max_length: Maximum length of an input in tokens; None for the model's limit.
         revision: Branch, tag or commit on the hub; None for ``main``.
@@ -107,15 +107,15 @@ def load_reranker(
             models run on the CPU only.
         dtype: Dtype of the weights: ``"auto"``, ``"float32"``, ``"bfloat16"``, ``"float16"``. Scores are always
             float32.
-        max_pixels: Maximum size in pixels (width times height) that images are scaled down to; None for the model's
-            limit.
+        max_pixels: Size in pixels (width times height) to which larger images are scaled down, for models that read
+            images; None for the model's limit.
         max_length: Maximum length of query and document in tokens; None for the model's limit.
         revision: Branch, tag or commit on the hub; None for ``main``.
         local_files_only: Disable downloads.
         allow_urls: Fetch images from http and https URLs, passed as ``{"image": "https://…"}``.
-        prefix_cache: Cache of jina-reranker-m0 for documents that were scored before, so that a further query costs
-            only its own tokens: a `PrefixCache`, True for a fraction of the free memory, or False to disable the cache.
-            Scores do not change. The lite models have no such cache.
+        prefix_cache: Cache of jina-reranker-m0 for scored documents. Another query on a cached document costs only
+            the tokens of the query; scores do not change. Pass a `PrefixCache` with limits, True for fractions of the
+            free memory, or False to disable the cache. The lite models have no prefix cache.
         allow_unexpected: Load a checkpoint that contains unused tensors.
 
     Returns:
@@ -169,7 +169,7 @@ def find_checkpoint(
     Raises:
         ModelNotFoundError: If no such model exists.
         CheckpointError: If the checkpoint is of an unsupported family.
-        InvalidInputError: If the model does not have the required role, or a folder is passed with a revision.
+        InvalidInputError: If the model has another role than `role`, or `revision` is passed for a folder.
     """
     name = os.fspath(name_or_path)
     model = MODELS.get(name)
@@ -181,12 +181,12 @@ def find_checkpoint(
             raise InvalidInputError(f"{name} is a folder, which has no revisions. Remove revision={revision!r}.")
         checkpoint = open_checkpoint(folder, name=os.path.abspath(folder))
     elif isinstance(name_or_path, str) and hub.is_hub_id(name):
-        require_packages()  # before a download of gigabytes that could not be loaded
+        require_packages()  # raises before gigabytes are downloaded
         snapshot = hub.fetch(name, revision=revision, local_files_only=local_files_only)
         checkpoint = open_checkpoint(snapshot, name=name, revision=commit_in(snapshot))
     else:
         raise ModelNotFoundError(
-            f"No model {name!r}. Pass one of {', '.join(map(repr, MODELS))}, a Hugging Face hub id (owner/model), or "
+            f"No model {name!r}. Run `jina-rag models` to list the models, or pass a Hugging Face id (owner/model) or "
             "an existing folder."
         )
     if role is not None:
@@ -219,22 +219,22 @@ def download(repo_id: str, *, revision: str | None = None) -> Checkpoint:
 
 def _check_role(name: str, actual_role: str, required_role: str) -> None:
     if actual_role not in (required_role, "both"):
-        article = "an embedder" if actual_role == "embedder" else "a reranker"
-        raise InvalidInputError(f"{name} is {article}. Load it with load_{actual_role}.")
+        role_noun = "an embedder" if actual_role == "embedder" else "a reranker"
+        raise InvalidInputError(f"{name} is {role_noun}. Load it with load_{actual_role}.")
 
 
 _families_warned_about: set[str] = set()
 
 
 def _warn_about_license(checkpoint: Checkpoint) -> None:
-    """Log a warning, once per family, if the license of the weights excludes commercial use."""
+    """Log a warning, once per family, if commercial use of the weights requires an agreement."""
     model = catalogue.describe(checkpoint.family)
     if model.family in _families_warned_about:
         return
     _families_warned_about.add(model.family)
     if not model.commercial:
         _log.warning(
-            "License of the %s weights: %s. No commercial use without an agreement with Jina AI.",
+            "License of the %s weights: %s. Commercial use requires an agreement with Jina AI.",
             model.title,
             model.licence,
         )

@@ -1,4 +1,4 @@
-"""Tiny random checkpoints in the published layout, bundled with the outputs of the published code on them."""
+"""Tiny checkpoints with random weights in the published layout, bundled with the outputs of the published code."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def unpack_tiny(family: str, folder: Path) -> Path:
         folder: Target folder, created if missing.
 
     Returns:
-        `folder`, which can be loaded as a checkpoint.
+        `folder`, which now contains the checkpoint.
 
     Raises:
         InvalidInputError: If `family` is unknown.

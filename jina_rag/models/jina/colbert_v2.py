@@ -1,7 +1,8 @@
 """jina-colbert-v2: late-interaction embeddings of texts, one vector per token.
 
-Queries and documents start with a marker token. Queries are padded with mask tokens, which take part in attention; the
-rows of punctuation are removed from documents. The default rules are PyLate's; ColBERT's own are available.
+Queries and documents carry a marker token after the start token. Queries are padded with mask tokens, to which the
+other tokens attend. The rows of punctuation are removed from documents. The default rules are those of PyLate; the
+rules of ColBERT are available as options.
 
 Source: Jha et al., Jina-ColBERT-v2: A General-Purpose Multilingual Late Interaction Retriever (2024), and the model
 card.
@@ -53,8 +54,8 @@ class ColbertOptions:
         skiplist: Rule that selects the punctuation rows to remove from documents. ``"pylate"``: the bare piece of each
             of the 32 ASCII symbols, and the unknown piece for symbols without one; ``"stanford"``: the first piece of
             each symbol as a separate word, as in ColBERT and fastembed; ``"none"``: keep all rows.
-        query_length: Length of a query in tokens, markers and expansion included; longer queries are truncated.
-        attend_to_expansion: Whether the mask tokens that pad a query are attended to, as in the published code.
+        query_length: Length of a query in tokens, markers and mask tokens included; longer queries are truncated.
+        attend_to_expansion: Whether tokens attend to the mask tokens that pad a query, as in the published code.
 
     Raises:
         InvalidInputError: If `skiplist` is unknown, or `query_length` is not an integer from 4 to 8,192.
@@ -72,7 +73,7 @@ class ColbertOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Tokens:
-    """One tokenized input: ids, attention mask, mask of the rows to keep, and the text of each id (or no texts)."""
+    """One tokenized input: ids, attention mask, mask of the rows to keep, and the text of each id (empty if unused)."""
 
     ids: npt.NDArray[np.int64]
     attention_mask: npt.NDArray[np.bool_]
@@ -88,8 +89,8 @@ class _Tokens:
 class ColbertV2(CheckpointModel):
     """Embedder for texts and the text of pages; implements `jina_rag.protocols.Embedder`. Thread-safe.
 
-    The model has no dense vector. The dense vector returned here is the normalized mean of the rows. It serves for
-    candidate retrieval and is an extension without published scores.
+    The model has no dense vector. The dense vector returned here is the normalized mean of the rows: an extension for
+    candidate retrieval, without published scores.
     """
 
     modality: Literal["text", "image"] = "text"
@@ -110,8 +111,8 @@ class ColbertV2(CheckpointModel):
             checkpoint: Checkpoint folder.
             placement: Device and dtype.
             truncate_dim: Length of the rows; None for the full length. Truncating the 128 dimensions of
-                jina-colbert-v2 to 96 or 64 is the same as truncating its projection. It was not verified that the
-                checkpoints -96 and -64 are such truncations: load those for their published scores.
+                jina-colbert-v2 to 96 or 64 is the same as truncating its projection. The checkpoints
+                jina-colbert-v2-96 and -64 may differ from such truncations: load them for their published scores.
             max_length: Maximum length of a document in tokens; None for 8,192.
             options: Encoding rules; None for the defaults of `ColbertOptions`.
             allow_unexpected: Whether to ignore unused tensors in the checkpoint.
@@ -134,7 +135,7 @@ class ColbertV2(CheckpointModel):
             load(self._module, files, placement, ignore=_IGNORED, allow_unexpected=allow_unexpected)
         self._module.to(placement.device).eval()
         self.dim = self.multi_dim = self._checked_dim(truncate_dim) or self._full_dim
-        # Dimensions that the model was trained with, according to its card.
+        # Dimensions of the training, according to the model card.
         self.multi_matryoshka_dims = tuple(dim for dim in _MATRYOSHKA if dim <= self.multi_dim)
         special = self._tokenizer.special
         self._bos, self._eos, self._mask = special("<s>"), special("</s>"), special("<mask>")
@@ -145,10 +146,10 @@ class ColbertV2(CheckpointModel):
 
     @property
     def fingerprint(self) -> str:
-        """Name, commit and hash of the weights, and the encoding rules."""
+        """Hub id and commit (or family), hash of the weights, encoding rules and row length."""
         rules = self._options
-        expanded = "" if rules.attend_to_expansion else "-no-attend"
-        return self._checkpoint.fingerprint(f"{rules.skiplist}-q{rules.query_length}{expanded}-d{self.multi_dim}")
+        attention = "" if rules.attend_to_expansion else "-no-attend"
+        return self._checkpoint.fingerprint(f"{rules.skiplist}-q{rules.query_length}{attention}-d{self.multi_dim}")
 
     def encode_query(self, queries: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
         """Embed queries as `query_length` rows each, including the rows of the mask tokens.
@@ -166,31 +167,37 @@ class ColbertV2(CheckpointModel):
         """
         settings = EncodeSettings(**options)
         length = length_limit(settings.max_length, self._options.query_length, minimum=4, maximum=MAX_LENGTH)
-        texts = [text_of(item, self.name) for item in as_input_list(queries, "queries")]
-        pieces_of = self._ids_and_pieces(texts, settings.multi)
+        pieces_of = self._ids_and_pieces(as_input_list(queries, "queries"), "Query", settings.multi)
         tokens = [self._query(ids, pieces, length) for ids, pieces in pieces_of]
         return self._encode(tokens, [len(ids) + 3 > length for ids, _ in pieces_of], settings)
 
     def encode_document(self, documents: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
-        """Embed texts and the text of pages, with one row for each token except punctuation; see `encode_query`."""
+        """Embed texts and the text of pages; see `encode_query` for the arguments.
+
+        Each token except punctuation has one row. `max_length` replaces the limit that the model was loaded with.
+        """
         settings = EncodeSettings(**options)
         limit = length_limit(settings.max_length, self._max_length, minimum=4, maximum=MAX_LENGTH)
-        texts = [text_of(item, self.name) for item in as_input_list(documents, "documents")]
-        pieces_of = self._ids_and_pieces(texts, settings.multi)
+        pieces_of = self._ids_and_pieces(as_input_list(documents, "documents"), "Document", settings.multi)
         truncated = [len(ids) + 3 > limit for ids, _ in pieces_of]
         if truncated_count := sum(truncated):
-            _log.warning("Truncated %d of %d documents to %d tokens (max_length).", truncated_count, len(texts), limit)
+            _log.warning(
+                "Truncated %d of %d documents to %d tokens (max_length).", truncated_count, len(truncated), limit
+            )
         return self._encode([self._document(ids, pieces, limit) for ids, pieces in pieces_of], truncated, settings)
 
-    def _ids_and_pieces(self, texts: Sequence[str], with_pieces: bool) -> list[tuple[list[int], tuple[str, ...]]]:
-        """Return the ids of each text and, if requested, the text of each id."""
-        bare = [text.strip() for text in texts]
-        ids = self._tokenizer.encode_many(bare)
-        pieces = self._tokenizer.pieces_many(bare) if with_pieces else [("",) * len(item) for item in ids]
+    def _ids_and_pieces(
+        self, inputs: list[Input], noun: str, with_pieces: bool
+    ) -> list[tuple[list[int], tuple[str, ...]]]:
+        """Return the ids of each input and the text of each id; empty texts unless `with_pieces`."""
+        labels = [f"{noun} {number} of {len(inputs)}" for number in range(1, len(inputs) + 1)]
+        texts = [text_of(item, self.name, label).strip() for item, label in zip(inputs, labels, strict=True)]
+        ids = self._tokenizer.encode_many(texts)
+        pieces = self._tokenizer.pieces_many(texts) if with_pieces else [("",) * len(item) for item in ids]
         return list(zip(ids, pieces, strict=True))
 
     def _query(self, ids: list[int], pieces: tuple[str, ...], length: int) -> _Tokens:
-        """Return a query's tokens: marker after <s>, truncated before </s>, padded with mask tokens."""
+        """Return a query of `length` tokens: <s>, marker, truncated text, </s> and mask tokens."""
         text = [self._bos, self._markers["Query"], *ids[: length - 3], self._eos]
         all_ids = np.array(text + [self._mask] * (length - len(text)), dtype=np.int64)
         attention_mask = np.ones(length, dtype=bool)

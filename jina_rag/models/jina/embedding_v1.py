@@ -1,7 +1,7 @@
 """Jina Embeddings v1 (jina-embedding-s-en-v1, -b-, -l-): dense embeddings of English texts.
 
 A T5 encoder with mean pooling over at most 512 tokens and without prompt prefixes. The published vectors are not
-normalized and are compared by cosine; here they are normalized unless `raw` is set.
+normalized and are compared by cosine; this embedder normalizes them unless `raw` is set.
 
 Source: Günther et al., Jina Embeddings: A Novel Set of High-Performance Sentence Embedding Models (2023).
 """
@@ -39,7 +39,7 @@ Ids = npt.NDArray[np.int64]
 class EmbeddingV1(CheckpointModel):
     """Embedder for texts and the text of pages; implements `jina_rag.protocols.Embedder`. Thread-safe.
 
-    The model has one vector per text. Its multi-vector consists of this one row, so that MaxSim equals the cosine.
+    The model has one vector per text. The multi-vector has this vector as its only row, and MaxSim equals the cosine.
     """
 
     modality: Literal["text", "image"] = "text"
@@ -56,8 +56,9 @@ class EmbeddingV1(CheckpointModel):
 
         Args:
             checkpoint: Checkpoint folder, in the layout of sentence-transformers.
-            placement: Device and dtype; float16 is refused, because T5 overflows in it.
-            max_length: Maximum length of a text in tokens; None for the checkpoint's setting, else 512.
+            placement: Device and dtype; float16 is invalid, because T5 overflows in float16.
+            max_length: Maximum length of a text in tokens, from 2 to 512; None for the setting of the checkpoint, or
+                512 if the checkpoint has none.
             allow_unexpected: Whether to ignore unused tensors in the checkpoint.
 
         Raises:
@@ -68,11 +69,11 @@ class EmbeddingV1(CheckpointModel):
             raise InvalidInputError("T5 overflows in float16. Pass dtype='bfloat16' or 'float32' (--dtype).")
         pooling = checkpoint.json("1_Pooling/config.json", required=False)
         if not pooling.get("pooling_mode_mean_tokens", True):
-            raise CheckpointError(f"{checkpoint.folder} does not use mean pooling. It is not Jina Embeddings v1.")
+            raise CheckpointError(f"{checkpoint.folder} does not use mean pooling, as Jina Embeddings v1 requires.")
         super().__init__(checkpoint, placement)
         self.dim = self.multi_dim = int(checkpoint.config["d_model"])  # 512 (s), 768 (b), 1024 (l)
-        stated = checkpoint.json("sentence_bert_config.json", required=False).get("max_seq_length")
-        self._max_length = length_limit(max_length, int(stated or MAX_LENGTH), minimum=2, maximum=MAX_LENGTH)
+        seq_length = checkpoint.json("sentence_bert_config.json", required=False).get("max_seq_length")
+        self._max_length = length_limit(max_length, int(seq_length or MAX_LENGTH), minimum=2, maximum=MAX_LENGTH)
         self._tokenizer = TextTokenizer(checkpoint.folder, fallback="T5Tokenizer")
         self._eos = self._tokenizer.special("</s>")
         self._module = _empty_encoder(checkpoint)
@@ -85,17 +86,17 @@ class EmbeddingV1(CheckpointModel):
 
     @property
     def fingerprint(self) -> str:
-        """Name, commit and hash of the weights."""
+        """Hub id and commit (or family), and hash of the weights."""
         return self._checkpoint.fingerprint()
 
     def encode_query(
         self, queries: Sequence[Input], *, raw: bool = False, **options: Unpack[EncodeOptions]
     ) -> Embeddings:
-        """Embed texts; queries and documents are encoded the same way.
+        """Embed queries; documents are encoded the same way.
 
         Args:
             queries: Texts, or pages for their text.
-            raw: Whether to return the vectors as published, not normalized.
+            raw: Whether to return the published vectors, which are not normalized.
             options: See `EncodeOptions`; each multi-vector has one row.
 
         Returns:
@@ -107,7 +108,9 @@ class EmbeddingV1(CheckpointModel):
         settings = EncodeSettings(**options)
         check_truncate_dim(settings.truncate_dim, self.dim, self.name)
         limit = length_limit(settings.max_length, self._max_length, minimum=2, maximum=MAX_LENGTH)
-        texts = [text_of(item, self.name).strip() for item in as_input_list(queries, "texts")]
+        inputs = as_input_list(queries, "queries")
+        labels = [f"Text {number} of {len(inputs)}" for number in range(1, len(inputs) + 1)]
+        texts = [text_of(item, self.name, label).strip() for item, label in zip(inputs, labels, strict=True)]
         ids_of_texts = self._tokenizer.encode_many(texts)
         if truncated_count := sum(len(ids) + 1 > limit for ids in ids_of_texts):
             _log.warning("Truncated %d of %d texts to %d tokens (max_length).", truncated_count, len(texts), limit)
@@ -130,8 +133,8 @@ class EmbeddingV1(CheckpointModel):
     def encode_document(
         self, documents: Sequence[Input], *, raw: bool = False, **options: Unpack[EncodeOptions]
     ) -> Embeddings:
-        """Embed texts; see `encode_query`."""
-        return self.encode_query(documents, raw=raw, **options)
+        """Embed documents; see `encode_query` for the arguments."""
+        return self.encode_query(as_input_list(documents, "documents"), raw=raw, **options)
 
     def _forward(self, batch: list[Ids]) -> list[Float32]:
         longest = max(len(ids) for ids in batch)
@@ -161,6 +164,6 @@ def _empty_encoder(checkpoint: Checkpoint) -> Any:  # noqa: ANN401  # transforme
             module = T5EncoderModel(T5Config(**options))
     except (ValueError, TypeError, KeyError) as exc:
         raise CheckpointError(f"The config.json in {checkpoint.folder} is invalid for this model: {exc}") from exc
-    # `shared` and `embed_tokens` are the same table; the file contains `shared`.
+    # `embed_tokens` and `shared` are the same table, which the file contains as `shared`.
     del module.encoder.embed_tokens
     return module

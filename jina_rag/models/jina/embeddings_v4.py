@@ -1,8 +1,11 @@
 """jina-embeddings-v4: dense and multi-vector embeddings of texts, images and pages in one forward pass.
 
-Deliberate differences from the published code: the prefix for text-matching is always "Query: ", as documented (the
-published code reads a property of the model); EXIF orientation is applied; special tokens in a text are encoded as
-text; and documents of several parts have a dense vector.
+Deliberate differences from the published code:
+
+- The prefix for text-matching is always "Query: ", as documented. The published code reads a property of the model.
+- EXIF orientation is applied.
+- Special tokens in a text are encoded as text.
+- Documents of several parts have a dense vector.
 
 Source: Günther et al., jina-embeddings-v4: Universal Embeddings for Multimodal Multilingual Retrieval (2025), and the
 model card.
@@ -39,13 +42,13 @@ _log = logging.getLogger("jina_rag")
 MAX_LENGTH = 32_768
 _INSTRUCTION = "Describe the image."
 _SYMMETRIC_TASK = "text-matching"
-"""Symmetric task: documents get the same prefix as queries."""
+"""Task that encodes documents with the prefix of queries."""
 Side = Literal["Query", "Passage"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Output:
-    """Output for one input, float32: dense vector, shape (dim,), and rows, shape (tokens, multi_dim); or None."""
+    """Vectors of one input, float32, or None if not requested: dense, shape (dim,), and rows, (tokens, multi_dim)."""
 
     single: Float32 | None
     multi: Float32 | None
@@ -56,8 +59,8 @@ class EmbeddingsV4(CheckpointModel):
 
     Thread-safe; forward passes run one at a time. The dense vector is the mean over all tokens of a text, or over the
     tokens of an image including its start and end tokens. A document of several parts (texts and images in a list) is
-    one prompt, ``<|im_start|>user`` … ``<|im_end|>``, pooled over its parts. The published code has no dense vector for
-    such documents: this is an extension without published scores.
+    one prompt, ``<|im_start|>user`` … ``<|im_end|>``, pooled over its parts. The dense vector of such documents is an
+    extension of the published code, without published scores.
 
     Attributes:
         tasks: Loaded tasks.
@@ -83,11 +86,11 @@ class EmbeddingsV4(CheckpointModel):
             checkpoint: Checkpoint folder.
             placement: Device and dtype.
             task: One task, whose adapter is merged into the weights; or several tasks, whose adapters stay separate.
-                With several, each call selects a task (by default the first) and takes longer.
+                With several tasks, each call selects one (default: the first) and takes longer.
             truncate_dim: Length of the dense vectors, one of the checkpoint's Matryoshka dimensions; None for the
                 checkpoint's default.
-            max_pixels: Maximum size in pixels (width times height) that images are scaled down to; None for the
-                published 602,112 (768 tokens).
+            max_pixels: Size in pixels (width times height) to which larger images are scaled down; None for the limit
+                in the checkpoint, published as 602,112 (768 tokens).
             max_length: Maximum length of a text in tokens; None for 32,768.
             opening: Limits for opening images; None for the defaults.
             allow_unexpected: Whether to ignore unused tensors in the checkpoint.
@@ -131,7 +134,7 @@ class EmbeddingsV4(CheckpointModel):
 
     @property
     def fingerprint(self) -> str:
-        """Name, commit and hash of weights and adapters, first task, and pixel limit."""
+        """Hub id and commit (or family), hash of weights and adapters, first task, and pixel limit."""
         return self._checkpoint.fingerprint(self.tasks[0], f"{self._model.patcher.max_pixels}px")
 
     @property
@@ -172,15 +175,17 @@ class EmbeddingsV4(CheckpointModel):
         task = self.tasks[0] if task is None else task
         if task not in self.tasks:
             raise InvalidInputError(
-                f"The model is loaded for {', '.join(self.tasks)}, not for {task!r}. Load it with task={task!r}, or "
-                "with several tasks."
+                f"task is {task!r}, but the model is loaded for {', '.join(self.tasks)}. Load the model with "
+                f"task={task!r}, or with a list of tasks."
             )
         single, multi = settings.single, settings.multi
         dim = self._checked_dim(settings.truncate_dim) or self._truncate_dim
         limit = length_limit(settings.max_length, self._max_length, minimum=1, maximum=MAX_LENGTH)
         prefix: Side = "Query" if task == _SYMMETRIC_TASK else side
-        segments = [self._segments(item, prefix) for item in inputs]
-        prompts, truncated = self._prompts(segments, limit, settings.max_pixels)
+        noun = "Query" if side == "Query" else "Document"
+        labels = [f"{noun} {number} of {len(inputs)}" for number in range(1, len(inputs) + 1)]
+        segments = [self._segments(item, prefix, label) for item, label in zip(inputs, labels, strict=True)]
+        prompts, truncated = self._prompts(segments, limit, settings.max_pixels, labels)
         spans = [self._span(prompt, item) for prompt, item in zip(prompts, segments, strict=True)]
 
         def prepare(indices: Sequence[int]) -> tuple[Batch, list[tuple[int, int]]]:
@@ -204,28 +209,28 @@ class EmbeddingsV4(CheckpointModel):
         )
 
     def _texts(self, prompt: Prompt, item: Sequence[Segment]) -> tuple[str, ...] | None:
-        """Return the text of each token; None if the caller passed images only."""
+        """Return the text of each token; None for an input of images only."""
         if _INSTRUCTION in item:
             return None
-        # The space after "Query:" belongs to the token of the first word.
+        # The space after "Query:" is part of the first token of the text.
         lead = "user\n" if prompt.images else str(item[0]).partition(" ")[0]
         return prompt_texts(item, prompt, self._model.tokenizer, lead=lead, trailing=bool(prompt.images))
 
     def _prompts(
-        self, segments: Sequence[Sequence[Segment]], limit: int, max_pixels: int | None
+        self, segments: Sequence[Sequence[Segment]], limit: int, max_pixels: int | None, labels: Sequence[str]
     ) -> tuple[list[Prompt], list[bool]]:
         """Return the prompts, with texts truncated to `limit` tokens, and a flag for each truncated text."""
         prompts = self._model.prompts(segments, max_pixels=max_pixels)
         truncated = [not prompt.images and len(prompt) > limit for prompt in prompts]
-        for number, prompt in enumerate(prompts, start=1):
+        for prompt, label in zip(prompts, labels, strict=True):
             if prompt.images:
-                check_length(prompt, MAX_LENGTH, f"Input {number} of {len(prompts)}")
+                check_length(prompt, MAX_LENGTH, label)
         if any(truncated):
             _log.warning("Truncated %d of %d texts to %d tokens (max_length).", sum(truncated), len(prompts), limit)
         return [prompt if prompt.images else Prompt(prompt.ids[:limit]) for prompt in prompts], truncated
 
-    def _segments(self, item: Input, prefix: Side) -> list[Segment]:
-        parts = parts_of(item, self._opening)
+    def _segments(self, item: Input, prefix: Side, label: str) -> list[Segment]:
+        parts = parts_of(item, self._opening, label)
         texts = [part for part in parts if isinstance(part, str)]
         if len(texts) == len(parts):
             return [f"{prefix}: " + "\n".join(texts)]
@@ -235,7 +240,7 @@ class EmbeddingsV4(CheckpointModel):
         return [*segments, *([] if texts else [_INSTRUCTION]), self._end, "\n"]
 
     def _span(self, prompt: Prompt, item: Sequence[Segment]) -> tuple[int, int]:
-        """Return the (start, stop) token span to pool: the whole text, the images with their marks, or all parts."""
+        """Return the token span to pool, (start, stop): the whole text, the images with their markers, or all parts."""
         if not prompt.images:
             return 0, len(prompt)
         if _INSTRUCTION in item:
@@ -267,7 +272,7 @@ class EmbeddingsV4(CheckpointModel):
         ]
 
     def _dense(self, hidden: torch.Tensor, spans: Sequence[tuple[int, int]], dim: int | None) -> Float32:
-        """Return the mean over each row's span, normalized, truncated and renormalized; shape (batch, dim), float32."""
+        """Return the mean over each span, normalized, truncated and renormalized; shape (batch, dim), float32."""
         position = torch.arange(hidden.shape[1], device=hidden.device)
         limits = torch.tensor(spans, device=hidden.device)
         is_inside = (position >= limits[:, :1]) & (position < limits[:, 1:])
@@ -280,7 +285,7 @@ class EmbeddingsV4(CheckpointModel):
         return vectors
 
     def _rows(self, hidden: torch.Tensor) -> Float32:
-        """Return the projected and normalized tokens, shape (batch, longest, multi_dim), float32."""
+        """Return the projected, normalized hidden states; shape (batch, longest, multi_dim), float32."""
         projector: Any = self._model.module.multi_vector_projector
         rows: Float32 = nn.functional.normalize(projector(hidden).float(), dim=-1).cpu().numpy()
         return rows

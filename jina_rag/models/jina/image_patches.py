@@ -1,8 +1,8 @@
 """Preprocessing of images into patches for the Qwen-VL vision towers.
 
-The Pillow processor of transformers is always used: the torchvision processor gives slightly different values (up to
-0.0028 in a vector), and results must not depend on the installed packages. Sizes are computed before decoding, so that
-batches can be filled by token count.
+Images are always processed with the Pillow processor of transformers, because results must not depend on the installed
+packages: the torchvision processor changes vectors by up to 0.0028. Sizes are computed before decoding, because batches
+are filled by token count.
 
 Source: Wang et al., Qwen2-VL (2024), section 2.1, and the image processor of transformers.
 """
@@ -28,7 +28,7 @@ _ASPECT = 200
 
 
 class ImagePatcher:
-    """Scales images and splits them into patches, as configured in a checkpoint's preprocessor_config.json.
+    """Scales images and splits them into patches, as configured in preprocessor_config.json of a checkpoint.
 
     Attributes:
         patch: Side of a patch in pixels.
@@ -42,7 +42,8 @@ class ImagePatcher:
 
         Args:
             checkpoint: Checkpoint with a preprocessor_config.json.
-            max_pixels: Maximum image size in pixels; None for the limit in the file.
+            max_pixels: Maximum image size in pixels; None for the published limit or the limit in the file (see
+                `fixed_limits`).
             fixed_limits: Whether to use the published limits of 3,136 and 602,112 pixels instead of those in the file,
                 as the published code of jina-reranker-m0 does.
 
@@ -83,7 +84,7 @@ class ImagePatcher:
         return self.patch * self.merge
 
     def limit(self, max_pixels: int | None) -> int:
-        """Return `max_pixels` in pixels after validation, or the default if it is None.
+        """Return `max_pixels` after validation, or the default in pixels if it is None.
 
         Raises:
             InvalidInputError: If `max_pixels` is out of range.
@@ -103,7 +104,7 @@ class ImagePatcher:
 
         Args:
             size: Width and height of the image in pixels.
-            max_pixels: Maximum size in pixels that the image is scaled down to.
+            max_pixels: Size in pixels to which a larger image is scaled down.
             name: Name of the image, for the message.
 
         Raises:
@@ -131,14 +132,15 @@ class ImagePatcher:
 
         Args:
             image: Image to decode.
-            max_pixels: Maximum size in pixels that the image is scaled down to.
+            max_pixels: Size in pixels to which a larger image is scaled down.
 
         Returns:
-            Patches, shape (patches, channels x temporal x patch x patch), float32, in the order of 2 x 2 blocks; and
-            the grid (1, height, width) in patches.
+            Patches, shape (patches, channels x temporal x patch x patch), float32, block by block: the `merge` x
+            `merge` patches of one token are consecutive. And the grid (1, height, width) in patches.
 
         Raises:
-            CheckpointError: If the processor of transformers returns another grid than expected.
+            InvalidInputError: If the image cannot be decoded, or one side is more than 200 times the other.
+            CheckpointError: If the processor of transformers returns an unexpected grid.
         """
         output = self._processor(max_pixels).preprocess(images=[image.load()], return_tensors="np")
         patches: npt.NDArray[np.float32] = output["pixel_values"].astype(np.float32, copy=False)
@@ -147,7 +149,7 @@ class ImagePatcher:
         if (height, width) != (rows * self.merge, columns * self.merge):
             raise CheckpointError(
                 f"{image.name} was split into {height} x {width} patches, expected {rows * self.merge} x "
-                f"{columns * self.merge}. This version of transformers resizes images differently."
+                f"{columns * self.merge}. Install another version of transformers: this one resizes images differently."
             )
         return patches, (time, height, width)
 

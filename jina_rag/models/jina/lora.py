@@ -1,7 +1,7 @@
 """Task adapters of jina-embeddings-v4: LoRA matrices, loaded through peft.
 
-The published file holds the matrices of all tasks, with the task name as an additional level in each key. peft alone
-would load zeros and only warn. This loader checks every matrix and raises an error if one is missing or invalid.
+The published file holds the matrices of all tasks, with the task name as one more level of each key. peft alone would
+fill the matrices with zeros and only log a warning. This loader raises an error if a matrix is missing or invalid.
 
 Source: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models (2021), and the model card of jina-embeddings-v4.
 """
@@ -22,7 +22,7 @@ from jina_rag.models.runtime.devices import Placement
 from jina_rag.models.runtime.weights import WeightFiles, convert_tensor, set_tensor
 
 _KEY = re.compile(r"(?:base_model\.model\.)?(?P<path>.+)\.lora_(?P<part>[AB])\.(?P<task>[^.]+)\.weight")
-_UNUSED = {"use_dora": False, "lora_bias": False, "bias": "none", "modules_to_save": None}
+_UNSUPPORTED_OPTIONS = {"use_dora": False, "lora_bias": False, "bias": "none", "modules_to_save": None}
 
 
 def add_adapters(
@@ -48,8 +48,8 @@ def add_adapters(
     from peft import LoraConfig, inject_adapter_in_model
 
     config = read_json(folder / "adapter_config.json")
-    for key, only in _UNUSED.items():
-        if config.get(key, only) not in (only, [] if only is None else only):
+    for key, default in _UNSUPPORTED_OPTIONS.items():
+        if config.get(key, default) not in (default, [] if default is None else default):
             raise CheckpointError(f"The adapters in {folder} have {key}={config[key]!r}, which is not supported.")
     lora_options = {
         key: config[key]
@@ -61,7 +61,7 @@ def add_adapters(
             **lora_options, use_rslora=bool(config.get("use_rslora")), lora_dropout=0.0, inference_mode=True
         )
         with warnings.catch_warnings():
-            # Several adapters on one module are intended.
+            # peft warns about several adapters on one module, which are intended here.
             warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
             for task in tasks:
                 inject_adapter_in_model(lora, module, adapter_name=task, low_cpu_mem_usage=True)
@@ -69,7 +69,7 @@ def add_adapters(
         raise CheckpointError(f"The adapter_config.json in {folder} is invalid for the model: {exc}") from exc
     path = folder / "adapter_model.safetensors"
     if not path.is_file():
-        raise CheckpointError(f"{folder} has no {path.name}. The checkpoint is incomplete: download it again.")
+        raise CheckpointError(f"{folder} has no {path.name}. Download the model again.")
     with WeightFiles([path]) as files:
         _load_matrices(module, files, tasks, placement, rename=rename)
 
@@ -88,13 +88,13 @@ def _load_matrices(
         for part in "AB"
         for task in tasks
     }
-    loaded: set[str] = set()
+    loaded_names: set[str] = set()
     is_zero = dict.fromkeys(tasks, True)
     file_tasks: set[str] = set()
     for key in files:
         match = _KEY.fullmatch(key)
         if match is None:
-            raise CheckpointError(f"The adapter file has the key {key!r}, which is not a LoRA matrix of a task.")
+            raise CheckpointError(f"The adapter tensor {key!r} is not a LoRA matrix. Download the model again.")
         file_tasks.add(match["task"])
         if match["task"] not in tasks:
             continue
@@ -103,31 +103,32 @@ def _load_matrices(
             raise CheckpointError(f"The adapter file has {key!r}, but adapter_config.json defines no such adapter.")
         if files.shape(key) != shapes[target]:
             raise CheckpointError(
-                f"The adapter matrix {key!r} has shape {files.shape(key)}; the config requires {shapes[target]}."
+                f"The adapter matrix {key!r} has shape {files.shape(key)}; the config requires {shapes[target]}. "
+                "Download the model again."
             )
         value = convert_tensor(files.tensor(key), key, placement)
         if match["part"] == "B" and bool(value.any()):
             is_zero[match["task"]] = False
         set_tensor(module, target, value)
-        loaded.add(target)
+        loaded_names.add(target)
     for task in tasks:
         if task not in file_tasks:
-            raise CheckpointError(f"The adapter file has no task {task!r}; only {', '.join(sorted(file_tasks))}.")
-    missing_targets = [target for target in shapes if target not in loaded]
+            raise CheckpointError(f"The adapter file has no task {task!r}. Its tasks: {', '.join(sorted(file_tasks))}.")
+    missing_targets = [target for target in shapes if target not in loaded_names]
     if missing_targets:
         raise CheckpointError(
-            f"The adapter file lacks {missing_targets[0]!r} and {len(missing_targets) - 1} more matrices. Download it "
-            "again."
+            f"The adapter file lacks {missing_targets[0]!r} and {len(missing_targets) - 1} more matrices. Download the "
+            "model again."
         )
     for task, is_zero_task in is_zero.items():
         if is_zero_task:
-            raise CheckpointError(
-                f"All lora_B matrices of the task {task!r} are zero: the adapter is untrained. Download it again."
-            )
+            raise CheckpointError(f"All lora_B matrices of the task {task!r} are zero. Download the model again.")
 
 
 def merge_adapter(module: nn.Module, task: str) -> None:
-    """Merge a task's adapter into the weights and remove the adapter layers; vectors do not change.
+    """Merge a task's adapter into the weights and remove the adapter layers, which shortens forward passes.
+
+    Vectors do not change.
 
     Args:
         module: Module with adapters.
@@ -141,7 +142,7 @@ def merge_adapter(module: nn.Module, task: str) -> None:
 
 
 def activate(module: nn.Module, task: str) -> None:
-    """Activate the adapter of `task` for the next forward pass. The caller holds the module's lock.
+    """Activate the adapter of `task` for the following forward passes. The caller holds the model's lock.
 
     Args:
         module: Module with adapters.

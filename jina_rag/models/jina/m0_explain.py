@@ -1,9 +1,9 @@
 """Attribution of a jina-reranker-m0 score to the image tokens of a document.
 
-Two methods. ``"gradient"`` computes integrated gradients from an image filled with its own mean color to the original
-image: the contribution of each token's pixels to the raw score. It costs several forward and backward passes.
-``"attention"`` computes the attention of the score token to each image token, averaged over layers and heads. It costs
-one forward pass and shows where the model looked, not how the score would change.
+The method ``"gradient"`` computes integrated gradients on the path from the image filled with its mean color to the
+original image, that is, the contribution of each token's pixels to the raw score. The method costs several forward and
+backward passes. The method ``"attention"`` computes the attention of the score token to each image token, averaged over
+layers and heads. The method costs one forward pass, but attention does not measure the effect on the score.
 
 Source: Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks (2017), for ``"gradient"``.
 """
@@ -30,9 +30,9 @@ from jina_rag.types import Attribution, Float32
 
 Method = Literal["gradient", "attention"]
 STEPS = 4
-"""Integration steps of the gradient method; each costs a forward and a backward pass. Measured on the tiny checkpoint
-and 200 pairs: covering the region of highest attribution changed the score more than covering another region in 86, 89
-and 91 % of the pairs with 1, 2 and 4 steps."""
+"""Integration steps of the gradient method; each costs a forward and a backward pass. Measured on 200 pairs with the
+tiny checkpoint: covering the region of highest attribution changed the score more than covering another region of equal
+size in 86, 89 and 91 % of the pairs with 1, 2 and 4 steps."""
 
 
 def attribute(
@@ -46,14 +46,14 @@ def attribute(
 ) -> Attribution:
     """Attribute the score of one prompt to the tokens of its first images.
 
-    The caller holds the model's weights on the device and its lock. Parameters get no gradients. Activations inside
-    each layer are recomputed in the backward pass, so that only one layer's activations are in memory at a time.
+    The caller keeps the model's weights on the device and holds its lock. Parameters get no gradients. The backward
+    pass recomputes the activations of each layer, and memory holds the activations of one layer at a time.
 
     Args:
         model: Backbone of the reranker.
         score: Head that maps the last token's hidden state to the raw score.
         prompt: Prompt that ends with the score token.
-        images: Number of the document's images, which come first in the prompt.
+        images: Number of images of the document; they precede those of the query in the prompt.
         method: ``"gradient"`` or ``"attention"``.
         steps: Integration steps of the gradient method, at least 1.
 
@@ -93,7 +93,7 @@ def attribute(
                     f"Explaining a pair of {len(prompt)} tokens does not fit into the memory of "
                     f"{model.placement.device}. Lower max_pixels, or pass method='attention'."
                 ) from exc
-        release_memory(model.placement.device)  # outside of `except`, whose traceback holds the activations
+        release_memory(model.placement.device)  # outside of `except`, whose traceback keeps the activations alive
     if not (np.isfinite(weights).all() and np.isfinite(raw)):
         raise ModelError(
             f"The explanation contains NaN or infinity on {model.placement.device}. Load the model with "
@@ -124,7 +124,7 @@ def _gradient(
             point = (patches - (step + 0.5) / steps * difference).requires_grad_(True)
             (gradient,) = torch.autograd.grad(_raw_score(model, score, replace(batch, patches=point)), point)
             contributions += (gradient * difference).sum(dim=1) / steps
-    # Consecutive patches form the block of one token.
+    # The patches of one token are consecutive.
     tokens = contributions.view(-1, model.patcher.merge**2).sum(dim=1)
     assert batch.feature_rows is not None
     count = sum(image.tokens for image in prompt.images[:images])
@@ -132,19 +132,20 @@ def _gradient(
 
 
 def _mean_color_images(patches: torch.Tensor, grids: torch.Tensor) -> torch.Tensor:
-    """Return the images filled with their own mean color, in the shape and dtype of `patches`."""
-    filled = []
+    """Return patches of images filled with the mean color of each image, in the shape and dtype of `patches`."""
+    mean_images = []
     for part in torch.split(patches, grids.prod(dim=1).tolist()):
         color = part.view(len(part), 3, -1).mean(dim=(0, 2))
-        filled.append(color.repeat_interleave(part.shape[1] // 3).expand_as(part))
-    return torch.cat(filled)
+        mean_images.append(color.repeat_interleave(part.shape[1] // 3).expand_as(part))
+    return torch.cat(mean_images)
 
 
 @contextmanager
 def _activation_checkpointing(base: Any) -> Iterator[None]:  # noqa: ANN401  # Qwen2VLModel or Qwen2_5_VLModel
-    """Keep only each layer's input for the backward pass and recompute the rest.
+    """Within the context, keep only the input of each layer for the backward pass and recompute its activations.
 
-    transformers supports this in training only. The caller's lock hides the change from other threads.
+    transformers supports activation checkpointing in training only. The layers are patched, so the caller holds the
+    model's lock.
 
     Source: Chen et al., Training Deep Nets with Sublinear Memory Cost (2016).
     """
@@ -176,7 +177,7 @@ def _attention(
 
 
 class _LastTokenAttention(TorchFunctionMode):
-    """Computes the last token's attention weights in each causal attention call, because the kernels return none.
+    """Computes the attention weights of the last token in each causal attention call; the kernels return no weights.
 
     The mode affects the current thread only and ignores the vision tower, whose attention is not causal.
 

@@ -1,8 +1,8 @@
 """Scoring of (query, document) pairs with reuse of cached document prefixes.
 
-In the prompt of jina-reranker-m0 the document precedes the query, so that the document's keys and values do not depend
-on the query. The first pair of a document runs as a whole, and the document's keys and values are copied into the
-cache. All further pairs of the document cost the query's tokens only.
+In the prompt of jina-reranker-m0, the document precedes the query. The keys and values of the document therefore do not
+depend on the query. The first pair of a document is computed as a whole, and the keys and values of the document are
+copied into the cache. Further pairs of the document cost only the tokens of the query.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from jina_rag.models.runtime.kv_cache import (
 from jina_rag.models.runtime.prefix_cache import PrefixCache
 
 MIN_CACHED_TOKENS = 48
-"""Minimum length of a cached text document in tokens, markup included. Measured on a random model of medium size: a
-further query costs a sixth of the first query for texts of 32 tokens, and more than half for texts of 6 tokens."""
+"""Minimum length of a cached text document in tokens, markup included. Measured on a medium-sized model with random
+weights: a further query costs a sixth of the first for texts of 32 tokens, and over half for texts of 6 tokens."""
 _MAX_RECOMPUTED_TOKENS = 8
-"""Tokens that may be recomputed: tokenization may differ at the border between document and query."""
+"""Maximum number of uncached document tokens, which are recomputed: tokenization may differ where the query starts."""
 _TOKEN_RATIO = 32
 """Number of cached tokens that cost as much as one computed token."""
 
@@ -66,13 +66,13 @@ class PairScorer:
     """
 
     def __init__(self, model: QwenVL, head: Any, settings: PrefixCache | None, *, name: str) -> None:  # noqa: ANN401
-        """Create a scorer with an empty cache; call it with the weights on their device.
+        """Create a scorer with an empty cache. The weights must be on their device.
 
         The default limits of the cache are fractions of the memory that is free at this point.
 
         Args:
             model: Backbone of the reranker.
-            head: Module that maps the hidden states of last tokens to scores.
+            head: Module that maps the hidden state of the last token of each prompt to a score.
             settings: Limits of the cache; None disables it.
             name: Name of the model, for messages.
         """
@@ -90,7 +90,7 @@ class PairScorer:
         if settings is not None and model.supports_prefix_cache:
             self.prefixes = create_prefix_cache(settings, placement.device)
             model.weights.on_offload = self.prefixes.move_to_host
-        # Separate budgets: running out of memory with cached documents must not shrink batches of whole prompts.
+        # Separate budgets: out-of-memory errors with cached documents must not shrink the batches of whole prompts.
         self._whole_runner: BatchRunner[Any, float] = BatchRunner(placement, name=name)
         self._cached_runner: BatchRunner[Any, float | None] = BatchRunner(placement, name=name)
 
@@ -113,7 +113,7 @@ class PairScorer:
         Args:
             prompts: Prompt of each pair, ending with the score token.
             documents: Segments before the query of each pair. Pairs of one document share one list.
-            max_pixels: Maximum size in pixels that images are scaled down to; None for the model's limit.
+            max_pixels: Size in pixels to which larger images are scaled down; None for the model's limit.
 
         Raises:
             InvalidInputError: If a file of a document can no longer be read.
@@ -135,7 +135,7 @@ class PairScorer:
         return pairs
 
     def scores(self, pairs: Sequence[PromptPair], batch_tokens: int | None = None) -> list[float]:
-        """Return the raw scores in the order of the pairs; call it with the weights on their device.
+        """Return the raw scores in the order of the pairs. The weights must be on their device.
 
         Args:
             pairs: Pairs to score.
@@ -147,11 +147,11 @@ class PairScorer:
         scores: dict[int, float] = {}
         remaining = list(range(len(pairs)))
         while remaining:
-            # Cached documents first, before newly computed ones evict them.
-            cached = [i for i in remaining if self._is_cached(pairs[i])]
-            if cached:
-                cached_scores = self._score_cached([pairs[i] for i in cached], batch_tokens)
-                scores.update((i, score) for i, score in zip(cached, cached_scores, strict=True) if score is not None)
+            # Pairs with cached documents come first, before new documents evict these from the cache.
+            hits = [i for i in remaining if self._is_cached(pairs[i])]
+            if hits:
+                hit_scores = self._score_cached([pairs[i] for i in hits], batch_tokens)
+                scores.update((i, score) for i, score in zip(hits, hit_scores, strict=True) if score is not None)
             ready, remaining = self._split_by_document([i for i in remaining if i not in scores], pairs)
             scores.update(zip(ready, self._score_whole([pairs[i] for i in ready], batch_tokens), strict=True))
         return [scores[i] for i in range(len(pairs))]
@@ -160,10 +160,10 @@ class PairScorer:
         return self.prefixes is not None and pair.document is not None and _covers(self.prefixes.peek(pair.key), pair)
 
     def _split_by_document(self, indices: Sequence[int], pairs: Sequence[PromptPair]) -> tuple[list[int], list[int]]:
-        """Return the pairs to run as a whole now, and the pairs that wait for their document to be cached.
+        """Return the pairs to compute as a whole now, and the pairs that wait until their document is cached.
 
-        If several pairs share a document, only as many documents start as fit into the cache together. A document too
-        large for the cache is computed with each of its queries.
+        If several pairs share a document, the documents computed now fit into the cache together. A document that is
+        too large for the cache is computed again with each of its queries.
         """
         if self.prefixes is None:
             return list(indices), []
@@ -216,7 +216,7 @@ class PairScorer:
         return self._whole_runner.run(lengths, prepare, compute, batch_tokens=batch_tokens, on_oom=self._free_memory)
 
     def _cacheable_tokens(self, pair: PromptPair) -> int:
-        """Return the number of tokens to cache after decoding the images; 0 if a file changed in the meantime."""
+        """Return the number of tokens to cache; 0 if a file of the document changed before its images were decoded."""
         if self.prefixes is None or pair.document is None or self._key(pair) is None:
             return 0
         return pair.shared_tokens if self._documents.is_unchanged(pair.key, pair.document) else 0
@@ -229,7 +229,7 @@ class PairScorer:
 
         def on_oom() -> bool:
             nonlocal is_device_full
-            is_device_full = True  # from now on, entries in host memory are used without moving them to the device
+            is_device_full = True  # from now on, entries in host memory are used from there
             return self._free_memory()
 
         def prepare(indices: Sequence[int]) -> _CachedBatch:
@@ -270,7 +270,7 @@ class PairScorer:
 
 @dataclass(slots=True)
 class _CachedBatch:
-    """A batch of pairs; for those with a cached document: row, prompt, prefix, and prefix tokens used."""
+    """A batch of `size` pairs, and the row, prompt, prefix and prefix length of each pair whose document is cached."""
 
     size: int
     rows: list[int] = field(default_factory=list)
@@ -289,6 +289,6 @@ def _is_cacheable(document: Prompt) -> bool:
 
 
 def _may_be_cacheable(parts: Sequence[Segment]) -> bool:
-    """Return whether a document may be long enough to cache; checked before tokenizing, as tokens are >= 1 byte."""
+    """Return whether a document may be cacheable, before it is tokenized: each token has at least one byte."""
     length = sum(len(part.encode()) for part in parts if isinstance(part, str))
     return length >= MIN_CACHED_TOKENS or any(isinstance(part, LoadedImage) for part in parts)

@@ -1,4 +1,4 @@
-"""Text of each token of a prompt: the caller's words, without the prompt's own."""
+"""Text of each token of a prompt, limited to the words of the caller."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from jina_rag.models.jina.vl_prompts import Prompt, Segment, join_texts
 def prompt_texts(
     segments: Sequence[Segment], prompt: Prompt, tokenizer: TextTokenizer, *, lead: str, trailing: bool
 ) -> tuple[str, ...]:
-    """Return the text of each token; empty for markers, images and the prompt's own words.
+    """Return the text of each token; empty for markers, images and the words of the prompt template.
 
     Args:
         segments: Segments of the prompt.
         prompt: Tokens of the prompt, possibly truncated at the end.
         tokenizer: Tokenizer of the prompt.
-        lead: The prompt's own words before those of the caller.
-        trailing: Whether the last text segment also is the prompt's own.
+        lead: Words of the template before those of the caller.
+        trailing: Whether the last text segment also belongs to the template.
 
     Returns:
         One text for each token of the prompt; see `TextTokenizer.pieces_many`.
@@ -26,12 +26,14 @@ def prompt_texts(
     texts: list[str] = []
     images = iter(prompt.images)
     parts = join_texts(segments)
-    own = len(lead)
+    lead_length = len(lead)
     for number, part in enumerate(parts, start=1):
         if isinstance(part, str):
-            [pieces] = tokenizer.pieces_many([part], skip=len(part) if trailing and number == len(parts) else own)
+            [pieces] = tokenizer.pieces_many(
+                [part], skip=len(part) if trailing and number == len(parts) else lead_length
+            )
             texts += pieces
-            own = 0
+            lead_length = 0
         else:
             texts += [""] * (1 if isinstance(part, int) else next(images).tokens)
     return tuple(texts[: len(prompt)])

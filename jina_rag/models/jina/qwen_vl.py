@@ -1,9 +1,9 @@
 """Qwen2-VL and Qwen2.5-VL backbones of jina-embeddings-v4 and jina-reranker-m0: prompts to hidden states.
 
 The backbones are stock transformers classes, filled by this package's own loader. Only the last hidden state of the
-base model is computed, without vocabulary logits. Positions are computed here and passed to the model, so that the
-modules keep no state between calls. Rows are padded on the right without a mask: attention is causal, so padding cannot
-affect earlier tokens, and the kernels without a mask are faster.
+base model is computed, without vocabulary logits. Positions are computed here and passed to the modules, which then
+keep no state between calls. Rows are padded on the right without a mask: attention is causal, padding does not affect
+earlier tokens, and attention kernels are faster without a mask.
 
 Source: Wang et al., Qwen2-VL (2024); Bai et al., Qwen2.5-VL Technical Report (2025).
 """
@@ -72,11 +72,11 @@ class Batch:
 
 
 class QwenVL:
-    """A loaded backbone with its heads.
+    """A loaded backbone with its heads: tokenizes prompts, prepares batches and computes hidden states.
 
     Attributes:
         lock: Held by callers during a forward pass.
-        weights: The weights, which may be offloaded to host memory.
+        weights: Weights of the backbone and the heads, which may be offloaded to host memory.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class QwenVL:
         Args:
             checkpoint: Checkpoint with the weights.
             kind: Architecture of the backbone.
-            heads: Additional modules by the prefix of their keys; they may be on the meta device.
+            heads: Additional modules, by the prefix of their keys in the checkpoint; on the meta device or real.
             placement: Device and dtype.
             patcher: Preprocessor of images.
             allow_unexpected: Whether to ignore unused tensors in the checkpoint.
@@ -114,9 +114,9 @@ class QwenVL:
             load(self.module, files, placement, rename=rename_key, ignore=_IGNORED, allow_unexpected=allow_unexpected)
         base.visual.patch_embed = _LinearPatches(base.visual.patch_embed)
         _prefer_flash_attention(base, placement)
-        self.module.to(placement.device)  # moves the buffers, rotary frequencies, which stay float32
+        self.module.to(placement.device)  # moves the buffers; these rotary frequencies stay float32
         self.module.eval()
-        # transformers 5.24 renamed the argument and warns about the old name.
+        # transformers 5.24 renamed the cache argument and warns about the old name.
         parameters = inspect.signature(base.language_model.forward).parameters
         self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
         self.config: Any = base.config
@@ -136,7 +136,7 @@ class QwenVL:
 
         Args:
             segments: Segments of each prompt.
-            max_pixels: Maximum size in pixels that images are scaled down to; None for the model's limit.
+            max_pixels: Size in pixels to which larger images are scaled down; None for the model's limit.
 
         Raises:
             InvalidInputError: If one side of an image is more than 200 times the other.
@@ -147,7 +147,7 @@ class QwenVL:
         return [self._prompt(prompt, ids_of, max_pixels) for prompt in parts_of_prompts]
 
     def image_segments(self, image: LoadedImage) -> list[Segment]:
-        """Return an image between its start and end tokens."""
+        """Return the prompt segments of an image: start token, image, end token."""
         return [self.vision_start, image, self.vision_end]
 
     def _prompt(self, segments: Sequence[Segment], ids_of: Mapping[str, list[int]], max_pixels: int | None) -> Prompt:
@@ -166,12 +166,15 @@ class QwenVL:
         return Prompt(np.array(ids, dtype=np.int64), tuple(images))
 
     def prepare(self, prompts: Sequence[Prompt], skip: Sequence[int] | None = None) -> Batch:
-        """Pad the prompts, compute positions, and decode the images; runs on the host while the device is busy.
+        """Return the padded prompts, their positions and the decoded images as one batch.
+
+        The preparation needs only the CPU, and can run while the device computes another batch.
 
         Args:
             prompts: One prompt for each row.
-            skip: Number of leading tokens to omit from each prompt, because their keys and values are cached. At least
-                one token remains, and no image may be split. Positions are those in the whole prompt.
+            skip: Number of leading tokens to omit from each prompt, because their keys and values are cached; None for
+                0. At least one token must remain, and no image may be split. Positions count from the start of the
+                whole prompt.
         """
         skip = skip or [0] * len(prompts)
         lengths = [len(prompt) - skip_count for prompt, skip_count in zip(prompts, skip, strict=True)]
@@ -182,7 +185,7 @@ class QwenVL:
         feature_rows: list[Int64] = []
         patches: list[npt.NDArray[np.float32]] = []
         grids: list[tuple[int, int, int]] = []
-        first_row: dict[tuple[int, int], int] = {}  # an image that several prompts share is encoded once
+        first_row: dict[tuple[int, int], int] = {}  # an image in several prompts is decoded once
         rows = 0
         for row, (prompt, skip_count) in enumerate(zip(prompts, skip, strict=True)):
             ids[row, : lengths[row]] = prompt.ids[skip_count:]
@@ -218,7 +221,7 @@ class QwenVL:
     def hidden(self, batch: Batch, kv_cache: KVCache | None = None) -> torch.Tensor:
         """Return the last hidden state after the final norm, in one forward pass.
 
-        Call it under `torch.inference_mode` and `lock`.
+        The caller holds `lock`, and disables gradients unless it computes them.
 
         Args:
             batch: Whole prompts, or the tokens after the prefixes in `kv_cache`.
@@ -235,15 +238,15 @@ class QwenVL:
             assert batch.image_positions is not None
             assert batch.feature_rows is not None
             pixels = batch.patches.to(device=device, dtype=self.placement.dtype)
-            out = base.visual(pixels, grid_thw=batch.grids.to(device))
-            features = out if isinstance(out, torch.Tensor) else out.pooler_output
+            vision = base.visual(pixels, grid_thw=batch.grids.to(device))
+            features = vision if isinstance(vision, torch.Tensor) else vision.pooler_output
             flat = embedded.view(-1, embedded.shape[-1])
             flat[batch.image_positions.to(device)] = features.to(embedded.dtype)[batch.feature_rows.to(device)]
         with attend_with_cache(base.language_model.config, kv_cache):
             output = base.language_model(
                 inputs_embeds=embedded,
                 position_ids=batch.positions.to(device),
-                # A mask by layer type is used unchanged; a single mask would be rebuilt without the cached keys.
+                # transformers uses a dict of masks unchanged, and would rebuild a single mask without the cached keys.
                 attention_mask=None if kv_cache is None else {_FULL_ATTENTION: kv_cache.mask},
                 use_cache=kv_cache is not None,
                 **({} if kv_cache is None else {self._cache_argument: kv_cache}),
@@ -253,10 +256,10 @@ class QwenVL:
 
 
 class _LinearPatches(nn.Module):
-    """The first layer of the vision tower, computed as a matrix product.
+    """The patch embedding of the vision tower, computed as a matrix product.
 
-    The stock class calls an equivalent three-dimensional convolution, whose stride equals its kernel size. The
-    convolution is several times slower on the CPU, and on GPUs in half precision.
+    The stock class calls a three-dimensional convolution whose stride equals its kernel size, which gives the same
+    values. The convolution is several times slower on the CPU, and on GPUs in half precision.
     """
 
     def __init__(self, stock: Any) -> None:  # noqa: ANN401  # PatchEmbed of either architecture
@@ -270,7 +273,7 @@ class _LinearPatches(nn.Module):
 
 
 def _build(checkpoint: Checkpoint, kind: str) -> Any:  # noqa: ANN401  # one of two stock classes
-    """Return the stock base model with parameters on the meta device and real rotary buffers."""
+    """Return the stock base model, with parameters on the meta device and rotary buffers in memory."""
     from accelerate import init_empty_weights
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLModel, Qwen2VLConfig, Qwen2VLModel
 
@@ -286,9 +289,9 @@ def _build(checkpoint: Checkpoint, kind: str) -> Any:  # noqa: ANN401  # one of 
 
 
 def _prefer_flash_attention(base: Any, placement: Placement) -> None:  # noqa: ANN401  # one of two stock classes
-    """Use flash-attn in the vision tower if installed: its windowed attention then runs as one call per layer.
+    """Use flash-attn in the vision tower if installed: windowed attention then takes one call per layer.
 
-    The decoder does not need it: without a mask, PyTorch's attention selects its flash kernel.
+    The decoder does not need flash-attn: without a mask, PyTorch's attention selects its own flash kernel.
     """
     from transformers.utils import is_flash_attn_2_available
 
@@ -302,7 +305,7 @@ def _prefer_flash_attention(base: Any, placement: Placement) -> None:  # noqa: A
 
 @contextmanager
 def _silence_transformers() -> Iterator[None]:
-    """Suppress warnings of transformers about rotary settings under older names, which it reads correctly."""
+    """Suppress the warnings of transformers about older names of rotary settings, which are read correctly."""
     from transformers.utils import logging
 
     previous = logging.get_verbosity()

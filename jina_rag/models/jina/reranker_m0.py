@@ -1,8 +1,11 @@
 """jina-reranker-m0: cross-encoder that scores documents for a query; both can be texts or images.
 
-Deliberate differences from the published code: one call accepts lists that mix texts and images (the published call
-accepts one kind for each side); EXIF orientation is applied to every image; special tokens in a text are encoded as
-text; and raw scores are available.
+Deliberate differences from the published code:
+
+- One call accepts lists that mix texts and images. A call of the published code accepts one kind per side.
+- EXIF orientation is applied to every image.
+- Special tokens in a text are encoded as text.
+- Raw scores are available.
 
 Source: model card and published code of jina-reranker-m0.
 """
@@ -47,7 +50,7 @@ Pair: TypeAlias = "tuple[Input, Input]"
 
 
 class ScoreOptions(TypedDict, total=False):
-    """Options of `RerankerM0.score_pairs`; see there."""
+    """Keyword arguments of `RerankerM0.score_pairs`, which describes them."""
 
     raw: bool
     max_length: int | None
@@ -81,16 +84,17 @@ class RerankerM0(CheckpointModel):
         Args:
             checkpoint: Checkpoint folder.
             placement: Device and dtype.
-            max_pixels: Maximum size in pixels (width times height) that images are scaled down to; None for the
+            max_pixels: Size in pixels (width times height) to which larger images are scaled down; None for the
                 published 602,112 (768 tokens).
             max_length: Maximum length of query and document in tokens; None for 10,240, at most 32,768.
             opening: Limits for opening images; None for the defaults.
-            prefix_cache: Limits of the cache of scored documents, which reduces the cost of a further query to its own
-                tokens; None disables the cache.
+            prefix_cache: Limits of the cache of scored documents; None disables the cache. Another query on a cached
+                document costs only the tokens of the query.
             allow_unexpected: Whether to ignore unused tensors in the checkpoint.
 
         Raises:
             CheckpointError: If the weights do not match the architecture.
+            InvalidInputError: If `max_pixels` or `max_length` is out of range.
         """
         config = checkpoint.config
         hidden = int((config.get("text_config") or config)["hidden_size"])
@@ -111,12 +115,12 @@ class RerankerM0(CheckpointModel):
 
     @property
     def fingerprint(self) -> str:
-        """Name, commit and hash of the weights, and the pixel limit."""
+        """Hub id and commit (or family), hash of the weights, and pixel limit."""
         return self._checkpoint.fingerprint(f"{self._model.patcher.max_pixels}px")
 
     @property
     def prefix_cache(self) -> PrefixTiers | None:
-        """Cache of scored documents, with statistics (`use`) and `clear`; None if disabled."""
+        """Cache of scored documents: `use` has its statistics, `clear` empties it. None if disabled."""
         return self._scorer.prefixes
 
     def score(self, query: Input, documents: Sequence[Input], **options: Unpack[ScoreOptions]) -> Float32:
@@ -128,7 +132,7 @@ class RerankerM0(CheckpointModel):
             options: See `score_pairs`.
 
         Returns:
-            Shape (len(documents),) float32 in [0, 1], in the order of `documents`.
+            Shape (len(documents),), float32, from 0 to 1 unless `raw` is set; in the order of `documents`.
         """
         documents = as_input_list(documents, "documents")
         return self.score_pairs([(query, document) for document in documents], **options)
@@ -148,18 +152,18 @@ class RerankerM0(CheckpointModel):
 
         Args:
             pairs: Pairs of a query and a document.
-            raw: Whether to return the model's unbounded scores instead of sigmoid(raw - 2.65).
+            raw: Whether to return the raw, unbounded scores of the model instead of sigmoid(raw - 2.65).
             max_length: Maximum length of a pair in tokens; longer pairs are truncated at the end of the query, as
                 published. None for the limit that the model was loaded with.
-            max_query_length: Tokens reserved for the query.
-            max_doc_length: Maximum length of a text document in tokens, applied before the pair is joined; None for
-                `max_length` - `max_query_length`.
-            max_pixels: Maximum size in pixels (width times height) that images are scaled down to; None for the limit
+            max_query_length: Number of tokens reserved for the query.
+            max_doc_length: Maximum length of a text document in tokens; the document is truncated before it is joined
+                with the query. None for `max_length` - `max_query_length`.
+            max_pixels: Size in pixels (width times height) to which larger images are scaled down; None for the limit
                 that the model was loaded with.
             batch_tokens: Tokens of one batch, padding included; None for the device's default.
 
         Returns:
-            Shape (len(pairs),) float32, in the order of `pairs`.
+            Shape (len(pairs),), float32, from 0 to 1 unless `raw` is set; in the order of `pairs`.
 
         Raises:
             InvalidInputError: If a pair, an input or a length is invalid, or images do not fit into `max_length`.
@@ -207,7 +211,7 @@ class RerankerM0(CheckpointModel):
         limit = length_limit(max_length, self._max_length, minimum=2, maximum=LENGTH_LIMIT)
         document_limit = _document_limit(limit, MAX_QUERY_LENGTH, None)
         # Opened separately even if both are one object: the query's image must not count as the document's.
-        query_segments, document_segments = self._segments(query), self._segments(document)
+        query_segments, document_segments = self._segments(query, "The query"), self._segments(document, "The document")
         (prompt,), _ = self._join([(query_segments, document_segments)], limit, document_limit, max_pixels)
         images = sum(isinstance(part, LoadedImage) for part in document_segments)
         head: Any = self._model.module.score
@@ -217,19 +221,20 @@ class RerankerM0(CheckpointModel):
     def _prompts(
         self, pairs: Sequence[Pair], limit: int, document_limit: int, max_pixels: int | None
     ) -> tuple[list[Prompt], list[list[Segment]]]:
-        """Return prompts and document segments; see `_join`. `pairs` keeps its items alive, so that ids are unique."""
-        segments_of: dict[int, list[Segment]] = {}  # a query shared by many documents is opened once
-        for item in (item for pair in pairs for item in reversed(pair)):
-            if id(item) not in segments_of:
-                segments_of[id(item)] = self._segments(item)
+        """Open the items and return the result of `_join`. `pairs` keeps its items alive, which makes ids unique."""
+        segments_of: dict[int, list[Segment]] = {}  # an item in several pairs is opened once
+        for number, (query, document) in enumerate(pairs, start=1):
+            for item, noun in ((document, "document"), (query, "query")):
+                if id(item) not in segments_of:
+                    segments_of[id(item)] = self._segments(item, f"The {noun} of pair {number}")
         return self._join(
             [(segments_of[id(a)], segments_of[id(b)]) for a, b in pairs], limit, document_limit, max_pixels
         )
 
-    def _segments(self, item: Input) -> list[Segment]:
+    def _segments(self, item: Input, label: str) -> list[Segment]:
         return [
             segment
-            for part in parts_of(item, self._opening)
+            for part in parts_of(item, self._opening, label)
             for segment in (self._model.image_segments(part) if isinstance(part, LoadedImage) else [part])
         ]
 
@@ -240,32 +245,35 @@ class RerankerM0(CheckpointModel):
         document_limit: int,
         max_pixels: int | None,
     ) -> tuple[list[Prompt], list[list[Segment]]]:
-        """Return the prompt and the segments before the query of each pair; pairs of one document share the latter."""
+        """Return the prompt of each pair, and the segments before the query, as one list object for each document."""
         document_parts: dict[int, tuple[list[Segment], bool]] = {}
         for _, document in pairs:
             if id(document) not in document_parts:
-                shortened, was_cut = self._truncate_document(document, document_limit)
-                document_parts[id(document)] = [_DOCUMENT_PREFIX, *shortened, _QUERY_PREFIX], was_cut
+                parts, is_truncated = self._truncate_document(document, document_limit)
+                document_parts[id(document)] = [_DOCUMENT_PREFIX, *parts, _QUERY_PREFIX], is_truncated
         segments = [[*document_parts[id(document)][0], *query] for query, document in pairs]
-        prompts, cut_pairs = [], 0
+        prompts, long_pairs = [], 0
         for number, prompt in enumerate(self._model.prompts(segments, max_pixels=max_pixels), start=1):
-            cut_pairs += len(prompt) > limit - 1
+            long_pairs += len(prompt) > limit - 1
             prompts.append(self._append_score_token(prompt, limit, f"Pair {number} of {len(pairs)}"))
-        cut_documents = sum(document_parts[id(document)][1] for _, document in pairs)
-        if cut_documents:
+        long_documents = sum(document_parts[id(document)][1] for _, document in pairs)
+        if long_documents:
             _log.warning(
-                "Truncated %d of %d documents to %d tokens (max_doc_length).", cut_documents, len(pairs), document_limit
+                "Truncated %d of %d documents to %d tokens (max_doc_length).",
+                long_documents,
+                len(pairs),
+                document_limit,
             )
-        if cut_pairs:
-            _log.warning("Truncated %d of %d pairs to %d tokens (max_length).", cut_pairs, len(pairs), limit)
+        if long_pairs:
+            _log.warning("Truncated %d of %d pairs to %d tokens (max_length).", long_pairs, len(pairs), limit)
         return prompts, [document_parts[id(document)][0] for _, document in pairs]
 
     def _truncate_document(self, document: list[Segment], limit: int) -> tuple[list[Segment], bool]:
-        """Return a text document truncated to its budget and decoded, as published; other documents unchanged."""
+        """Return a document, truncated to its first `limit` tokens if it is a text, and whether it was truncated."""
         if not all(isinstance(part, str) for part in document):
             return document, False
         text = "\n".join(str(part) for part in document)
-        if 4 * len(text.encode()) < limit:  # a token is at least one byte; normalization may lengthen a text
+        if 4 * len(text.encode()) < limit:  # a token has at least one byte; normalization may lengthen a text
             return [text], False
         ids = self._model.tokenizer.encode(text)
         if len(ids) < limit:
@@ -273,7 +281,7 @@ class RerankerM0(CheckpointModel):
         return [self._model.tokenizer.decode(ids[:limit])], len(ids) > limit
 
     def _append_score_token(self, prompt: Prompt, limit: int, label: str) -> Prompt:
-        """Return the prompt truncated to `limit`, with the score token appended."""
+        """Return the prompt, truncated to `limit` - 1 tokens, with the score token appended."""
         ids = prompt.ids[: limit - 1]
         for image in prompt.images:
             if image.start + image.tokens + 1 > len(ids):

@@ -1,4 +1,4 @@
-"""Tokenization of user text without special tokens, so that a text cannot inject markup into a prompt.
+"""Tokenization of user text without special tokens, which prevents the injection of markup into a prompt.
 
 The published code lets the tokenizer parse special tokens in its input: a document that contains ``<|vision_start|>``
 changes the structure of the prompt. Here the markup of a prompt is inserted as token ids, and text is always encoded as
@@ -17,7 +17,7 @@ from jina_rag._extras import require
 from jina_rag.errors import CheckpointError
 
 _WORD_BOUNDARY = "\u2581"
-"""Marks the space before a word in SentencePiece's pieces."""
+"""Character that represents the space before a word in the pieces of SentencePiece."""
 _MARKUP = re.compile(r"<\|(im_|vision_|image_|video_|endoftext)")
 
 
@@ -63,24 +63,24 @@ class TextTokenizer:
         return [item.ids for item in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def pieces_many(self, texts: Sequence[str], *, skip: int = 0) -> list[tuple[str, ...]]:
-        """Return the text of each token id that `encode_many` returns.
+        """Return the text of each token id from `encode_many`.
 
-        The first piece of a word starts with the space before the word. The joined pieces of a byte-level BPE are the
-        text itself: a character of several tokens belongs to the first of them, and the others are empty. The joined
-        pieces of SentencePiece are the normalized text: NFKC, with one space before each word.
+        The first piece of a word starts with the space before the word. With byte-level BPE, the joined pieces equal
+        the text: the first token of a multi-token character has the whole character, the others are empty. With
+        SentencePiece, the joined pieces equal the normalized text: NFKC, with one space before each word.
 
         Args:
             texts: Same texts as for `encode_many`.
-            skip: Number of leading characters, those of a prompt prefix, whose tokens get empty texts.
+            skip: Length of the prompt prefix in characters; its tokens get empty texts.
         """
         pieces_of_texts = []
         batch = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        for text, encoded in zip(texts, batch, strict=True):
-            ends = [end for _, end in encoded.offsets]
+        for text, encoding in zip(texts, batch, strict=True):
+            ends = [end for _, end in encoding.offsets]
             if self._sentencepiece:
                 pieces = [
                     piece.replace(_WORD_BOUNDARY, " ") if end > skip else ""
-                    for piece, end in zip(encoded.tokens, ends, strict=True)
+                    for piece, end in zip(encoding.tokens, ends, strict=True)
                 ]
             else:
                 # A normalizer may drop characters between two tokens or after the last one.
@@ -90,7 +90,7 @@ class TextTokenizer:
         return pieces_of_texts
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of token ids from `encode`; bytes of incomplete characters become U+FFFD."""
+        """Return the text of token ids; bytes of incomplete characters become U+FFFD."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
         return text
 
@@ -105,7 +105,7 @@ class TextTokenizer:
         """
         token_id = self._special.get(content, self._vocabulary.get(content))
         if token_id is None:
-            raise CheckpointError(f"The tokenizer in {self._folder} has no token {content!r}.")
+            raise CheckpointError(f"The tokenizer in {self._folder} lacks {content!r}. Download the model again.")
         return token_id
 
     def piece(self, content: str) -> int | None:
@@ -116,7 +116,7 @@ class TextTokenizer:
 def _mark_special_tokens(data: dict[str, Any]) -> dict[str, Any]:
     """Return the tokenizer data with all markup tokens marked as special, regardless of their flags in the file.
 
-    A fine-tuned checkpoint may store its markers as ordinary added tokens; user text must not match them either.
+    A fine-tuned checkpoint may store its markers as ordinary added tokens, which user text must not match.
     Qwen's tokens for tools and code infilling are unchanged, as published.
     """
     is_unigram = isinstance(data["model"]["vocab"], list)  # jina-colbert-v2 and v1: all added tokens are markup
@@ -139,8 +139,8 @@ def _disable_special_tokens(data: dict[str, Any], special: dict[str, int]) -> di
     data = {**data, "post_processor": None, "truncation": None, "padding": None}
     vocabulary = data["model"]["vocab"]
     if isinstance(vocabulary, list):
-        # A Unigram vocabulary lists its control tokens as pieces with the highest score, so "<s>" in a text would
-        # match. A piece with a space cannot match, because the pre-tokenizer replaces all spaces.
+        # A Unigram vocabulary lists its control tokens as pieces with the highest score, and "<s>" in a text would
+        # match. With a space added, they never match, because the pre-tokenizer replaces all spaces.
         data["model"] = {
             **data["model"],
             "vocab": [[f"{piece} never" if piece in special else piece, score] for piece, score in vocabulary],

@@ -1,4 +1,4 @@
-"""Prompts with images: token ids, rotary positions, and the image box of each token."""
+"""Prompts with images: token ids, rotary positions, and the box of each token on its image."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class PlacedImage:
 
     Attributes:
         image: The image.
-        start: Index of its first token in the prompt.
-        rows: Height of its grid in tokens.
-        columns: Width of its grid in tokens.
-        max_pixels: Maximum size in pixels that the image is scaled down to.
+        start: Index of the first image token in the prompt.
+        rows: Height of the token grid.
+        columns: Width of the token grid.
+        max_pixels: Size in pixels to which a larger image is scaled down.
     """
 
     image: LoadedImage
@@ -47,7 +47,7 @@ class Prompt:
     """A sequence of tokens with images.
 
     Attributes:
-        ids: Token ids, shape (tokens,), int64; the tokens of an image all have the image token's id.
+        ids: Token ids, shape (tokens,), int64; all tokens of an image have the id of the image token.
         images: Images, in order.
     """
 
@@ -59,7 +59,7 @@ class Prompt:
 
 
 def join_texts(segments: Sequence[Segment]) -> list[Segment]:
-    """Return the segments with adjacent texts joined, because the tokenizer must see adjacent text as one string."""
+    """Return the segments with adjacent texts joined, because tokens may span adjacent texts."""
     parts: list[Segment] = []
     for part in segments:
         if isinstance(part, str) and parts and isinstance(parts[-1], str):
@@ -72,8 +72,9 @@ def join_texts(segments: Sequence[Segment]) -> list[Segment]:
 def mrope_positions(prompt: Prompt) -> Int64:
     """Return the rotary positions of a prompt's tokens on the axes time, height and width, shape (3, tokens), int64.
 
-    The positions of text tokens increase by one on all axes. The tokens of an image share one time position and count
-    rows and columns on the other axes. The next token continues after the largest position.
+    The positions of text tokens increase by one on all axes. The tokens of an image share one position on the time
+    axis, and have their row and column on the other axes. The token after an image has the next position after the
+    largest position of the image.
 
     Source: Wang et al., Qwen2-VL (2024), section 2.1.
     """
@@ -93,7 +94,7 @@ def mrope_positions(prompt: Prompt) -> Int64:
 
 
 def grid_of(prompt: Prompt) -> TokenGrid | None:
-    """Return the image box of each token in a prompt, NaN for text tokens; None for a prompt without images."""
+    """Return the box of each token on its image, NaN for text tokens; None for a prompt without images."""
     if not prompt.images:
         return None
     boxes = np.full((len(prompt), 4), np.nan, dtype=np.float32)
@@ -109,7 +110,7 @@ def grid_of(prompt: Prompt) -> TokenGrid | None:
 
 
 def check_length(prompt: Prompt, limit: int, label: str) -> None:
-    """Raise an error if a prompt with images is too long.
+    """Raise an error if a prompt is longer than `limit`; prompts with images are not truncated.
 
     Args:
         prompt: Prompt to check.

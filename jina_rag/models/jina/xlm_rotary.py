@@ -1,8 +1,8 @@
 """XLM-RoBERTa with rotary positions in plain torch: the encoder of jina-colbert-v2.
 
 The published implementation requires remote code and flash-attn. This implementation has the same tensor names and
-returns the same values. Post-norm layers, exact GELU, rotary embedding over the full head (half-split), no position
-table.
+returns the same values. The layers are post-norm with exact GELU. Rotary embeddings (half-split) cover the full head,
+and replace the position table.
 
 Source: Jha et al., Jina-ColBERT-v2 (2024), and the published code; Su et al., RoFormer (2021), for rotary positions.
 """

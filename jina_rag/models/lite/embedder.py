@@ -1,8 +1,7 @@
 """Lite embedder: a small text encoder whose token vectors carry their positions on the page.
 
 The embedder reads the words of the text layer, or OCR text; it does not encode pixels. Each token becomes one row of
-the multi-vector. The rows of stop words and punctuation are dropped after encoding, so that they still serve as
-context of the other tokens.
+the multi-vector. Stop words and punctuation are encoded as context of the other tokens; their rows are then dropped.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class LiteRecipe:
 
     Attributes:
         window: Tokens encoded together, without prompt and special tokens.
-        overlap: Tokens that adjacent windows share, at least.
+        overlap: Minimum number of tokens that adjacent windows share.
         centring: Fraction of the model's mean vector that is subtracted from each unit token vector before the vector
             is renormalized. The vectors of e5 are anisotropic: their mean has a length of about 0.85. Source: Mu and
             Viswanath, All-but-the-Top (ICLR 2018).
@@ -71,7 +70,7 @@ class LiteRecipe:
 
 
 class LiteEmbedder(EmbedderDefaults):
-    """Embedder on a small text encoder, a `jina_rag.protocols.Embedder`. Thread-safe.
+    """Embedder based on a small text encoder; implements `jina_rag.protocols.Embedder`. Thread-safe.
 
     Images are read by OCR.
 
@@ -170,7 +169,7 @@ class LiteEmbedder(EmbedderDefaults):
         limit = settings.max_length or self._max_length or default_limit
         texts = []
         for number, item in enumerate(inputs, start=1):
-            words, has_boxes = words_of(item, self._opening)
+            words, has_boxes = words_of(item, self._opening, f"{label} {number} of {len(inputs)}")
             tokens = tokens_of(words, has_boxes, self._backbone, limit)
             if tokens.truncated:
                 _log.warning("%s %d of %d was truncated to %d tokens (max_length).", label, number, len(inputs), limit)

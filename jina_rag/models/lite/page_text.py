@@ -63,15 +63,17 @@ class Tokens:
         return tuple(pieces)
 
 
-def words_of(document: Input, opening: Opening) -> tuple[list[tuple[str, Box]], bool]:
+def words_of(document: Input, opening: Opening, label: str) -> tuple[list[tuple[str, Box]], bool]:
     """Return the words of an input with their boxes, and whether the boxes are valid.
 
     A page provides its words, a text is split at white space, an image (PIL, bytes, path, data URI) is read by OCR.
-    The words of an input with several parts are concatenated without boxes.
+    The words of an input with several parts are concatenated without boxes, because boxes on different images have no
+    common coordinates.
 
     Args:
         document: The input.
         opening: Limits on images, and whether http and https addresses are downloaded.
+        label: Name and position of the input, for the error message.
 
     Returns:
         Pairs of text and box, and True if all words have boxes on the same page or image. Boxes are fractions of the
@@ -85,7 +87,7 @@ def words_of(document: Input, opening: Opening) -> tuple[list[tuple[str, Box]], 
     if isinstance(document, str) and not is_data_uri(document):
         return [(word, _NO_BOX) for word in document.split()], False
     words: list[tuple[str, Box]] = []
-    parts = parts_of(document, opening)
+    parts = parts_of(document, opening, label)
     for part in parts:
         if isinstance(part, LoadedImage):
             ocr_words = _read(part.load(alpha="white"))
@@ -140,7 +142,7 @@ def tokens_of(words: Iterable[tuple[str, Box]], has_boxes: bool, backbone: Backb
 
 
 def _chunks(words: Iterable[tuple[str, Box]]) -> Iterator[list[tuple[str, Box]]]:
-    """Yield words in chunks of about 20,000 characters; words of more than 1,000 characters are split."""
+    """Yield words in chunks of about 20,000 characters; words of over 1,000 characters (base64) are split."""
     chunk: list[tuple[str, Box]] = []
     size = 0
     for text, box in words:

@@ -15,14 +15,14 @@ _log = logging.getLogger("jina_rag")
 _WASTE = 0.15
 """Largest fraction of padding in a batch (0 to 1). Above this fraction, two batches are faster than one."""
 _CALL_TOKENS = 64
-"""Fixed overhead of one forward pass, in tokens."""
+"""Approximate fixed cost of one forward pass, expressed in tokens."""
 
 Prepared = TypeVar("Prepared")
 Result = TypeVar("Result")
 
 
 def fill_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Group indices into batches of at most `tokens` tokens, padding included; the longest inputs come first.
+    """Group input indices into batches of at most `tokens` tokens, padding included, in order of decreasing length.
 
     An input longer than `tokens` forms its own batch. Inputs of similar length share a batch, because every row is
     padded to the longest one.
@@ -84,13 +84,13 @@ class BatchRunner(Generic[Prepared, Result]):
         """Return the results in the order of the inputs.
 
         Args:
-            lengths: Cost of each input in tokens.
+            lengths: Cost of each input in tokens, which the budget of a batch limits.
             prepare: Converts indices into the input of `compute`; runs in a second thread, one batch ahead.
             compute: Runs the model on a prepared batch and returns one result for each index.
             batch_tokens: Tokens of one batch in this call, padding included; None for the runner's budget.
-            on_oom: Called after an out-of-memory error; frees memory and returns whether any was freed. If
-                so, the batch is retried once before it is halved.
-            sizes: Tokens of each input, for messages; None for `lengths`.
+            on_oom: Frees memory after an out-of-memory error and returns whether any memory was freed. If so, the
+                batch is retried once before it is halved.
+            sizes: Length of each input in tokens, for messages; None if equal to `lengths`.
 
         Raises:
             ModelError: If a single input does not fit into memory.
@@ -99,7 +99,7 @@ class BatchRunner(Generic[Prepared, Result]):
         results: dict[int, Result] = {}
         is_retry = False
         batches = fill_batches(lengths, budget)
-        batches.reverse()  # popped from the end
+        batches.reverse()  # `pop` takes the last batch
         with ThreadPoolExecutor(1, thread_name_prefix="jina-rag-prepare") as executor:
             upcoming = executor.submit(prepare, batches[-1]) if batches else None
             while upcoming is not None:
@@ -112,9 +112,9 @@ class BatchRunner(Generic[Prepared, Result]):
                         raise
                     del prepared
                     if upcoming is not None and not upcoming.cancel():
-                        wait_for([upcoming])  # it may occupy the memory that is about to be freed
+                        wait_for([upcoming])  # its preparation may allocate the memory that is about to be freed
                     upcoming = None
-                    # One retry per batch: prefixes may refill the freed memory, and retries would loop forever.
+                    # One retry per batch: cached prefixes may refill the freed memory, so retries could loop forever.
                     is_retry = not is_retry and on_oom is not None and on_oom()
                     if not is_retry:
                         budget = self._halve(batch, lengths, sizes or lengths, exc)
@@ -122,7 +122,7 @@ class BatchRunner(Generic[Prepared, Result]):
                     is_retry = False
                     results.update(zip(batch, outputs, strict=True))
                     continue
-                # Outside of `except`, because the traceback holds the tensors of the failed batch.
+                # Outside of `except`, because the traceback keeps the tensors of the failed batch alive.
                 release_memory(self._device)
                 remaining = [*batch, *(index for other in batches for index in other)]
                 groups = fill_batches([lengths[index] for index in remaining], budget)

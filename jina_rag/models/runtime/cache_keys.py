@@ -1,7 +1,7 @@
 """Content-based cache keys for documents, so that a cached prefix is reused only for the same document.
 
 An image is identified by the bytes of its file, or by its pixels if it has no file. A file is reread only if its path,
-size, inode or timestamps changed, or if it was modified so recently that a second change could leave them unchanged.
+size, inode or timestamps changed, or if its last change is so recent that another change could have the same timestamp.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jina_rag.images import LoadedImage
 from jina_rag.models.jina.vl_prompts import Prompt
 
 _MIN_FILE_AGE_NS = 5 * 10**9
-"""Minimum age in nanoseconds of a file's last change: a younger file may change again within one timestamp tick."""
+"""Minimum age of a file's last change, in nanoseconds: within one timestamp tick, a second change is invisible."""
 _MAX_CACHED_FILES = 20_000
 """Maximum number of cached file digests, about 10 MB."""
 _Stamp: TypeAlias = "tuple[int, int, int, int, int]"
@@ -50,7 +50,7 @@ class DocumentKeys:
         return digest.digest()
 
     def is_unchanged(self, key: bytes, prompt: Prompt) -> bool:
-        """Return whether a document still has `key`: no file or image of the document changed in the meantime."""
+        """Return whether `key` is still the key of a document: false if one of its files or images changed."""
         try:
             return self.key(prompt) == key
         except InvalidInputError:
@@ -69,7 +69,7 @@ class DocumentKeys:
             try:
                 return self._file_digest(source)
             except OSError as exc:
-                raise InvalidInputError(f"{image.name} cannot be read: {exc.strerror or exc}.") from exc
+                raise InvalidInputError(f"{image.name} cannot be read: {exc.strerror or exc}. Check the path.") from exc
         pixels = hashlib.sha256(b"%d x %d pixels:" % image.size)
         pixels.update(image.load().tobytes())
         return pixels.digest()
@@ -85,7 +85,7 @@ class DocumentKeys:
         read_at = time.time_ns()
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").digest()
-        # Timestamps in the future, or of a file that changed during the read, cannot be trusted.
+        # A timestamp is unreliable if it is in the future or if the file changed during the read.
         is_settled = _stamp(path) == stamp and max(stamp[3:]) < read_at - _MIN_FILE_AGE_NS
         with self._lock:
             self._files.pop(name, None)

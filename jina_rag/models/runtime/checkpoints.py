@@ -27,12 +27,12 @@ _ARCHITECTURES: Mapping[str, Family] = {
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SAMPLE_BYTES, _SAMPLE_COUNT = 4096, 64
 UNRELATED_TO_VECTORS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "auto_map")
-"""Keys of config.json that do not affect vectors; the weight files themselves state their dtype."""
+"""Keys of config.json that do not affect vectors. The dtype keys are redundant: the weight files state their dtype."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder whose config was read, but no weights.
+    """A checkpoint folder with its config; the weights are not loaded.
 
     Attributes:
         name: Hub id or path that the caller passed.
@@ -55,7 +55,7 @@ class Checkpoint:
 
         Args:
             name: Path of the file, relative to the folder.
-            required: Whether a missing file is an error; if False, a missing file gives an empty dict.
+            required: Whether a missing file is an error; False returns an empty dict for a missing file.
 
         Raises:
             CheckpointError: If the file is missing and required, or is not a JSON object.
@@ -63,7 +63,11 @@ class Checkpoint:
         return read_json(self.folder / name, required=required)
 
     def fingerprint(self, *settings: str) -> str:
-        """Return hub id and commit (for a folder its family), `folder_fingerprint` and `settings`, joined by "+"."""
+        """Return an identifier of the vectors that the checkpoint computes with `settings`.
+
+        The parts are joined by "+": the hub id with 12 digits of the commit (for a folder, the family), 16 digits of
+        `folder_fingerprint`, and `settings`.
+        """
         source = f"{self.name}@{self.revision[:12]}" if self.revision else self.family
         return "+".join([source, folder_fingerprint(self.folder)[:16], *settings])
 
@@ -83,7 +87,7 @@ class CheckpointModel(EmbedderDefaults):
 
 
 def open_checkpoint(folder: Path, *, name: str, revision: str | None = None) -> Checkpoint:
-    """Open a checkpoint folder; reads its config, but no weights.
+    """Open a checkpoint folder and read its config; the weights are not loaded.
 
     Args:
         folder: Folder of the checkpoint.
@@ -92,7 +96,7 @@ def open_checkpoint(folder: Path, *, name: str, revision: str | None = None) -> 
 
     Raises:
         ModelNotFoundError: If the folder does not exist.
-        CheckpointError: If the folder holds no checkpoint of a supported family, or no safetensors files.
+        CheckpointError: If the folder has no valid config of a supported family, or no safetensors files.
     """
     if not folder.is_dir():
         raise ModelNotFoundError(f"The checkpoint folder {folder} does not exist. Check the path.")
@@ -147,7 +151,7 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         names = sorted({str(name) for name in weight_map.values()})
         for name in names:
             if Path(name).name != name:
-                raise CheckpointError(f"{index} names the file {name!r}, which is outside the checkpoint folder.")
+                raise CheckpointError(f"{index} names {name!r}; expected a file next to it. Download the model again.")
             if not (folder / name).is_file():
                 raise CheckpointError(f"{folder} lacks the shard {name} named in its index. Download the model again.")
         return tuple(folder / name for name in names)
@@ -156,8 +160,8 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         return (single,)
     if any(folder.glob("*.bin")):
         raise CheckpointError(
-            f"{folder} has .bin weight files only, which can execute code when opened and are not loaded. "
-            "Use a revision with safetensors, or convert the weights."
+            f"{folder} has only .bin weight files, which are not loaded because they can execute code. Use a revision "
+            "with safetensors files, or convert the weights."
         )
     raise CheckpointError(f"{folder} has no model.safetensors. Download the model again.")
 
@@ -165,9 +169,9 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 def folder_fingerprint(folder: Path) -> str:
     """Return a SHA-256 hash (hexadecimal) of a checkpoint's content, independent of the folder's name and location.
 
-    The hash covers the config without `UNRELATED_TO_VECTORS`. Of the weights and adapters, it covers the headers, the
-    sizes and samples of the data: headers alone are the same for a base model and its fine-tuned versions, and hashing
-    all bytes would take minutes.
+    The hash covers the config without `UNRELATED_TO_VECTORS`, and the headers, sizes and samples of the weight and
+    adapter files. A base model and its fine-tuned versions have equal headers, and hashing all bytes would take
+    minutes.
 
     Raises:
         CheckpointError: If the folder is not a checkpoint.
@@ -187,12 +191,12 @@ def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
     """
     if not path.is_file():
         if required:
-            raise CheckpointError(f"{path.parent} has no {path.name}. The checkpoint is incomplete: download it again.")
+            raise CheckpointError(f"{path.parent} has no {path.name}. Download the model again.")
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
-        raise CheckpointError(f"{path} cannot be read: {exc}") from exc
+        raise CheckpointError(f"{path} cannot be read ({exc}). Download the model again.") from exc
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is not a JSON object. Download the model again.")
     return value
@@ -203,7 +207,7 @@ def commit_in(folder: Path) -> str | None:
     return folder.name if _COMMIT.fullmatch(folder.name) else None
 
 
-def _without_unrelated_keys(config: Any) -> Any:  # noqa: ANN401  # a value of JSON
+def _without_unrelated_keys(config: Any) -> Any:  # noqa: ANN401  # any JSON value
     """Return a config without `UNRELATED_TO_VECTORS`, at every level."""
     if not isinstance(config, dict):
         return config
@@ -223,5 +227,5 @@ def _sampled_digest(path: Path) -> bytes:
                 file.seek(8 + header + max(0, size - 8 - header - _SAMPLE_BYTES) * i // (_SAMPLE_COUNT - 1))
                 digest.update(file.read(_SAMPLE_BYTES))
     except OSError as exc:
-        raise CheckpointError(f"{path} cannot be read: {exc.strerror or exc}.") from exc
+        raise CheckpointError(f"{path} cannot be read: {exc.strerror or exc}. Check the file.") from exc
     return digest.digest()

@@ -1,4 +1,4 @@
-"""Device, dtype and batch size of a model, and free memory of devices."""
+"""Selection of device, dtype and batch size for a model, and free memory of devices."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def place(device: str, dtype: str, *, weight_bytes: int = 0, stored_dtype: torch
 
 
 def release_memory(device: torch.device) -> None:
-    """Release the allocator's cached blocks after an out-of-memory error."""
+    """Return the memory that PyTorch's allocator caches on a device to the driver."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -76,7 +76,7 @@ def release_memory(device: torch.device) -> None:
 
 
 def is_out_of_memory(exc: BaseException) -> bool:
-    """Return whether an error means that memory is exhausted; CUDA, MPS and the CPU allocator word it differently."""
+    """Return whether an error is an out-of-memory error of CUDA, MPS or the CPU, whose messages differ."""
     if isinstance(exc, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(exc).lower()
@@ -86,12 +86,12 @@ def is_out_of_memory(exc: BaseException) -> bool:
 
 
 def no_autocast(device: torch.device) -> torch.autocast:
-    """Return a context that disables the caller's `torch.autocast`, so that cached keys never depend on the caller."""
+    """Return a context that disables the caller's `torch.autocast`, on which cached keys must not depend."""
     return torch.autocast(device.type, enabled=False)
 
 
 def available_memory() -> int:
-    """Return the bytes of host memory available without swapping, within the limits of containers.
+    """Return the bytes of host memory available without swapping, limited by control groups.
 
     Without ``/proc/meminfo``, return half of the physical memory, or 8 GiB if its size is unknown.
     """
@@ -106,7 +106,7 @@ def available_memory() -> int:
 
 
 def _cgroup_headroom() -> Iterator[int]:
-    """Yield the remaining bytes of each control group (version 1 or 2) of this process."""
+    """Yield the free bytes of each control group (version 1 or 2) of this process and of the parent groups."""
     for line in _read_text(_PROC / "self" / "cgroup").splitlines():
         _, controllers, path = line.split(":", 2) if line.count(":") > 1 else ("", "-", "")
         if not controllers:
@@ -116,14 +116,14 @@ def _cgroup_headroom() -> Iterator[int]:
             cache_names = ("total_inactive_file", "total_active_file")
         else:
             continue
-        # A group's parents limit it as well. In a container the path may be the host's, which does not exist inside.
+        # Parent groups limit a group as well. In a container, the path may be the path on the host.
         group = root / path.strip("/")
         for folder in (group, *group.parents):
             if not folder.is_relative_to(root):
                 break
             values = _read_text(folder / limit).strip(), _read_text(folder / usage).strip()
             if all(bound.isdigit() for bound in values):
-                # The page cache counts as used but is reclaimable; otherwise loaded checkpoints would fill the limit.
+                # The page cache counts as used, but can be reclaimed. Files of loaded checkpoints may fill it.
                 memory_stat = _read_numbers(folder / "memory.stat")
                 yield int(values[0]) - int(values[1]) + sum(memory_stat.get(name, 0) for name in cache_names)
 
@@ -143,7 +143,11 @@ def _read_text(path: Path) -> str:
 
 
 def free_memory(device: torch.device) -> int:
-    """Return the free bytes of a device: free in the driver, plus reserved but unused by PyTorch's allocator."""
+    """Return the free memory of a device in bytes.
+
+    On CUDA, the memory that PyTorch's allocator has reserved but does not use counts as free. On MPS, the limit is the
+    recommended maximum of the driver. On the CPU, see `available_memory`.
+    """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
@@ -154,7 +158,10 @@ def free_memory(device: torch.device) -> int:
 
 @functools.cache
 def bfloat16_gain() -> float:
-    """Return the speed of bfloat16 matrix products relative to float32 on this CPU; measured once, in milliseconds."""
+    """Return the speed of bfloat16 matrix products on this CPU as a multiple of the speed of float32.
+
+    The measurement runs once per process and takes a few milliseconds.
+    """
 
     def seconds(dtype: torch.dtype) -> float:
         left, right = torch.ones(256, 1024, dtype=dtype), torch.ones(1024, 1024, dtype=dtype)
@@ -173,7 +180,7 @@ def _warm_up_math_library() -> None:
     """Call the CPU's vector math library once before its results are used.
 
     With torch 2.13 on the CPU, about one process in fifteen computed the cosines and sines of its first large call
-    with an error of 1e-4; all later calls were exact. A small single-threaded call beforehand avoids the error.
+    with an error of 1e-4; all later calls were correct. A small single-threaded call beforehand avoids the error.
     """
     torch.ones(8).cos()
     torch.ones(8).sin()
@@ -191,7 +198,7 @@ def _resolve_device(name: str) -> torch.device:
     if device.type == "cuda" and not (torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()):
         raise InvalidInputError(
             f"The device {name!r} does not exist here ({torch.cuda.device_count()} CUDA devices). Pass "
-            "device='cpu' (--device cpu), or install a PyTorch with CUDA."
+            "device='cpu' (--device cpu), or install PyTorch with CUDA."
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InvalidInputError("The device 'mps' does not exist here. Pass device='cpu' (--device cpu).")
@@ -218,7 +225,7 @@ def _batch_tokens(device: torch.device) -> int:
 
 
 def device_facts() -> list[tuple[str, str]]:
-    """Return the name and a description of each device, for bug reports."""
+    """Return (name, description) of each device, for bug reports."""
     facts = [
         ("cpu", f"{available_memory() / 1e9:.1f} GB free, bfloat16 at {bfloat16_gain():.1f} x the speed of float32")
     ]

@@ -1,4 +1,4 @@
-"""Download and cache lookup of checkpoints on the Hugging Face hub; code in a repository is never downloaded."""
+"""Download of checkpoints from the Hugging Face hub, and lookup in its cache; code is never downloaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from jina_rag._extras import require
 from jina_rag.errors import ModelNotFoundError
 
 ALLOWED = ("*.json", "*.safetensors", "*.txt", "*.model")
-"""File patterns to download: configs, weights, tokenizers. Python and pickle files are excluded."""
+"""Patterns of the files to download: configs, weights and tokenizers, but no Python or pickle files."""
 IGNORED = ("onnx/*", "openvino/*", "*.onnx*")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -33,7 +33,7 @@ def fetch(repo_id: str, *, revision: str | None, local_files_only: bool) -> Path
         local_files_only: Use the cache only, without network access.
 
     Raises:
-        ModelNotFoundError: If the model is not in the cache and cannot be downloaded; the message states the remedy.
+        ModelNotFoundError: If the model is not in the cache and cannot be downloaded.
     """
     hub = require("huggingface_hub", extra="models")
     errors: Any = require("huggingface_hub.errors", extra="models")
@@ -52,12 +52,14 @@ def fetch(repo_id: str, *, revision: str | None, local_files_only: bool) -> Path
     except errors.RevisionNotFoundError as exc:
         raise ModelNotFoundError(f"The model {repo_id!r} has no revision {revision!r}. Check the revision.") from exc
     except errors.RepositoryNotFoundError as exc:
-        raise ModelNotFoundError(f"The hub has no model {repo_id!r}, or denies access. Check the id.") from exc
+        raise ModelNotFoundError(
+            f"The hub has no model {repo_id!r}, or denies access. Check the id, or run `hf auth login`."
+        ) from exc
     except errors.LocalEntryNotFoundError as exc:
         if local_files_only or offline():
             raise ModelNotFoundError(
-                f"The model {repo_id!r} is not on this machine, and downloads are disabled. With network access, run "
-                f"`jina-rag models download {repo_id}`, or pass the path of a local copy."
+                f"Downloads are disabled, and {repo_id} is not on this machine. Run `jina-rag models download "
+                f"{repo_id}` with network access, or pass the path of a local copy."
             ) from exc
         raise ModelNotFoundError(_unreachable(repo_id, exc)) from exc
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as exc:
@@ -65,8 +67,8 @@ def fetch(repo_id: str, *, revision: str | None, local_files_only: bool) -> Path
     return Path(folder)
 
 
-def cached(repo_id: str, revision: str | None = None) -> Path | None:
-    """Return the folder of a model in the hub's cache, or None if missing; never accesses the network."""
+def cached_folder(repo_id: str, revision: str | None = None) -> Path | None:
+    """Return the folder of a model in the hub's cache, without network access; None if the model is not cached."""
     try:
         hub = require("huggingface_hub", extra="models")
     except ImportError:

@@ -74,7 +74,7 @@ def _copy_to(prefix: CachedPrefix, device: torch.device) -> CachedPrefix | None:
     except (RuntimeError, MemoryError) as exc:
         if not is_out_of_memory(exc):
             raise
-        return None  # the entry is dropped, or used from the tier that holds it
+        return None  # the cache drops the entry, or keeps it in its tier
 
 
 class KVCache(Protocol):
@@ -108,7 +108,7 @@ class PrefixRecorder:
     """Records the keys and values of prefixes in a pass over whole prompts; implements `KVCache`.
 
     Attributes:
-        mask: None, for plain causal attention; a mask would have shape (batch, 1, rows, keys).
+        mask: Always None: the attention is causal and needs no mask of shape (batch, 1, rows, keys).
     """
 
     mask: torch.Tensor | None = None
@@ -124,10 +124,10 @@ class PrefixRecorder:
         return keys, values
 
     def prefixes(self, tokens: Sequence[int], dtype: torch.dtype) -> list[CachedPrefix | None]:
-        """Return the prefix of each row after the pass; can be called once only.
+        """Return the prefix of each row after the pass. Call once: the recorded states are freed.
 
-        The prefixes are copies, because a view would keep the whole batch in memory. All layers are stacked before
-        copying: on a GPU, one copy per row and layer takes longer to launch than to run.
+        The prefixes are copies, because a view would keep the whole batch in memory. The layers are stacked before
+        they are copied: on a GPU, launching one copy per row and layer takes longer than the copies themselves.
 
         Args:
             tokens: Length of each row's prefix in tokens; 0 gives None.
@@ -148,9 +148,9 @@ class PrefixRecorder:
 
 
 class PrefixReplay:
-    """Prepends cached keys and values in a pass over the rest of each prompt; implements `KVCache`.
+    """Prepends cached keys and values in a pass over the remaining tokens of each prompt; implements `KVCache`.
 
-    All layers share one buffer, so that no second copy of the whole prefix is made.
+    All layers share one buffer, which avoids a second copy of the whole prefix.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ class PrefixReplay:
 
 
 def _equal_ranges(kinds: Sequence[object]) -> list[tuple[int, int]]:
-    """Return the (start, stop) ranges of equal neighbors, which are copied in one call.
+    """Return the (start, stop) ranges of equal consecutive elements, which are copied in one call.
 
     >>> _equal_ranges(["a", "a", "b"])
     [(0, 2), (2, 3)]
@@ -223,14 +223,14 @@ class DecoderFormat:
 
 @contextmanager
 def attend_with_cache(config: Any, kv_cache: KVCache | None) -> Iterator[None]:  # noqa: ANN401  # transformers' config
-    """Make a decoder attend to cached keys without repeating them for each query head.
+    """Within the context, let a decoder attend to cached keys without repeating them for each query head.
 
     The stock attention function repeats keys and values for each query head if a mask is present. For a short query
     after a long page, the repetition costs more than the rest of the pass. The caller holds the model's lock.
 
     Args:
         config: The decoder's config, modified until the context ends.
-        kv_cache: The cache of the pass; nothing changes if it is None or has no mask.
+        kv_cache: Cache of the pass. If it is None or has no mask, the context has no effect.
     """
     if kv_cache is None or kv_cache.mask is None:
         yield

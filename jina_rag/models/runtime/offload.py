@@ -25,7 +25,7 @@ _devices: dict[str, SharedDevice] = {}
 
 
 class OffloadedWeights:
-    """Parameters and buffers of one model, currently on `device`; each offload calls `on_offload`."""
+    """Parameters and buffers of one model, initially on `device`; `on_offload` is called after each offload."""
 
     def __init__(self, name: str, module: torch.nn.Module, device: torch.device) -> None:
         self.name, self.module, self.device = name, module, shared_device(device)
@@ -65,8 +65,8 @@ class SharedDevice:
     """The models of one device and the queue of threads that wait for memory.
 
     Args:
-        device: The device.
-        margin: Memory in bytes that is kept free in addition to the weights.
+        device: Device that the models share.
+        margin: Memory in bytes to keep free for activations, in addition to the weights.
     """
 
     def __init__(self, device: torch.device, margin: int = 1024**3) -> None:
@@ -86,7 +86,7 @@ class SharedDevice:
 
     @contextmanager
     def first_in_queue(self, is_ready: Callable[[], bool]) -> Iterator[None]:
-        """Wait for all earlier threads and for `is_ready`; later threads wait until the context ends."""
+        """Wait until all earlier threads are served and `is_ready` returns True; later threads wait for the context."""
         self.queue.append(ticket := object())
         try:
             with self.changed:
@@ -120,14 +120,16 @@ class SharedDevice:
                 self.is_loading = False
 
     def has_room(self, name: str, size: int) -> bool:
-        """Return whether `size` bytes are free after offloading idle models; False if a model in use may free some.
+        """Offload idle models and return whether a model of `size` bytes fits; False while a model is in use.
+
+        If the device has room for the model and the margin, models in use do not matter.
 
         Args:
             name: Name of the model, for messages.
             size: Size of its weights in bytes.
 
         Raises:
-            ModelError: If no model is in use and the memory is still too small.
+            ModelError: If no model is in use and fewer than `size` bytes are free.
         """
         self.offload_idle(name, size + self.margin)
         free, is_idle = self.free(), not any(model.users for model in self.models)
@@ -137,7 +139,7 @@ class SharedDevice:
         return is_idle or free >= size + self.margin
 
     def offload_idle(self, room_for: str, needed: float = float("inf")) -> bool:
-        """Offload idle models until `needed` bytes are free, and return whether any idle model was present.
+        """Offload idle models until `needed` bytes are free, and return whether the device held an idle model.
 
         Args:
             room_for: Name of the model that needs the memory, for messages.
@@ -153,11 +155,11 @@ class SharedDevice:
             return bool(idle)
 
     def move_weights(self, model: OffloadedWeights, *, to_device: bool, room_for: str = "") -> None:
-        """Move a model's weights completely, or restore the previous state.
+        """Move the weights of a model to or from the device; a failed move is undone.
 
         Args:
             model: Weights to move.
-            to_device: Whether to move to the device; False moves to host memory.
+            to_device: Whether to move the weights to the device; False moves them to host memory.
             room_for: Name of the model that needs the memory, for messages.
 
         Raises:
@@ -166,7 +168,7 @@ class SharedDevice:
         if room_for and not self._has_warned:
             self._has_warned = True
             names = f"{room_for} and {model.name} do not fit into the memory of {self.device} together"
-            _log.warning("%s. They are offloaded alternately, which costs one copy of the weights each time.", names)
+            _log.warning("%s. They are offloaded alternately; each switch copies the weights.", names)
         model.present = False  # after an interrupted move, the next use moves all weights to the device
         with torch.inference_mode(False), torch.no_grad():  # inference tensors cannot be used outside inference mode
             try:
@@ -176,15 +178,15 @@ class SharedDevice:
                 model.present = not to_device
                 if not is_out_of_memory(exc):
                     raise
-                where = f"the memory of {self.device}" if to_device else "host memory"
-                raise ModelError(f"{model.name} does not fit into {where}. {_REMEDY}") from exc
+                memory = f"the memory of {self.device}" if to_device else "host memory"
+                raise ModelError(f"{model.name} does not fit into {memory}. {_REMEDY}") from exc
         model.present = to_device
         if not to_device:
             model.on_offload()
 
 
 def shared_device(device: torch.device) -> SharedDevice:
-    """Return the only `SharedDevice` of a device; ``"cuda"`` and the current ``"cuda:N"`` give the same object."""
+    """Return the `SharedDevice` of a device; the same object for ``"cuda"`` and the current ``"cuda:N"``."""
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     return _devices.setdefault(str(device), SharedDevice(device))

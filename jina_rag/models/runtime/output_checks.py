@@ -12,11 +12,11 @@ from jina_rag.types import Float32
 
 
 def check_vectors(vectors: Iterable[Float32 | None], name: str, placement: Placement) -> None:
-    """Raise an error if vectors contain NaN or infinity, or are zero.
+    """Raise an error if a vector contains NaN or infinity, or is zero.
 
     Args:
         vectors: Normalized vectors, each of shape (dim,) or (tokens, dim), float32; None is skipped.
-        name: Name of the model.
+        name: Name of the model, for the message.
         placement: Placement of the model, which selects the remedy in the message.
 
     Raises:
@@ -27,7 +27,7 @@ def check_vectors(vectors: Iterable[Float32 | None], name: str, placement: Place
             continue
         norms = np.einsum("...d,...d->...", array, array)
         if not np.isfinite(norms).all():
-            raise ModelError(f"{name} returned vectors with NaN on {placement.device}: {_remedy(placement)}")
+            raise ModelError(f"{name} returned NaN or infinite vectors on {placement.device}: {_remedy(placement)}")
         if not norms.all():
             raise ModelError(f"{name} returned zero vectors on {placement.device}: {_remedy(placement)}")
 
@@ -37,14 +37,14 @@ def check_scores(scores: Float32, name: str, placement: Placement) -> None:
 
     Args:
         scores: Shape (n,), float32.
-        name: Name of the model.
+        name: Name of the model, for the message.
         placement: Placement of the model, which selects the remedy in the message.
 
     Raises:
         ModelError: If a score is not finite.
     """
     if not np.isfinite(scores).all():
-        raise ModelError(f"{name} returned scores with NaN or infinity on {placement.device}: {_remedy(placement)}")
+        raise ModelError(f"{name} returned NaN or infinite scores on {placement.device}: {_remedy(placement)}")
 
 
 def _remedy(placement: Placement) -> str:

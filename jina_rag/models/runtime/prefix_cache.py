@@ -1,8 +1,8 @@
 """Two-tier LRU cache for the prefixes of a reranker: recent entries in device memory, older ones in host memory.
 
-`PrefixCache` configures the limits; `TwoTiers` is the cache. Each tier is limited in bytes. The least recently used
-entry moves from the device to host memory, and is dropped from there. The cache is independent of the entries' content
-and of any GPU: the caller passes the functions that copy an entry between the tiers.
+`PrefixCache` configures the limits, `TwoTiers` is the cache. Each tier is limited in bytes. The least recently used
+entry of the device moves to host memory, and the least recently used entry of host memory is dropped. The cache is
+independent of the content of its entries and runs without a GPU: the caller passes functions that copy an entry.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class PrefixCache:
         device_bytes: Limit in bytes of device memory; None for a quarter of the memory that is free after loading. On
             the CPU, where device and host memory are the same, None is 0.
         host_bytes: Limit in bytes of host memory; None for a fifth of the memory that is free after loading.
-        dtype: Dtype of the stored keys and values. None is the model's own, which leaves scores unchanged.
+        dtype: Dtype of the stored keys and values. None is the dtype of the model, which leaves scores unchanged.
             ``"bfloat16"`` and ``"float16"`` (aliases ``"bf16"``, ``"fp16"``) halve the memory of a float32 model and
-            change raw scores by 4e-5 and 4e-6 (measured on a random model of medium size).
+            change raw scores by 4e-5 and 4e-6 respectively (measured on a medium-sized model with random weights).
 
     Raises:
         InvalidInputError: If a limit is negative or not an integer, or the dtype is unknown.
@@ -55,9 +55,9 @@ class CacheUse:
         hits: Pairs whose document was cached.
         misses: Pairs whose document was cacheable but not in the cache.
         device_entries: Documents in device memory.
-        device_bytes: Size of these documents in bytes.
+        device_bytes: Size of their keys and values in bytes.
         host_entries: Documents in host memory.
-        host_bytes: Size of these documents in bytes.
+        host_bytes: Size of their keys and values in bytes.
     """
 
     hits: int
@@ -128,7 +128,7 @@ class TwoTiers(Generic[CacheEntry]):
         return size <= max(self._device.limit, self._host.limit)
 
     def peek(self, key: bytes) -> CacheEntry | None:
-        """Return the entry of a key or None, without marking it as used."""
+        """Return the entry of a key or None; the order of use does not change."""
         with self._lock:
             entry = self._device.entries.get(key)
             return self._host.entries.get(key) if entry is None else entry

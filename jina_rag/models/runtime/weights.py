@@ -1,8 +1,8 @@
 """Loading of safetensors files into modules on the meta device, with strict checks of keys, shapes and values.
 
 Modules are built on the meta device, without memory, and filled tensor by tensor. On the CPU in the stored dtype, a
-tensor is a view of the memory-mapped file, so that loading allocates no further memory. A missing key is an error:
-transformers only prints a report and leaves the parameter randomly initialized.
+tensor is a view of the memory-mapped file, and loading allocates no further memory. A missing key is an error here,
+whereas transformers prints a report and leaves the parameter randomly initialized.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF
 
 
 class WeightFiles:
-    """Tensors of one or several safetensors files, by key. A context manager.
+    """Context manager that opens the tensors of one or several safetensors files, by key.
 
     Args:
         paths: Safetensors files; a key must occur in only one of them.
@@ -54,7 +54,7 @@ class WeightFiles:
                     ) from exc
                 for key in keys:
                     if key in self._file_of:
-                        raise CheckpointError(f"The tensor {key!r} is in {self._path_of[key].name} and {path.name}.")
+                        raise CheckpointError(f"{path} repeats a tensor of another file: {key!r}. Download it again.")
                     self._file_of[key], self._path_of[key] = file, path
             self._stack = stack.pop_all()
         return self
@@ -104,7 +104,7 @@ def load(
         placement: Device and dtype of the parameters.
         rename: Maps a key of the file to a parameter name.
         ignore: Regular expressions of keys that may be present and are not loaded.
-        allow_unexpected: Whether to ignore all other keys that the module does not use.
+        allow_unexpected: Whether to ignore all keys that the module does not use.
 
     Raises:
         CheckpointError: If a parameter has no tensor, a tensor has no parameter, a shape differs, or a value is NaN or
@@ -132,7 +132,8 @@ def load(
     for target, key in key_of.items():
         if files.shape(key) != shapes[target]:
             raise CheckpointError(
-                f"The tensor {key!r} has shape {files.shape(key)}; the config requires {shapes[target]}."
+                f"The tensor {key!r} has shape {files.shape(key)}; the config requires {shapes[target]}. Download the "
+                "model again."
             )
     for target, key in key_of.items():
         set_tensor(module, target, convert_tensor(files.tensor(key), key, placement))
@@ -152,7 +153,7 @@ def convert_tensor(tensor: torch.Tensor, key: str, placement: Placement) -> torc
     dtype = placement.dtype if tensor.is_floating_point() else tensor.dtype
     result = tensor.to(device=placement.device, dtype=dtype)
     if result.is_floating_point() and result.numel():
-        low, high = torch.aminmax(result)  # one pass without a copy; both results are NaN if any value is
+        low, high = torch.aminmax(result)  # one pass without a copy; both results are NaN if any value is NaN
         if not (math.isfinite(low.item()) and math.isfinite(high.item())):
             raise CheckpointError(f"The tensor {key!r} contains NaN or infinity. Download the model again.")
     return result

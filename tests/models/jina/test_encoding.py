@@ -1,4 +1,4 @@
-"""Encoding and scoring of the torch models: batches, memory, dtypes, special tokens, refused arguments."""
+"""Encoding and scoring of the torch models: batches, memory, dtypes, special tokens, invalid arguments."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def models(tiny):
     return {family: load(tiny[family], device="cpu", dtype="float32") for family, load in loaders.items()}
 
 
-# -- batches ----------------------------------------------------------------------------------------------------
+# Batches
 
 
 @given(st.lists(st.integers(1, 3000), max_size=60), st.integers(1, 4000))
@@ -56,16 +56,16 @@ def test_batches_contain_each_input_once_within_budget(lengths, tokens):
 
 
 @given(st.lists(st.integers(1, 50), max_size=40), st.integers(1, 200), st.integers(5, 60))
-def test_runner_keeps_input_order_after_out_of_memory(lengths, tokens, room):
-    """Batches that do not fit are halved until they do; only a single oversized input fails."""
+def test_runner_keeps_input_order_after_out_of_memory(lengths, tokens, capacity):
+    """Batches are halved until they fit into memory; only a single input larger than the memory fails."""
     runner = BatchRunner(Placement(torch.device("cpu"), torch.float32, tokens), name="m")
 
     def compute(batch):
-        if max(lengths[i] for i in batch) * len(batch) > room:
+        if max(lengths[i] for i in batch) * len(batch) > capacity:
             raise torch.OutOfMemoryError("full")
         return [index * 10 for index in batch]
 
-    if max(lengths, default=0) > room:
+    if max(lengths, default=0) > capacity:
         with pytest.raises(ModelError, match=r"tokens does not fit into the memory of cpu"):
             runner.run(lengths, lambda indices: list(indices), compute)
     else:
@@ -103,7 +103,7 @@ def test_other_runtime_errors_are_not_handled_as_out_of_memory():
 
 
 def _out_of_memory_above(module, tokens):
-    """Make a module raise an out-of-memory error for more than `tokens` tokens at once."""
+    """Make a module raise an out-of-memory error for batches of more than `tokens` tokens."""
 
     def hook(_, args, kwargs):
         ids = kwargs.get("inputs_embeds", kwargs.get("input_ids", args[0] if args else None))
@@ -163,7 +163,7 @@ def test_scores_are_independent_of_batch_size(models):
         )
 
 
-def test_one_forward_pass_returns_both_vectors(tiny):
+def test_one_forward_pass_returns_dense_and_multi_vectors(tiny):
     model = load_embedder(tiny["v4"], device="cpu", dtype="float32")
     calls = []
     model._model.module.model.language_model.register_forward_hook(lambda *_: calls.append(1))
@@ -180,7 +180,7 @@ def test_language_model_head_is_not_loaded(models):
     assert not any("lm_head" in name for name, _ in models["v4"]._model.module.named_modules())
 
 
-# -- dtypes -----------------------------------------------------------------------------------------------------
+# Dtypes
 
 
 @pytest.mark.parametrize("family", EMBEDDERS)
@@ -199,10 +199,10 @@ def test_bfloat16_scores_are_close_to_float32(tiny, models):
     np.testing.assert_allclose(short.score("q", documents), models["m0"].score("q", documents), atol=0.02)
 
 
-def test_auto_dtype_is_fastest_that_fits_memory():
-    chosen = place("cpu", "auto", weight_bytes=1000, stored_dtype=torch.bfloat16).dtype
-    assert chosen == (torch.bfloat16 if bfloat16_gain() >= 1.25 else torch.float32)
-    # In float32 the weights would need 4 million GB.
+def test_auto_dtype_is_the_fastest_that_fits_into_memory():
+    dtype = place("cpu", "auto", weight_bytes=1000, stored_dtype=torch.bfloat16).dtype
+    assert dtype == (torch.bfloat16 if bfloat16_gain() >= 1.25 else torch.float32)
+    # In float32, the weights would need 4 million GB.
     assert place("cpu", "auto", weight_bytes=2 * 10**15, stored_dtype=torch.bfloat16).dtype == torch.bfloat16
 
 
@@ -248,17 +248,17 @@ def test_zero_vector_raises_model_error(tiny):
         model.encode_document(["a"])
 
 
-# -- special tokens in texts ------------------------------------------------------------------------------------
+# Special tokens in texts
 
 
 def special_tokens(folder) -> list[str]:
-    added = json.loads((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]
-    return [token["content"] for token in added]
+    data = json.loads((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))
+    return [token["content"] for token in data["added_tokens"]]
 
 
 @pytest.mark.parametrize("family", [*EMBEDDERS, "m0"])
 def test_special_tokens_in_text_are_encoded_as_text(tiny, models, family):
-    """No text starts an image, ends a prompt or bypasses the model: markup ids never result from text."""
+    """Text never becomes the ids of markup tokens, which start an image or end a prompt."""
     tokens = special_tokens(tiny[family])
     assert len(tokens) >= 7
     model = models[family]
@@ -312,11 +312,10 @@ def test_unusual_texts_give_finite_vectors(models, family):
     assert np.isfinite(models["m0"].score("\ud83d\0", texts)).all()
 
 
-# -- images, grids, documents of several parts ------------------------------------------------------------------
+# Images, grids, documents of several parts
 
 
 def test_grid_gives_box_of_each_row(models):
-    """Check the grid of an image that is white on the left and black on the right."""
     pixels = np.zeros((224, 448, 3), dtype=np.uint8)
     pixels[:, :224] = 255
     embeddings = models["v4"].encode_document([Image.fromarray(pixels)])
@@ -369,9 +368,9 @@ def test_exif_orientation_is_applied(models, tmp_path):
     upright = Image.open(IMAGES / "photo_320x240.png").convert("RGB")
     exif = Image.Exif()
     exif[0x0112] = 6
-    upright.rotate(90, expand=True).save(tmp_path / "lying.png", exif=exif)
+    upright.rotate(90, expand=True).save(tmp_path / "rotated.png", exif=exif)
     upright.save(tmp_path / "upright.png")
-    paths = [tmp_path / "lying.png", tmp_path / "upright.png"]
+    paths = [tmp_path / "rotated.png", tmp_path / "upright.png"]
     vectors = models["v4"].encode_document(paths).single
     np.testing.assert_allclose(vectors[0], vectors[1], atol=1e-6)
     scores = models["m0"].score("q", paths, raw=True)
@@ -439,7 +438,7 @@ def test_max_pixels_changes_number_of_image_tokens(models, tiny):
             models["v4"].encode_document([page], max_pixels=invalid)
 
 
-# -- arguments --------------------------------------------------------------------------------------------------
+# Arguments
 
 
 def test_v4_refuses_invalid_arguments(models, tiny):
@@ -460,7 +459,7 @@ def test_v4_refuses_invalid_arguments(models, tiny):
         ({"truncate_dim": 0}, "truncate_dim is 0"),
         ({"max_pixels": 5}, "max_pixels is 5"),
         ({"revision": "main"}, "a folder, which has no revisions"),
-        ({"skiplist": "none"}, "does not support the option 'skiplist'"),
+        ({"skiplist": "none"}, "does not support skiplist"),
     ):
         with pytest.raises(InvalidInputError, match=message):
             load_embedder(tiny["v4"], device="cpu", dtype="float32", **options)
@@ -548,7 +547,7 @@ def test_threads_share_one_model(models, family):
 
 
 def test_threads_share_one_model_with_several_tasks(tiny):
-    """The active adapter is state of the module: concurrent calls for different tasks must not interfere."""
+    """The active adapter is state of the module, which concurrent calls for different tasks must not mix up."""
     tasks = ("retrieval", "code", "text-matching")
     model = load_embedder(tiny["v4"], device="cpu", dtype="float32", task=tasks)
     expected_alone = {task: model.encode_query(TEXTS, task=task).single for task in tasks}
@@ -568,5 +567,5 @@ def test_license_warning_is_logged_once_per_family(tiny, caplog, monkeypatch):
             load_reranker(tiny["m0"], device="cpu")
             load_embedder(tiny["v1"], device="cpu")
     assert [r.message for r in caplog.records if "License of" in r.message] == [
-        "License of the jina-reranker-m0 weights: CC-BY-NC-4.0. No commercial use without an agreement with Jina AI."
+        "License of the jina-reranker-m0 weights: CC-BY-NC-4.0. Commercial use requires an agreement with Jina AI."
     ]

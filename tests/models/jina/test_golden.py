@@ -1,8 +1,8 @@
-"""Golden values: outputs of the published code on the tiny checkpoints, compared with this package's.
+"""Golden values: the models return the recorded outputs of the published code for the tiny checkpoints.
 
 Deliberate differences have their own tests elsewhere: the prefix of text-matching (compared with the documented prefix,
 not with the published "Passage: "), EXIF orientation, special tokens in texts, and alpha channels on pages. The arrays
-of torchvision's image processor are a loose reference and are not compared.
+recorded with torchvision's image processor differ slightly and are not compared.
 """
 
 from __future__ import annotations
@@ -78,21 +78,21 @@ def test_v4_image_vectors_match_published(v4, v4_models, images):
     for task in tasks:
         embeddings = model.encode_document(images, task=task)
         v4.check(f"image/single/{task}", embeddings.single)
-        chosen = range(len(images)) if task == "retrieval" else (0, 2, 4, 6, 7, 8)
-        v4.check(f"image/multi/{task}", [embeddings.multi[i] for i in chosen])
+        indices = range(len(images)) if task == "retrieval" else (0, 2, 4, 6, 7, 8)
+        v4.check(f"image/multi/{task}", [embeddings.multi[i] for i in indices])
         # Images are encoded the same way on both sides.
         v4.check(f"image/single/{task}", model.encode_query(images, multi=False, task=task).single)
 
 
 def test_v4_text_matching_uses_query_prefix_for_documents(v4, tiny):
-    """The documented prefix; the published code uses "Passage: " unless a property of the model is set."""
+    """The prefix is the documented one. The published code uses "Passage: " unless a property of the model is set."""
     model = load_embedder(tiny["v4"], device="cpu", dtype="float32", task="text-matching")
     ours = model.encode_document(v4.texts, multi=False).single
     np.testing.assert_array_equal(ours, model.encode_query(v4.texts, multi=False).single)
     assert np.abs(ours - v4.arrays["text/single/text-matching/passage"]).max() > 0.01
 
 
-def test_v4_lengths_and_dimensions_match_published(v4, tiny, images):
+def test_v4_truncated_inputs_and_vectors_match_published(v4, tiny, images):
     model = load_embedder(tiny["v4"], device="cpu", dtype="float32")
     v4.check("text/single/retrieval/default_prompt", model.encode_query(v4.texts[:4]).single)
     for dim in (8, 16, 32, 64):
@@ -112,7 +112,7 @@ def test_v4_lengths_and_dimensions_match_published(v4, tiny, images):
 
 
 def test_every_recorded_v4_array_is_compared(v4):
-    """The recorded keys are those compared above, plus the listed exceptions."""
+    """The recorded keys are the keys compared in the tests above, and the two exceptions."""
     compared = {f"text/single/{task}/{side}" for task in TASKS for side in ("query", "passage")}
     compared |= {f"text/multi/{task}/query" for task in TASKS} | {f"image/single/{task}" for task in TASKS}
     compared |= {f"image/multi/{task}" for task in TASKS}

@@ -32,7 +32,7 @@ def m0(tiny):
     return load_reranker(tiny["m0"], device="cpu", dtype="float32")
 
 
-# -- covering the region of highest attribution ---------------------------------------------------------------------
+# Covering the region of highest attribution
 
 
 def document_page(rng, size):
@@ -92,8 +92,11 @@ def cover_window(page, place, side, shape):
 
 
 def win_rates(model, seed, pairs, *, sizes=((308, 392), (280, 364), (336, 420), (392, 308)), side=3):
-    """Return for each method the fraction of pairs in which covering its best window changes the raw score more than
-    covering another window of equal size, drawn at random beforehand."""
+    """Return the win rate of each method against chance.
+
+    A method wins a pair if covering its best window changes the raw score more than covering a random other window of
+    equal size.
+    """
     rng = np.random.default_rng(seed)
     wins = {"gradient": [], "attention": []}
     for number in range(pairs):
@@ -115,15 +118,15 @@ def win_rates(model, seed, pairs, *, sizes=((308, 392), (280, 364), (336, 420), 
 def test_covering_highest_attribution_changes_score_most(m0):
     rate = win_rates(m0, seed=0, pairs=50)
     assert rate["gradient"] >= 0.8
-    # The reason for the default: attention shows where the model looked, not the effect on the score.
+    # Attention does not measure the effect on the score, so the default is the gradient.
     assert rate["gradient"] > rate["attention"]
 
 
-# -- gradient -----------------------------------------------------------------------------------------------------
+# Gradient
 
 
 def test_gradient_weights_sum_to_score_difference(m0):
-    """Integrated gradients distribute the score difference between the page and the mean-color image."""
+    """Integrated gradients distribute the difference between the scores of the page and of its mean-color image."""
     page = document_page(np.random.default_rng(3), (280, 364))
     fine = m0.explain("total revenue?", page, steps=24)
     color = np.asarray(page).reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
@@ -132,7 +135,7 @@ def test_gradient_weights_sum_to_score_difference(m0):
     np.testing.assert_allclose(fine.score, raw, atol=1e-5)
     assert abs(raw - without) > 0.1
     np.testing.assert_allclose(fine.weights.sum(), raw - without, rtol=0.03)
-    # The default uses fewer steps and highlights the same regions.
+    # The default number of steps is lower and highlights the same regions.
     assert np.corrcoef(fine.weights, m0.explain("total revenue?", page).weights)[0, 1] > 0.9
 
 
@@ -172,7 +175,7 @@ def test_explain_in_inference_mode_gives_same_weights(m0):
 
 
 def test_gradient_uses_activation_checkpointing(m0, monkeypatch):
-    """Saved activations are a fraction of those without checkpointing."""
+    """Activation checkpointing saves fewer than a fifth of the bytes for the backward pass."""
     from contextlib import nullcontext
 
     def saved_bytes():
@@ -193,7 +196,7 @@ def test_gradient_uses_activation_checkpointing(m0, monkeypatch):
     assert small < large / 5
 
 
-# -- attention ----------------------------------------------------------------------------------------------------
+# Attention
 
 
 def test_attention_matches_eager_implementation(tiny, m0):
@@ -217,7 +220,7 @@ def test_attention_matches_eager_implementation(tiny, m0):
 
 
 def test_unrecorded_attention_raises_model_error(m0, monkeypatch):
-    """An unsupported version of transformers must not give an empty map."""
+    """An unsupported version of transformers must not result in an empty heat map."""
     monkeypatch.setattr(
         m0_explain._LastTokenAttention, "__torch_function__", lambda self, f, t, a=(), k=None: f(*a, **(k or {}))
     )
@@ -225,7 +228,7 @@ def test_unrecorded_attention_raises_model_error(m0, monkeypatch):
         m0.explain("q", IMAGE, method="attention")
 
 
-# -- boxes, arguments ---------------------------------------------------------------------------------------------
+# Boxes, arguments
 
 
 @pytest.mark.parametrize("method", ["gradient", "attention"])
@@ -248,7 +251,7 @@ def test_boxes_cover_document_images_only(m0, method):
 
 
 def test_each_image_has_its_own_baseline_color(m0):
-    """Neither of two single-color images, one bright and one dark, has a region of high attribution."""
+    """Two single-color images, one white and one black, both have no region of high attribution."""
     parts = [Image.new("RGB", (90, 90), "white"), "between", Image.new("RGB", (90, 60), "black")]
     assert np.abs(m0.explain("q", parts).weights).max() < 1e-4
 
@@ -287,7 +290,7 @@ def test_nan_attribution_raises_model_error(tiny):
         model.explain("q", IMAGE)
 
 
-# -- query and document -------------------------------------------------------------------------------------------
+# Query and document
 
 
 def test_image_used_as_query_and_document_counts_once(m0):

@@ -1,4 +1,4 @@
-"""Token texts: one per row, the caller's words in order, empty for the prompt's own tokens."""
+"""Token texts: one per row, the words of the caller in order, empty for the tokens of the prompt template."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_every_row_has_a_token_text(models):
     def check(texts):
         for name, model in models.items():
             inputs = [text if name != "fake" else f"{text} words" for text in texts]
-            # A tokenizer may drop a text completely; each model handles an empty text by itself.
+            # A tokenizer may drop all characters of a text, and models differ for empty texts.
             inputs = [f"x {text}" for text in inputs]
             for encode in (model.encode_query, model.encode_document):
                 embeddings = encode(inputs)
@@ -51,7 +51,7 @@ def test_joined_query_pieces_equal_query(models, name):
     assert sum(token.startswith(" ") for token in tokens) == 4, "each word starts with its space"
 
 
-def test_lite_token_texts_are_the_kept_words(models):
+def test_lite_token_texts_are_the_words_with_rows(models):
     assert "".join(models["lite"].encode_query([QUERY]).tokens[0]) == " région grew fastest"
     # MiniLM's tokens keep the original characters.
     assert "".join(models["lite-en"].encode_query([QUERY]).tokens[0]) == " région grew fastest"
@@ -61,9 +61,9 @@ def test_lite_token_texts_are_the_kept_words(models):
     assert models["fake"].encode_query([QUERY]).tokens[0] == (" which", " région", " grew", " fastest")
 
 
-def test_prompt_tokens_have_empty_texts(models):
+def test_tokens_of_the_prompt_template_have_empty_texts(models):
     v4 = models["v4"].encode_query(["Query: me"]).tokens[0]
-    assert "".join(v4) == " Query: me", "the prefix is omitted, the user's own words are not"
+    assert "".join(v4) == " Query: me", "the prefix is omitted, the words of the user are not"
     assert v4[0] == ""
     tokens = models["colbert-v2"].encode_query(["cats"]).tokens[0]
     assert len(tokens) == 32
@@ -86,7 +86,7 @@ def test_token_texts_of_mixed_documents(models):
     placed = ~np.isnan(embeddings.grids[1].boxes).any(axis=1)
     assert {mixed[i] for i in np.flatnonzero(placed)} == {""}
     before = models["v4"].encode_document([["two cats", image]]).tokens[0]
-    assert "".join(before) == "two cats", "the prompt's words next to the user's are omitted"
+    assert "".join(before) == "two cats", "the template words next to the words of the user are omitted"
     assert "".join(embeddings.tokens[2]) == " a text"
     page = models["lite"].encode_document([make_page("the sun, the moon")])
     assert page.tokens[0] == (" sun", " moon")

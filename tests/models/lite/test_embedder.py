@@ -379,7 +379,7 @@ def test_invalid_image_raises_invalid_input_error(lite, tmp_path):
         lite.encode_document([tmp_path / "broken.png"])
     with pytest.raises(InvalidInputError, match="input of 2 bytes is not a readable image"):
         lite.encode_document([b"no"])
-    with pytest.raises(InvalidInputError, match="An input is int"):
+    with pytest.raises(InvalidInputError, match="Document 1 of 1 is int"):
         lite.encode_document([3])
 
 

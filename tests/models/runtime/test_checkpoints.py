@@ -1,4 +1,4 @@
-"""Checkpoint loading: sizes and layouts that load, and defects that are refused."""
+"""Checkpoint loading: supported sizes and layouts, and errors for damaged or unsupported checkpoints."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def load(family, folder, **options):
 
 @pytest.fixture(scope="module")
 def published():
-    """The published code (benchmarks/published.py), which agrees with the golden values."""
+    """The module benchmarks/published.py, which runs the published code and reproduces the golden values."""
     spec = importlib.util.spec_from_file_location("published", ROOT / "benchmarks" / "published.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["published"] = module
@@ -80,7 +80,7 @@ def test_v4_variants_match_published_code(name, published, tmp_path):
 
 
 def test_transparency_is_dropped_as_in_published_code(published, tiny, tmp_path):
-    """An alpha channel, and a palette with a transparent color, which Pillow keeps after conversion."""
+    """Cover an alpha channel, and a palette with a transparent color, which Pillow keeps after conversion."""
     from PIL import Image
 
     pixels = np.random.default_rng(0).integers(0, 255, (60, 80, 4), dtype=np.uint8)
@@ -132,10 +132,10 @@ def test_colbert_variants_match_numpy_reference(overrides, tmp_path):
     weights = {k: v.float().numpy() for p in folder.glob("*.safetensors") for k, v in load_file(p).items()}
     for text, rows in zip(TEXTS, model.encode_document(TEXTS).multi, strict=True):
         ids = [0, model._tokenizer.special("[DocumentMarker]"), *model._tokenizer.encode(text), 2]
-        np.testing.assert_allclose(rows, _xlm_rotary(ids, weights, config), atol=1e-4)
+        np.testing.assert_allclose(rows, _reference_rows(ids, weights, config), atol=1e-4)
 
 
-def _xlm_rotary(ids, w, config):
+def _reference_rows(ids, w, config):
     def norm(x, name):
         x = x - x.mean(-1, keepdims=True)
         return (
@@ -149,26 +149,28 @@ def _xlm_rotary(ids, w, config):
     heads = config["num_attention_heads"]
     dim = config["hidden_size"] // heads
     angles = np.outer(np.arange(len(ids)), config["rotary_emb_base"] ** (-np.arange(0, dim, 2) / dim))
-    turn = np.exp(1j * angles)
+    rotation = np.exp(1j * angles)
 
     def rotate(x):
-        turned = (x[..., : dim // 2] + 1j * x[..., dim // 2 :]) * turn
-        return np.concatenate([turned.real, turned.imag], axis=-1)
+        rotated = (x[..., : dim // 2] + 1j * x[..., dim // 2 :]) * rotation
+        return np.concatenate([rotated.real, rotated.imag], axis=-1)
 
     embeddings = (
         w["roberta.embeddings.word_embeddings.weight"][ids] + w["roberta.embeddings.token_type_embeddings.weight"][0]
     )
     x = norm(embeddings, "roberta.emb_ln")
     for i in range(config["num_hidden_layers"]):
-        at = f"roberta.encoder.layers.{i}"
-        q, k, v = linear(x, f"{at}.mixer.Wqkv").reshape(len(ids), 3, heads, dim).transpose(1, 2, 0, 3)
+        layer = f"roberta.encoder.layers.{i}"
+        q, k, v = linear(x, f"{layer}.mixer.Wqkv").reshape(len(ids), 3, heads, dim).transpose(1, 2, 0, 3)
         scores = rotate(q) @ rotate(k).transpose(0, 2, 1) / np.sqrt(dim)
-        share = np.exp(scores - scores.max(-1, keepdims=True))
-        mixed = (share / share.sum(-1, keepdims=True)) @ v
-        x = norm(x + linear(mixed.transpose(1, 0, 2).reshape(len(ids), -1), f"{at}.mixer.out_proj"), f"{at}.norm1")
-        inner = linear(x, f"{at}.mlp.fc1")
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        attention = (weights / weights.sum(-1, keepdims=True)) @ v
+        x = norm(
+            x + linear(attention.transpose(1, 0, 2).reshape(len(ids), -1), f"{layer}.mixer.out_proj"), f"{layer}.norm1"
+        )
+        inner = linear(x, f"{layer}.mlp.fc1")
         inner = torch.nn.functional.gelu(torch.from_numpy(inner)).numpy()
-        x = norm(x + linear(inner, f"{at}.mlp.fc2"), f"{at}.norm2")
+        x = norm(x + linear(inner, f"{layer}.mlp.fc2"), f"{layer}.norm2")
     rows = x @ w["linear.weight"].T
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
@@ -193,7 +195,7 @@ def test_v1_variants_match_stock_t5(overrides, tmp_path):
         np.testing.assert_allclose(row, expected.numpy(), atol=1e-4)
 
 
-# -- defects that are refused -------------------------------------------------------------------------------------
+# Damaged and unsupported checkpoints
 
 
 @pytest.fixture
@@ -282,7 +284,7 @@ def test_truncated_weight_file_raises_checkpoint_error(copy_checkpoint, family, 
         load(family, folder)
 
 
-def _zero(tensors, task, part="lora_B"):
+def _zero_matrices(tensors, task, part="lora_B"):
     for key, value in tensors.items():
         if f"{part}.{task}" in key:
             value.zero_()
@@ -292,26 +294,29 @@ ADAPTERS = "adapters/adapter_model.safetensors"
 
 
 def test_zero_adapter_raises_checkpoint_error(copy_checkpoint):
-    folder = copy_checkpoint("v4", lambda tensors: _zero(tensors, "code"), ADAPTERS)
+    folder = copy_checkpoint("v4", lambda tensors: _zero_matrices(tensors, "code"), ADAPTERS)
     with pytest.raises(CheckpointError, match="task 'code' are zero"):
         load("v4", folder, task="code")
     with pytest.raises(CheckpointError, match="task 'code' are zero"):
         load("v4", folder, task=["retrieval", "code"])
-    load("v4", folder, task="retrieval")  # the adapter of this task is intact
+    load("v4", folder, task="retrieval")  # the adapter of this task is valid
 
 
-def _first(tensors):
+def _first_matrix_key(tensors):
     return next(key for key in sorted(tensors) if ".retrieval." in key)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop(_first(t)), "lacks"),
-        (lambda t: t.__setitem__(_first(t).replace("layers.0", "layers.9"), t.pop(_first(t))), "no such adapter"),
-        (lambda t: t.__setitem__(_first(t), t[_first(t)][:, :3].contiguous()), "has shape"),
-        (lambda t: t[_first(t)].view(-1)[:1].fill_(float("nan")), "NaN or infinity"),
-        (lambda t: t.__setitem__("nonsense", t[_first(t)].clone()), "not a LoRA matrix"),
+        (lambda t: t.pop(_first_matrix_key(t)), "lacks"),
+        (
+            lambda t: t.__setitem__(_first_matrix_key(t).replace("layers.0", "layers.9"), t.pop(_first_matrix_key(t))),
+            "no such adapter",
+        ),
+        (lambda t: t.__setitem__(_first_matrix_key(t), t[_first_matrix_key(t)][:, :3].contiguous()), "has shape"),
+        (lambda t: t[_first_matrix_key(t)].view(-1)[:1].fill_(float("nan")), "NaN or infinity"),
+        (lambda t: t.__setitem__("nonsense", t[_first_matrix_key(t)].clone()), "not a LoRA matrix"),
         (lambda t: [t.pop(k) for k in list(t) if ".retrieval." in k], "no task 'retrieval'"),
     ],
 )
@@ -321,11 +326,11 @@ def test_invalid_adapter_matrices_raise_checkpoint_error(copy_checkpoint, change
 
 
 def test_older_adapter_key_layout_gives_same_vectors(copy_checkpoint, tiny):
-    def older(tensors):
+    def rename_keys(tensors):
         for key in list(tensors):
             tensors[key.replace(".language_model.layers", ".layers")] = tensors.pop(key)
 
-    folder = copy_checkpoint("v4", older, ADAPTERS)
+    folder = copy_checkpoint("v4", rename_keys, ADAPTERS)
     expected = load("v4", tiny["v4"]).encode_query(TEXTS).single
     np.testing.assert_allclose(load("v4", folder).encode_query(TEXTS).single, expected, atol=1e-6)
 
@@ -359,14 +364,14 @@ def test_shard_outside_checkpoint_folder_is_refused(tmp_path):
     folder = make_checkpoint("m0", path=tmp_path / "m0", shards=2)
     index = folder / "model.safetensors.index.json"
     index.write_text(index.read_text().replace("model-00002", "../model-00002"))
-    with pytest.raises(CheckpointError, match="outside the checkpoint folder"):
+    with pytest.raises(CheckpointError, match="expected a file next to it"):
         load("m0", folder)
 
 
 def test_pickle_weights_are_refused(copy_checkpoint):
     folder = copy_checkpoint("v1")
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"\.bin weight files only.*execute code"):
+    with pytest.raises(CheckpointError, match=r"only \.bin weight files.*execute code"):
         load("v1", folder)
 
 
@@ -405,7 +410,7 @@ def test_wrong_loader_error_names_right_loader(tiny):
     for family in ("v4", "colbert-v2", "v1"):
         with pytest.raises(InvalidInputError, match=r"is an embedder\. Load it with load_embedder"):
             load_reranker(tiny[family])
-    # For a known name the error precedes any download.
+    # For a model of the catalogue, the error precedes the download.
     with pytest.raises(InvalidInputError, match="load_reranker"):
         load_embedder("jinaai/jina-reranker-m0")
 
@@ -415,19 +420,19 @@ def test_fingerprints_differ_by_checkpoint_task_and_resolution(tiny, tmp_path):
         load("v4", tiny["v4"]).fingerprint,
         load("v4", tiny["v4"], task="code").fingerprint,
         load("v4", tiny["v4"], max_pixels=50176).fingerprint,
-        # Same shapes, other values: a fine-tuned model.
+        # Equal shapes and other values, as in a fine-tuned model.
         load("v4", make_checkpoint("v4", path=tmp_path / "a" / "v4", seed=11)).fingerprint,
         load("v4", make_checkpoint("v4", path=tmp_path / "b" / "v4", seed=12)).fingerprint,
     }
     assert len(fingerprints) == 5
     assert load("v4", tiny["v4"]).fingerprint in fingerprints
-    moved = shutil.copytree(tiny["v4"], tmp_path / "elsewhere" / "another-name")
-    assert load("v4", moved).fingerprint in fingerprints
+    copied_folder = shutil.copytree(tiny["v4"], tmp_path / "elsewhere" / "another-name")
+    assert load("v4", copied_folder).fingerprint in fingerprints
     assert len({load("colbert-v2", tiny["colbert-v2"], skiplist=s).fingerprint for s in ("pylate", "none")}) == 2
 
 
 def copy_with_change(folder, path, change):
-    """Copy a checkpoint with another config, or with one bit of its weights flipped."""
+    """Copy a checkpoint and update its config (a dict), or flip one bit at a position of its weights (an int)."""
     target = shutil.copytree(folder, path)
     if isinstance(change, dict):
         config = json.loads((target / "config.json").read_text())
@@ -449,7 +454,7 @@ def test_fingerprint_covers_first_and_last_weight_bytes(tiny, tmp_path, family):
     assert len({folder_fingerprint(path) for path in (folder, *changed_copies)}) == 3
 
 
-def test_fingerprint_covers_file_smaller_than_one_sample(tmp_path):
+def test_fingerprint_covers_file_smaller_than_one_block(tmp_path):
     for name, content in (("a", b"12345"), ("b", b"12346")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("{}")

@@ -1,4 +1,4 @@
-"""Independence of models from the caller and the machine: autocast, garbage collection, container limits."""
+"""Devices and memory: autocast of the caller, memory of deleted models, memory limits of containers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_caller_autocast_does_not_change_vectors(tiny, family):
 
 @pytest.mark.parametrize("prefix_cache", [True, False])
 def test_deleting_model_frees_weights_and_prefix_cache_at_once(tiny, prefix_cache):
-    """Memory is freed at once, without the cyclic garbage collector: the next model needs it on a GPU."""
+    """Memory is freed without the cyclic garbage collector, because the next model on a GPU needs the memory."""
     model = load_reranker(tiny["m0"], device="cpu", dtype="float32", prefix_cache=prefix_cache)
     model.score("q", [LONG])
     gc.collect()
@@ -75,35 +75,44 @@ def cgroup_files(folder, limit, used, cached="", version=2):
     return {f"{folder}/{names[0]}": f"{limit}\n", f"{folder}/{names[1]}": f"{used}\n", f"{folder}/memory.stat": cached}
 
 
-TWO, ONE = "0::/a/b\n", "9:name=systemd:/\n4:cpu,memory:/a/b\n0::/\n"
+CGROUP_V2, CGROUP_V1 = "0::/a/b\n", "9:name=systemd:/\n4:cpu,memory:/a/b\n0::/\n"
 
 
 @pytest.mark.parametrize(
     ("files", "gib"),
     [
         ({}, 8),
-        ({"proc/self/cgroup": TWO}, 8),
+        ({"proc/self/cgroup": CGROUP_V2}, 8),
         ({"proc/self/cgroup": "nonsense\n"}, 8),
-        ({"proc/self/cgroup": TWO, **cgroup_files("groups/a/b", 4 * GIB, GIB)}, 3),
-        ({"proc/self/cgroup": TWO, **cgroup_files("groups/a/b", "max", GIB)}, 8),
-        ({"proc/self/cgroup": TWO, **cgroup_files("groups/a/b", 90 * GIB, GIB)}, 8),
+        ({"proc/self/cgroup": CGROUP_V2, **cgroup_files("groups/a/b", 4 * GIB, GIB)}, 3),
+        ({"proc/self/cgroup": CGROUP_V2, **cgroup_files("groups/a/b", "max", GIB)}, 8),
+        ({"proc/self/cgroup": CGROUP_V2, **cgroup_files("groups/a/b", 90 * GIB, GIB)}, 8),
         (
             {
-                "proc/self/cgroup": TWO,
+                "proc/self/cgroup": CGROUP_V2,
                 **cgroup_files("groups/a/b", "max", GIB),
                 **cgroup_files("groups/a", 3 * GIB, 2 * GIB),
             },
             1,
         ),
-        ({"proc/self/cgroup": TWO, **cgroup_files("groups", 3 * GIB, 2 * GIB)}, 1),
-        ({"proc/self/cgroup": TWO, **cgroup_files("groups/a/b", GIB, 2 * GIB)}, 0),
+        ({"proc/self/cgroup": CGROUP_V2, **cgroup_files("groups", 3 * GIB, 2 * GIB)}, 1),
+        ({"proc/self/cgroup": CGROUP_V2, **cgroup_files("groups/a/b", GIB, 2 * GIB)}, 0),
         (
-            {"proc/self/cgroup": TWO, **cgroup_files("groups/a/b", 4 * GIB, 3 * GIB, f"inactive_file {GIB}\nanon 5\n")},
+            {
+                "proc/self/cgroup": CGROUP_V2,
+                **cgroup_files("groups/a/b", 4 * GIB, 3 * GIB, f"inactive_file {GIB}\nanon 5\n"),
+            },
             2,
         ),
-        ({"proc/self/cgroup": ONE, **cgroup_files("groups/memory/a/b", 4 * GIB, GIB, version=1)}, 3),
-        ({"proc/self/cgroup": ONE, **cgroup_files("groups/memory", 2 * GIB, GIB, f"total_active_file {GIB}\n", 1)}, 2),
-        ({"proc/self/cgroup": ONE, **cgroup_files("groups/cpu", GIB, 0, version=1)}, 8),
+        ({"proc/self/cgroup": CGROUP_V1, **cgroup_files("groups/memory/a/b", 4 * GIB, GIB, version=1)}, 3),
+        (
+            {
+                "proc/self/cgroup": CGROUP_V1,
+                **cgroup_files("groups/memory", 2 * GIB, GIB, f"total_active_file {GIB}\n", 1),
+            },
+            2,
+        ),
+        ({"proc/self/cgroup": CGROUP_V1, **cgroup_files("groups/cpu", GIB, 0, version=1)}, 8),
     ],
 )
 def test_available_memory_respects_cgroup_limits(write_kernel_files, files, gib):

@@ -1,4 +1,4 @@
-"""Downloads from the Hugging Face hub, against a local server that implements the required part of its protocol."""
+"""Downloads from the Hugging Face hub, represented by a local server: caching, revisions, offline use and errors."""
 
 from __future__ import annotations
 
@@ -82,20 +82,24 @@ def server(tiny, tmp_path, monkeypatch):
     files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     files |= {"modeling_evil.py": b"raise SystemExit", "pytorch_model.bin": b"pickle", "README.md": b"hello"}
     files |= {"onnx/model.safetensors": b"", "onnx/config.json": b"{}"}
-    running = Hub(files)
+    local_hub = Hub(files)
     from huggingface_hub import constants
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", running.url)
+    monkeypatch.setattr(constants, "ENDPOINT", local_hub.url)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", running.url + "/{repo_id}/resolve/{revision}/{filename}"
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", local_hub.url + "/{repo_id}/resolve/{revision}/{filename}"
     )
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-    yield running
-    running.server.shutdown()
-    running.server.server_close()
+    yield local_hub
+    local_hub.server.shutdown()
+    local_hub.server.server_close()
+
+
+def count_downloads(server):
+    return sum(request.startswith("GET") and "resolve" in request for request in server.requests)
 
 
 def test_fetch_downloads_once_and_never_code(server):
@@ -103,15 +107,10 @@ def test_fetch_downloads_once_and_never_code(server):
     names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "1_Pooling/config.json"} <= names
     assert not any(name.endswith((".py", ".bin")) or name.startswith("onnx") for name in names)
-    assert not any("evil" in requests or ".bin" in requests for requests in server.requests if "resolve" in requests)
-    first_count = len(
-        [requests for requests in server.requests if requests.startswith("GET") and "resolve" in requests]
-    )
+    assert not any("evil" in request or ".bin" in request for request in server.requests if "resolve" in request)
+    first_count = count_downloads(server)
     assert hub.fetch("me/tiny", revision=None, local_files_only=False) == folder
-    second_count = len(
-        [requests for requests in server.requests if requests.startswith("GET") and "resolve" in requests]
-    )
-    assert second_count == first_count
+    assert count_downloads(server) == first_count
 
 
 def test_commit_is_recorded_in_revision_and_fingerprint(server):
@@ -128,11 +127,11 @@ def test_commit_is_recorded_in_revision_and_fingerprint(server):
 def test_downloaded_model_is_available_offline(server, monkeypatch):
     with pytest.raises(ModelNotFoundError, match="not on this machine"):
         hub.fetch("me/tiny", revision=None, local_files_only=True)
-    assert hub.cached("me/tiny") is None
+    assert hub.cached_folder("me/tiny") is None
     folder = hub.fetch("me/tiny", revision=None, local_files_only=False)
     server.requests.clear()
     assert hub.fetch("me/tiny", revision=None, local_files_only=True) == folder
-    assert hub.cached("me/tiny") == folder
+    assert hub.cached_folder("me/tiny") == folder
     assert catalogue.weights_of("me/tiny") == folder
     assert server.requests == []
 

@@ -1,4 +1,4 @@
-"""Offloading of idle models on a device too small for all of them; a fake device counts memory instead of a GPU."""
+"""Offloading of idle models on a device that is too small for all models; the tests use a fake device, not a GPU."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class FakeDevice(SharedDevice):
-    """A device of `capacity` bytes. The weights of an offloaded model are NaN until it is loaded again.
+    """A device of `capacity` bytes. The weights of an offloaded model are NaN until they are loaded again.
 
     Attributes:
         moves: ("load" or "offload", module), in order.
@@ -77,7 +77,7 @@ def tensors_of(module):
 
 @pytest.fixture
 def card(monkeypatch):
-    """The CPU as a device with separate memory; each test sets its capacity."""
+    """The CPU as a device with separate memory. Each test sets the capacity."""
     device = FakeDevice(10**12)
     monkeypatch.setitem(offload._devices, "cpu", device)
     return device
@@ -96,7 +96,7 @@ def use(model):
         assert torch.isfinite(model.module.weight).all()
 
 
-# -- order of offloading ------------------------------------------------------------------------------------------
+# Order of offloading
 
 
 def test_models_that_fit_together_are_not_moved(card):
@@ -122,13 +122,13 @@ def test_least_recently_used_model_is_offloaded_first(card):
 
 
 def test_margin_is_kept_free_by_offloading_other_models(card):
-    """Without memory for activations, loaded weights are useless."""
+    """The margin is for activations."""
     first, second = make_weights("a", 40), make_weights("b", 40)
     card.capacity, card.margin = 100, 30
     card.offload_models(first)
     use(first)
     assert not second.present
-    # A single model may use the margin.
+    # A model that is alone on the device may use the margin.
     card.capacity = 50
     use(second)
     assert not first.present
@@ -190,12 +190,12 @@ def test_offload_warning_is_logged_once(card, caplog):
         for model in (second, first, second, first):
             use(model)
     assert [record.message for record in caplog.records] == [
-        "b and a do not fit into the memory of cpu together. They are offloaded alternately, which costs one copy of "
-        "the weights each time."
+        "b and a do not fit into the memory of cpu together. They are offloaded alternately; each "
+        "switch copies the weights."
     ]
 
 
-# -- callbacks ----------------------------------------------------------------------------------------------------
+# Callbacks
 
 
 def test_on_offload_is_called_at_each_offload(card):
@@ -212,7 +212,7 @@ def test_on_offload_is_called_at_each_offload(card):
     assert calls == [False, False]
 
 
-# -- threads ------------------------------------------------------------------------------------------------------
+# Threads
 
 
 def test_model_in_use_is_not_offloaded(card):
@@ -235,8 +235,8 @@ def test_model_in_use_is_not_offloaded(card):
     assert not first.present
 
 
-def test_waiting_thread_is_served_despite_busy_model(card):
-    """A waiting thread gets its model even if another model is used without a break."""
+def test_waiting_thread_gets_its_model_despite_busy_model(card):
+    """A waiting thread gets its model, although other threads use another model continuously."""
     first, second = make_weights("a", 40), make_weights("b", 40)
     card.capacity = 60
     card.offload_models(second)
@@ -289,7 +289,7 @@ def test_many_threads_share_device_without_deadlock(card):
     assert card.count("load") > 4
 
 
-# -- out of memory ------------------------------------------------------------------------------------------------
+# Out of memory
 
 
 def test_offload_idle_moves_idle_models_only(card):
@@ -301,7 +301,7 @@ def test_offload_idle_moves_idle_models_only(card):
         assert not card.offload_idle("a")  # no idle model remains
 
 
-# -- loading ------------------------------------------------------------------------------------------------------
+# Loading
 
 
 def test_loading_frees_memory_and_blocks_other_loads(card):
@@ -386,12 +386,12 @@ def test_other_errors_during_loading_are_unchanged(card, error):
         pass
 
 
-# -- v4 and m0 ----------------------------------------------------------------------------------------------------
+# V4 and m0
 
 
 @pytest.fixture
 def v4_and_m0(tiny, card):
-    """v4 with two adapters and m0 on a device that holds one of them, and their expected outputs."""
+    """v4 with two adapters, and m0, on a device that holds only one of these models, and their expected outputs."""
     v4 = load_embedder(tiny["v4"], device="cpu", dtype="float32", task=("retrieval", "code"))
     m0 = load_reranker(tiny["m0"], device="cpu", dtype="float32")
     assert card.moves == []
@@ -409,9 +409,9 @@ def test_alternating_v4_and_m0_keep_their_outputs(v4_and_m0, card):
     v4, m0, inputs, vectors, scores = v4_and_m0
     for _ in range(2):
         for task in v4.tasks:
-            is_served = v4.encode_document(inputs, task=task)
-            np.testing.assert_array_equal(is_served.single, vectors[task].single)
-            for rows, expected in zip(is_served.multi, vectors[task].multi, strict=True):
+            embeddings = v4.encode_document(inputs, task=task)
+            np.testing.assert_array_equal(embeddings.single, vectors[task].single)
+            for rows, expected in zip(embeddings.multi, vectors[task].multi, strict=True):
                 np.testing.assert_array_equal(rows, expected)
         np.testing.assert_allclose(m0.explain("a question?", IMAGE).score, scores[1], atol=1e-5)
         np.testing.assert_allclose(m0.score("a question?", inputs, raw=True), scores, atol=1e-5)
@@ -437,7 +437,7 @@ def test_m0_prefix_cache_moves_to_host_with_its_weights(tiny, card):
 
 
 def test_explain_offloads_idle_models(v4_and_m0, card):
-    """Explaining needs more memory than scoring: idle models are offloaded."""
+    """Explaining needs more memory than scoring, and offloads idle models."""
     v4, m0, *_ = v4_and_m0
     card.capacity = 10**12
     m0.score("q", ["a text"])
@@ -457,8 +457,8 @@ def test_v4_and_m0_in_parallel_threads_keep_their_outputs(v4_and_m0, card):
 
     def encode():
         for _ in range(3):
-            is_served = v4.encode_document(inputs, task="code", batch_tokens=1)
-            np.testing.assert_allclose(is_served.single, vectors["code"].single, atol=1e-5)
+            embeddings = v4.encode_document(inputs, task="code", batch_tokens=1)
+            np.testing.assert_allclose(embeddings.single, vectors["code"].single, atol=1e-5)
 
     def rank():
         for _ in range(3):
@@ -478,7 +478,7 @@ def test_second_model_loads_onto_full_device(tiny, card):
     assert [kind for kind, _ in card.moves] == ["offload"]
     assert np.isfinite(m0.score("q", ["a text"])).all()
     np.testing.assert_array_equal(v4.encode_query(["a text"]).single, expected)
-    # In reverse order, and with too little memory for any model.
+    # Load in reverse order, then with too little memory for any model.
     card.moves.clear()
     other = load_embedder(tiny["v4"], device="cpu", dtype="float32")
     assert [kind for kind, _ in card.moves] == ["offload"]
@@ -498,13 +498,13 @@ def test_device_does_not_keep_deleted_model_alive(tiny, card):
     assert [m for m in card.models if m.present] == []
 
 
-@pytest.mark.parametrize("runs", ["v4", "m0"])
-def test_out_of_memory_batch_is_retried_after_offloading_idle_models(v4_and_m0, card, runs):
+@pytest.mark.parametrize("active", ["v4", "m0"])
+def test_out_of_memory_batch_is_retried_after_offloading_idle_models(v4_and_m0, card, active):
     v4, m0, inputs, *_ = v4_and_m0
     card.capacity = 10**12
     m0.score("q", ["a text"])
     v4.encode_query(["a text"])
-    model, other, runner = (v4, m0, v4._runner) if runs == "v4" else (m0, v4, m0._scorer._whole_runner)
+    model, other, runner = (v4, m0, v4._runner) if active == "v4" else (m0, v4, m0._scorer._whole_runner)
     budget, calls = runner.batch_tokens, []
 
     def full(*_):
@@ -513,7 +513,7 @@ def test_out_of_memory_batch_is_retried_after_offloading_idle_models(v4_and_m0, 
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     model._model.module.model.language_model.layers[1].register_forward_pre_hook(full)
-    if runs == "v4":
+    if active == "v4":
         v4.encode_document(inputs)
     else:
         m0.score("a question?", inputs)
@@ -531,12 +531,12 @@ def test_cpu_models_are_never_offloaded(tiny):
     assert other._model.weights.present
 
 
-# -- real devices -------------------------------------------------------------------------------------------------
+# Real devices
 
 
 @pytest.mark.parametrize(("load", "family"), [(load_embedder, "v4"), (load_reranker, "m0")])
 def test_move_includes_weights_adapters_and_buffers(tiny, load, family):
-    """Weights, adapters and buffers move; the meta device reveals tensors that did not."""
+    """Move to the meta device: a tensor on another device was not moved."""
     options = {"task": ("retrieval", "code")} if family == "v4" else {}
     model = load(tiny[family], device="cpu", dtype="float32", **options)._model.weights
     assert family != "v4" or any("lora_B.code" in name for name, _ in model.module.named_parameters())
@@ -572,12 +572,12 @@ def test_device_aliases_share_one_device(monkeypatch):
     assert len({id(device) for device in devices}) == 3
 
 
-# -- interrupted moves --------------------------------------------------------------------------------------------
+# Interrupted moves
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-@pytest.mark.parametrize("stops_here", [False, True])
-def test_interrupted_move_is_undone(card, monkeypatch, stops_here, error):
+@pytest.mark.parametrize("interrupt_load", [False, True])
+def test_interrupted_move_is_undone(card, monkeypatch, interrupt_load, error):
     first, second = make_weights("a", 40), make_weights("b", 40)
     card.capacity = 60
     card.offload_models(second)
@@ -585,22 +585,22 @@ def test_interrupted_move_is_undone(card, monkeypatch, stops_here, error):
 
     def move(module, *, to_device):
         moves.append((module, to_device))
-        if to_device == stops_here and len(moves) <= 1 + stops_here:
+        if to_device == interrupt_load and len(moves) <= 1 + interrupt_load:
             raise error
         FakeDevice.move(card, module, to_device=to_device)
 
     monkeypatch.setattr(card, "move", move)
     with pytest.raises(error), second.on_device():
         pass
-    # The first model returns to the device; the second uses no memory there.
-    assert moves[-1] == ((second.module, False) if stops_here else (first.module, True))
-    assert (first.present, second.present) == (not stops_here, False)
+    # The first model is on the device again, and the second uses no memory there.
+    assert moves[-1] == ((second.module, False) if interrupt_load else (first.module, True))
+    assert (first.present, second.present) == (not interrupt_load, False)
     for model in (first, second, first):
         use(model)
     assert not card.queue
 
 
-def test_error_in_on_offload_keeps_device_state(card):
+def test_error_in_on_offload_leaves_device_usable(card):
     first, second = make_weights("a", 40), make_weights("b", 40)
     card.capacity = 60
     card.offload_models(second)

@@ -54,7 +54,7 @@ def uncached_model(tiny):
 
 @pytest.fixture(scope="module")
 def expected(uncached_model):
-    """Raw scores of all documents, by index of the query."""
+    """Expected raw scores: for each query, the scores of all documents."""
     return [uncached_model.score(query, DOCUMENTS, raw=True) for query in QUERIES]
 
 
@@ -75,7 +75,7 @@ def size(load):
 
 
 def images(folder, count, seed=0):
-    """Write `count` distinct images of one size and return their paths."""
+    """Write `count` distinct images of equal size and return their paths."""
     random = np.random.default_rng(seed)
     paths = [folder / f"{seed}-{number}.png" for number in range(count)]
     for path in paths:
@@ -95,12 +95,12 @@ class PassRecorder:
         self.tokens.append(batch * tokens)
 
 
-# -- unchanged scores -------------------------------------------------------------------------------------------
+# Unchanged scores
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 700, None])
 def test_cached_scores_equal_uncached_scores(load, expected, batch_tokens):
-    """Score texts, images and both, as queries and as documents, in batches of any size, cached or not."""
+    """Queries and documents are texts, images and lists of both, in batches of any size, cached and uncached."""
     model = load()
     for query, scores in zip(QUERIES, expected, strict=True):
         actual = model.score(query, DOCUMENTS, raw=True, batch_tokens=batch_tokens)
@@ -122,7 +122,7 @@ def test_all_pairs_in_one_call_compute_each_document_once(load, expected):
     cached = [document for document in DOCUMENTS if document != "short"]
     assert use.host_entries == use.misses == len(cached) - 1  # PHOTO occurs twice
     assert use.hits == 2 * len(cached) * len(QUERIES) - use.misses
-    # Each document is computed once, even if all of its queries come in one call.
+    # Each document is computed once, although all queries come in one call.
     scored_pairs = model._scorer.pairs(*model._prompts(pairs, 10_240, 9_728, None), max_pixels=None)
     assert first < 0.6 * sum(len(pair.prompt) for pair in scored_pairs)
 
@@ -138,7 +138,7 @@ def test_cached_document_costs_query_tokens_only(load):
 
 
 def test_mixed_list_scores_equal_single_document_scores(uncached_model, load, tmp_path):
-    """Score 30 texts and 30 images, shuffled; the order is preserved with and without a cache."""
+    """Scores of 30 texts and 30 images, shuffled, are in the order of the list, with and without a cache."""
     random = np.random.default_rng(3)
     words = "revenue table growth north chart page line total the of 1998".split()
     texts = [" ".join(random.choice(words, size=length)) for length in random.integers(1, 150, 30)]
@@ -162,7 +162,7 @@ def test_mixed_list_scores_equal_single_document_scores(uncached_model, load, tm
     ],
 )
 def test_truncated_pairs_have_unchanged_scores(uncached_model, load, lengths):
-    """Truncation of the document, the query or all of the query; also after longer and shorter calls."""
+    """Truncate the document, the query, or the whole query, also after calls with other limits."""
     model = load()
     documents = [LONG, LONG[:300], PHOTO if lengths["max_length"] > 200 else LONG[:50], LONG + LONG]
     queries = ["where?", "why " * 300]
@@ -214,20 +214,20 @@ def test_bfloat16_model_caches_bfloat16(tiny):
 
 
 def test_lazy_pairs_are_read_once(uncached_model, load):
-    """Objects created on access may reuse the id of earlier ones."""
+    """Inputs created on access may have the `id` of previous inputs."""
 
-    class Lazy(Sequence):
+    class LazyPairs(Sequence):
         def __len__(self):
             return 4
 
-        def __getitem__(self, place):
-            if place >= 4:
+        def __getitem__(self, index):
+            if index >= 4:
                 raise IndexError
-            return "".join(["question ", str(place)]), "".join(["document ", str(place)] * 9)
+            return "".join(["query ", str(index)]), "".join(["document ", str(index)] * 9)
 
-    expected = [float(uncached_model.score(*(one, [two]), raw=True)[0]) for one, two in list(Lazy())]
+    expected = [float(uncached_model.score(*(one, [two]), raw=True)[0]) for one, two in list(LazyPairs())]
     for model in (uncached_model, load()):
-        for pairs in (Lazy(), iter(list(Lazy())), [list(pair) for pair in Lazy()]):
+        for pairs in (LazyPairs(), iter(list(LazyPairs())), [list(pair) for pair in LazyPairs()]):
             np.testing.assert_allclose(model.score_pairs(pairs, raw=True), expected, atol=EXACT)
     assert len(set(np.round(expected, 4).tolist())) == 4
 
@@ -249,10 +249,10 @@ def test_batch_tokens_below_one_is_refused_for_empty_list(uncached_model):
         uncached_model.score("q", [], batch_tokens=0)
 
 
-# -- cache keys -------------------------------------------------------------------------------------------------
+# Cache keys
 
 
-def test_cached_images_are_not_decoded_again(load, monkeypatch):
+def test_images_of_cached_documents_are_not_decoded(load, monkeypatch):
     model = load()
     decoded = []
     monkeypatch.setattr(ImagePatcher, "patches", _recording(decoded, ImagePatcher.patches))
@@ -313,9 +313,9 @@ def test_cache_key_of_in_memory_image_depends_on_pixels(load):
     pixel_bytes = np.random.default_rng(0).bytes(6600 * 3)
     for shape in ((100, 66), (110, 60)):  # same bytes and same number of tokens
         assert _misses(model, Image.frombytes("RGB", shape, pixel_bytes)) == 1
-    turned = narrow.copy()
-    turned.getexif()[0x0112] = 6
-    assert _misses(model, turned) == 0  # after rotation it equals the 120 x 60 image
+    rotated = narrow.copy()
+    rotated.getexif()[0x0112] = 6
+    assert _misses(model, rotated) == 0  # equals the 120 x 60 image after rotation
 
 
 def test_changed_file_is_not_served_from_cache(uncached_model, load, tmp_path):
@@ -400,18 +400,18 @@ def test_short_texts_are_not_cached_and_fingerprint_is_unchanged(uncached_model,
     assert model.fingerprint == uncached_model.fingerprint
 
 
-# -- limits -----------------------------------------------------------------------------------------------------
+# Limits
 
 
 @dataclass
 class Entry:
     name: int
     bytes: int
-    where: str = "device"
+    tier: str = "device"
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from("put get get leave".split()), st.integers(0, 7), st.integers(1, 40))),
+    st.lists(st.tuples(st.sampled_from("put get get offload".split()), st.integers(0, 7), st.integers(1, 40))),
     st.integers(0, 60),
     st.integers(0, 90),
 )
@@ -420,67 +420,67 @@ def test_tiers_hold_most_recent_entries_within_limits(steps, device, host):
     tiers = TwoTiers(
         device,
         host,
-        to_device=lambda thing: Entry(thing.name, thing.bytes, "device"),
-        to_host=lambda thing: Entry(thing.name, thing.bytes, "host"),
+        to_device=lambda entry: Entry(entry.name, entry.bytes, "device"),
+        to_host=lambda entry: Entry(entry.name, entry.bytes, "host"),
     )
     expected = {"device": [], "host": []}  # oldest first
 
-    def room(tier, limit, size):
-        moved = []
-        while sum(thing.bytes for thing in expected[tier]) + size > limit:
-            moved.append(expected[tier].pop(0))
-        return moved
+    def evict(tier, limit, size):
+        evicted = []
+        while sum(entry.bytes for entry in expected[tier]) + size > limit:
+            evicted.append(expected[tier].pop(0))
+        return evicted
 
-    def to_host(thing):
-        if thing.bytes <= host:
-            room("host", host, thing.bytes)
-            expected["host"].append(thing)
+    def to_host(entry):
+        if entry.bytes <= host:
+            evict("host", host, entry.bytes)
+            expected["host"].append(entry)
 
-    def to_device(thing):
-        for old in room("device", device, thing.bytes):
-            to_host(old)
-        expected["device"].append(thing)
+    def to_device(entry):
+        for evicted in evict("device", device, entry.bytes):
+            to_host(evicted)
+        expected["device"].append(entry)
 
     for step, name, amount in steps:
         key = bytes([name])
-        matches = [thing for tier in expected.values() for thing in tier if thing.name == name]
+        matches = [entry for tier in expected.values() for entry in tier if entry.name == name]
         if step == "put":
             for tier in expected.values():
-                tier[:] = [thing for thing in tier if thing.name != name]
-            thing = Entry(name, amount)
-            assert tiers.put(key, thing) == tiers.accepts(amount) == (amount <= max(device, host))
-            (to_device if amount <= device else to_host)(thing)
+                tier[:] = [entry for entry in tier if entry.name != name]
+            entry = Entry(name, amount)
+            assert tiers.put(key, entry) == tiers.accepts(amount) == (amount <= max(device, host))
+            (to_device if amount <= device else to_host)(entry)
         elif step == "get":
             actual = tiers.get(key)
             assert (actual is not None) == bool(matches)
-            for thing in matches:
-                tier = "device" if thing in expected["device"] else "host"
-                expected[tier].remove(thing)
-                if tier == "device" or thing.bytes <= device:
-                    to_device(thing)
+            for entry in matches:
+                tier = "device" if entry in expected["device"] else "host"
+                expected[tier].remove(entry)
+                if tier == "device" or entry.bytes <= device:
+                    to_device(entry)
                 else:
-                    expected["host"].append(thing)
-                assert actual.where == ("device" if thing in expected["device"] else "host")
+                    expected["host"].append(entry)
+                assert actual.tier == ("device" if entry in expected["device"] else "host")
         else:
             assert tiers.move_to_host() == bool(expected["device"])
-            for thing in expected["device"]:
-                to_host(thing)
+            for entry in expected["device"]:
+                to_host(entry)
             expected["device"] = []
         for tier, limit, tier_state in (("device", device, tiers._device), ("host", host, tiers._host)):
-            assert [thing.name for thing in expected[tier]] == [key[0] for key in tier_state.entries]
-            assert tier_state.bytes == sum(thing.bytes for thing in expected[tier]) <= limit
-            assert {thing.where for thing in tier_state.entries.values()} <= {tier}
+            assert [entry.name for entry in expected[tier]] == [key[0] for key in tier_state.entries]
+            assert tier_state.bytes == sum(entry.bytes for entry in expected[tier]) <= limit
+            assert {entry.tier for entry in tier_state.entries.values()} <= {tier}
     assert tiers.clear() == bool(expected["device"] or expected["host"])
     assert tiers.use.device_bytes == tiers.use.host_bytes == tiers.use.device_entries == tiers.use.host_entries == 0
 
 
 def test_failed_copy_between_tiers_drops_only_the_entry():
-    tiers = TwoTiers(10, 10, to_device=lambda thing: None, to_host=lambda thing: None)
+    tiers = TwoTiers(10, 10, to_device=lambda entry: None, to_host=lambda entry: None)
     assert tiers.put(b"a", Entry(0, 8))
     assert tiers.put(b"b", Entry(1, 8))
     assert tiers.get(b"a") is None
     assert tiers.use.host_entries == 0
-    full = TwoTiers(10, 20, to_device=lambda thing: None, to_host=lambda thing: thing)
+    full = TwoTiers(10, 20, to_device=lambda entry: None, to_host=lambda entry: entry)
     full.put(b"a", Entry(0, 8))
     full.put(b"b", Entry(1, 8))
     assert full.get(b"a").name == 0  # returned from host memory
@@ -488,13 +488,13 @@ def test_failed_copy_between_tiers_drops_only_the_entry():
 
 
 @pytest.mark.parametrize("entries", [0.5, 1, 2.5])
-@pytest.mark.parametrize("near", [0, 1])
-def test_small_cache_does_not_change_scores(uncached_model, load, tmp_path, size, entries, near):
+@pytest.mark.parametrize("has_device_tier", [False, True])
+def test_small_cache_does_not_change_scores(uncached_model, load, tmp_path, size, entries, has_device_tier):
     """Documents are evicted during a call; the size stays within the limits."""
     documents = [PHOTO, *images(tmp_path, 4), LONG, PHOTO]
     pairs = [(query, document) for query in QUERIES[:4] for document in documents]
     expected = uncached_model.score_pairs(pairs, raw=True)
-    host, device = int(entries * size), int(near * entries * size)
+    host, device = int(entries * size), int(has_device_tier * entries * size)
     model = load(PrefixCache(device_bytes=device, host_bytes=host))
     for batch_tokens in (None, 300):
         np.testing.assert_allclose(model.score_pairs(pairs, raw=True, batch_tokens=batch_tokens), expected, atol=EXACT)
@@ -505,7 +505,7 @@ def test_small_cache_does_not_change_scores(uncached_model, load, tmp_path, size
 
 
 def test_many_queries_in_one_call_compute_each_document_once(load, tmp_path, size):
-    """The cache holds two documents: all queries of two documents are scored before the next two."""
+    """The cache holds two documents, and all queries of these are scored before the next two documents."""
     documents = images(tmp_path, 6)
     model = load()
     model.score("q", documents[:1])
@@ -518,7 +518,7 @@ def test_many_queries_in_one_call_compute_each_document_once(load, tmp_path, siz
 
 
 def test_device_and_host_tiers_keep_scores_and_limits(uncached_model, load, size):
-    """The newest entries are on the device, older ones in host memory, the oldest evicted; requests promote entries."""
+    """The newest entries are on the device, older ones in host memory; the oldest are evicted. Use promotes entries."""
     model = load(PrefixCache(device_bytes=2 * size, host_bytes=2 * size))
     documents = [PHOTO, TALL, WIDE, IMAGES / "page_2000x1500.png", ODD]
     for document in [*documents, *documents]:
@@ -545,12 +545,12 @@ def test_document_evicted_between_steps_is_recomputed(uncached_model, load, monk
     model.score("q", documents)
     real = TwoTiers.get
 
-    def lost(tiers, key, **_):
+    def evict_all(tiers, key, **_):
         monkeypatch.setattr(TwoTiers, "get", real)
         tiers.clear()
         return None
 
-    monkeypatch.setattr(TwoTiers, "get", lost)
+    monkeypatch.setattr(TwoTiers, "get", evict_all)
     np.testing.assert_allclose(
         model.score("why?", documents, raw=True), uncached_model.score("why?", documents, raw=True), atol=EXACT
     )
@@ -563,7 +563,7 @@ def test_threads_share_one_prefix_cache(uncached_model, load, tmp_path, size):
     model = load(PrefixCache(device_bytes=size, host_bytes=3 * size))
     barrier = threading.Barrier(4)
 
-    def ask(number):
+    def score_in_random_order(number):
         random = np.random.default_rng(number)
         barrier.wait()
         for query in QUERIES[:4]:
@@ -573,12 +573,12 @@ def test_threads_share_one_prefix_cache(uncached_model, load, tmp_path, size):
         return True
 
     with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(ask, range(4)))
+        assert all(pool.map(score_in_random_order, range(4)))
     assert model.prefix_cache.use.device_bytes <= size
     assert model.prefix_cache.use.host_bytes <= 3 * size
 
 
-# -- out of memory ----------------------------------------------------------------------------------------------
+# Out of memory
 
 
 def test_out_of_memory_clears_cache_before_halving_batches(uncached_model, load, caplog):
@@ -619,12 +619,12 @@ def test_oversized_pair_raises_model_error(load):
 
 @pytest.fixture
 def separate_device_memory(monkeypatch):
-    """Use the strategy for devices with separate memory: cached prefixes move to host memory."""
+    """Free memory as on a device with separate memory: cached prefixes move to host memory."""
     monkeypatch.setattr(PairScorer, "_free_memory", lambda scorer: scorer.prefixes.move_to_host())
 
 
 def test_oversized_pair_on_gpu_raises_model_error(load, separate_device_memory):
-    """Offloaded documents are not promoted and offloaded again."""
+    """Documents in host memory are not promoted to the full device."""
     model = load(PrefixCache(device_bytes=10**8, host_bytes=10**8))
     model.score("q", [PHOTO, TALL])
     passes = []
@@ -701,7 +701,7 @@ def test_runner_retries_batch_once_after_freeing_memory():
 
 
 def test_pending_preparation_finishes_before_memory_is_freed():
-    """Preparation may allocate the memory that is about to be freed."""
+    """The preparation of the next batch may allocate the memory that is about to be freed."""
     started, events = threading.Event(), []
 
     def prepare(batch):
@@ -722,7 +722,7 @@ def test_pending_preparation_finishes_before_memory_is_freed():
     assert events == ["ahead", "freed"]
 
 
-# -- settings ---------------------------------------------------------------------------------------------------
+# Settings
 
 
 def test_prefix_cache_settings_are_validated(uncached_model, load):
@@ -743,7 +743,7 @@ def test_prefix_cache_settings_are_validated(uncached_model, load):
 
 
 def test_sliding_window_decoder_has_no_prefix_cache(tmp_path):
-    """A windowed layer does not attend to all preceding tokens."""
+    """A layer with a sliding window does not attend to all preceding tokens."""
     windowed = {"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 0}
     folder = make_checkpoint("m0", path=tmp_path / "m0", overrides=windowed)
     model = load_reranker(str(folder), device="cpu", dtype="float32")
