@@ -1,8 +1,8 @@
 """Loading of images from files, bytes, data URIs and URLs as upright RGB, with size limits checked before decoding.
 
-The EXIF orientation is applied for every model; the published code of jina-embeddings-v4 ignores the orientation, that
-of jina-reranker-m0 applies it. For models that encode pixels, the alpha channel is dropped, as in the published code;
-for OCR, the image is composited on white.
+The EXIF orientation is applied for every model. The published code of jina-embeddings-v4 ignores the orientation; the
+published code of jina-reranker-m0 applies it. For models that encode pixels, the alpha channel is dropped, as in the
+published code; for OCR, the image is composited on white.
 """
 
 from __future__ import annotations
@@ -73,13 +73,13 @@ def decode_data_uri(text: str) -> bytes:
     try:
         return base64.b64decode("".join(match[1].split()), validate=True)
     except binascii.Error as exc:
-        raise InvalidInputError(f"The data URI is not valid base64: {exc}.") from exc
+        raise InvalidInputError(f"The data URI is not valid base64: {exc}. Pass the bytes of the image.") from exc
 
 
 class LoadedImage:
     """An opened image whose size is known and whose pixels are decoded by `load`.
 
-    Only the images of the current batch are decoded at the same time.
+    Images are decoded batch by batch, so a long list of image paths takes little memory.
 
     Attributes:
         name: Description of the image in error messages, for example ``"The file chart.png"``.
@@ -277,7 +277,9 @@ def _fetch(url: str) -> bytes:
             for part in response.iter_bytes():
                 received += len(part)
                 if received > _DOWNLOAD_BYTES:
-                    raise LimitExceededError(f"The image at {url[:200]} has more than {_DOWNLOAD_BYTES:,} bytes.")
+                    raise LimitExceededError(
+                        f"The image at {url[:200]} has more than {_DOWNLOAD_BYTES:,} bytes. Scale it down."
+                    )
                 if time.monotonic() > deadline:
                     raise InvalidInputError(f"Downloading {url[:200]} exceeded {_DOWNLOAD_SECONDS:.0f} s. Pass a file.")
                 parts.append(part)

@@ -75,7 +75,7 @@ class ReferenceQueries:
         self._share = (self._share / len(QUERIES)).astype(np.float32)
 
     def bias(self, rows: Float32) -> float:
-        """Return the mean of a page's MaxSim scores per query token over the reference queries.
+        """Return the mean score of a page over the reference queries: MaxSim divided by the number of query tokens.
 
         Args:
             rows: Multi-vector of the page, shape (tokens, dim), float32.

@@ -36,7 +36,7 @@ _Array = TypeVar("_Array", bound=npt.NDArray[Any])
 
 
 def pool_tokens(rows: Float32, factor: float, *, max_rows: int | None = None) -> tuple[Float32, Assignment]:
-    """Return the pooled rows of a page, about 1/factor of the rows, with the assignment. Deterministic.
+    """Return the pooled rows of a page, about 1/factor of the original rows, and their assignment. Deterministic.
 
     Args:
         rows: L2-normalized rows in reading order, shape (n, dim), float32.
@@ -44,9 +44,9 @@ def pool_tokens(rows: Float32, factor: float, *, max_rows: int | None = None) ->
         max_rows: Limit of pooled rows, at least 1, independent of `factor`. None: no limit.
 
     Returns:
-        The pooled rows, shape (ceil(n / factor), dim) or (max_rows, dim), float32, in the order of their first original
-        row; and the assignment, shape (n,), int32. A pooled row is the L2-normalized mean of its rows; means without
-        normalization rank worse at factors of 3 and above.
+        The pooled rows, shape (min(ceil(n / factor), max_rows), dim), float32, in the order of their first original
+        row; and the assignment, shape (n,), int32. A pooled row is the L2-normalized mean of its original rows; means
+        without normalization rank worse at factors of 3 and above.
 
     Raises:
         InvalidInputError: If `factor` or `max_rows` is below 1, or `rows` is not two-dimensional.
@@ -124,7 +124,7 @@ def _merge_clusters(
 
 
 def expand(values: _Array, assignment: Assignment) -> _Array:
-    """Return the value of the pooled row of each original row, the inverse of `pool_tokens`.
+    """Return the value of the pooled row for each original row, reversing `pool_tokens`.
 
     Args:
         values: The pooled rows or one value for each, shape (pooled rows, …), any dtype.

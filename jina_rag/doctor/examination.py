@@ -1,6 +1,7 @@
 """Examination of an installation: packages, devices, memory, tiny checkpoints with known outputs, and a model.
 
-The report fits on one page and contains no user path except that of the model, so it can be attached to a bug report.
+The report fits on one page and contains no path of the user except the model path, so it can be attached to a bug
+report.
 """
 
 from __future__ import annotations
@@ -84,12 +85,12 @@ def examine(
 ) -> Examination:
     """Examine this installation, and optionally a model.
 
-    The tiny checkpoints run on the CPU in float32, as for their known outputs.
+    The tiny checkpoints run on the CPU in float32, because their known outputs were recorded on the CPU in float32.
 
     Args:
         model: Name, hub id or folder of a model. None: examine only the installation.
-        device: Device of `model`.
-        dtype: Dtype of `model`.
+        device: Device of `model`, as in `jina_rag.load_embedder`.
+        dtype: Dtype of `model`, as in `jina_rag.load_embedder`.
         expected: File of known outputs to compare with the outputs of `model`.
         write_expected: File to write the outputs of `model` to, as known outputs for other machines.
         local_files_only: Use only local files; download none.

@@ -57,7 +57,7 @@ class KnownOutputs:
     Attributes:
         model: Name of the model.
         checks: The calls, as in ``expected.json``.
-        arrays: The returned arrays by key, in the shapes of the calls, float32.
+        arrays: Returned arrays by key, float32, each in the shape that the call returned.
         images: Image files of the inputs, by file name.
     """
 
@@ -95,7 +95,8 @@ def read_known_outputs(path: Path) -> KnownOutputs:
                 raise KeyError(f"{check['call']} → {check['output']}")
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as exc:
         raise InvalidInputError(
-            f"{path} is not a file of known outputs: {exc}. Create one with `jina-rag doctor MODEL --write-expected`."
+            f"{path} is not a file of known outputs: {exc}. Create one with `jina-rag doctor MODEL --write-expected "
+            "FILE`."
         ) from exc
     return KnownOutputs(str(spec.get("model", "")), checks, values, images)
 

@@ -1,8 +1,8 @@
 """OCR: words with boxes from pixels, by PP-OCR models on the CPU, in this process and without a download.
 
-The models are the ONNX files in the wheel of ``rapidocr``, whose post-processing converts the detector's output to line
-outlines. This package adds tiling, skipping of known lines, rotated text, reading order and word splitting. OCR writes
-no file except the cache that the caller passes, opens no connection and prints nothing.
+The models are the ONNX files in the wheel of ``rapidocr``. The post-processing of ``rapidocr`` converts the detector's
+output to line outlines. This package adds tiling, skipping of known lines, rotated text, reading order and word
+splitting. OCR writes no file except the cache that the caller passes, opens no connection and prints nothing.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def read_words(image: Image, *, max_side: int = DEFAULT_MAX_SIDE, min_score: flo
 
     Args:
         image: An image in any mode. Flatten an alpha channel first.
-        max_side: Longest side in pixels of the scaled-down image that lines are detected in. Lines are recognized at
-            full resolution.
-        min_score: Lowest mean confidence of a line's characters, 0 to 1. Lines below it are dropped.
+        max_side: Longest side of the image in pixels for line detection; a larger image is scaled down. Lines are
+            recognized at full resolution.
+        min_score: Minimum mean confidence of a line's characters, 0 to 1. Other lines are dropped.
 
     Returns:
         Words in reading order, with boxes as fractions of the image and `ocr` set to True; empty if no words are found.
@@ -57,15 +57,15 @@ def read_areas(
     cache: OcrCache | None = None,
     revision: str = "",
 ) -> list[Word]:
-    """Return the words in some areas of an image.
+    """Return the words inside areas of an image.
 
     Args:
         image: An image in any mode. Flatten an alpha channel first.
         areas: Boxes as fractions of the image. Overlapping areas are read twice.
-        skip_boxes: Boxes of known words, as fractions of the image. A detected line is skipped if they cover at least
-            30 % of its box, which saves most of the time.
-        max_side: Longest side in pixels of each scaled-down area that lines are detected in.
-        min_score: Lowest mean confidence of a line's characters, 0 to 1. Lines below it are dropped.
+        skip_boxes: Boxes of known words, as fractions of the image. A detected line is skipped if these boxes
+            cover at least 30 % of its box, which saves most of the time.
+        max_side: Longest side of an area in pixels for line detection; a larger area is scaled down.
+        min_score: Minimum mean confidence of a line's characters, 0 to 1. Other lines are dropped.
         cache: Cache of the words of areas; None to read every area.
         revision: Document revision that the words are cached for.
 

@@ -28,10 +28,10 @@ _T = TypeVar("_T")
 
 log = logging.getLogger(__name__)
 
-# Version of the OCR pipeline. Increase it with each change of `jina_rag.ocr` that changes the words read.
+# Version of the OCR pipeline. Increment this number with each change of `jina_rag.ocr` that alters recognized words.
 RECIPE = 1
 
-# Limit of decompressed bytes per area, far above those of a page, so that a damaged file cannot exhaust the memory.
+# Limit of decompressed bytes per area, far above the words of a page: a damaged file cannot exhaust the memory.
 _MAX_BYTES = 1 << 26
 # Seconds to wait for the lock of another process that writes.
 _LOCK_TIMEOUT = 5.0
@@ -51,7 +51,7 @@ def area_key(pixels: npt.NDArray[np.uint8], skip_boxes: Float32, *, max_side: in
         pixels: Pixels of the area, shape (height, width, 3), uint8, RGB.
         skip_boxes: Boxes of known words in pixels of the area, shape (n, 4), float32.
         max_side: Longest side in pixels for line detection, as in `jina_rag.ocr.read_words`.
-        min_score: Lowest confidence of a line, 0 to 1, as in `jina_rag.ocr.read_words`.
+        min_score: Minimum confidence of a line, 0 to 1, as in `jina_rag.ocr.read_words`.
 
     Raises:
         MissingDependencyError: If rapidocr is not installed.
@@ -67,7 +67,7 @@ def area_key(pixels: npt.NDArray[np.uint8], skip_boxes: Float32, *, max_side: in
 class OcrCache:
     """A cache of words by `area_key`, in an SQLite file with owner-only permissions. Thread-safe.
 
-    No method raises an error. If the file is damaged or cannot be written, the cache logs one warning; from then on,
+    Methods raise no error. If the file is damaged or cannot be written, the cache logs one warning; from then on,
     `get` returns None and `put` stores nothing.
 
     Attributes:
@@ -89,7 +89,7 @@ class OcrCache:
         Args:
             key: Key of the area, from `area_key`.
             revision: Document revision that uses the words; `forget` keeps the words until that revision is also
-                forgotten. None: record no use.
+                forgotten. None: the use is not recorded.
 
         Returns:
             The words with the boxes passed to `put`, or None if the area is not cached.
@@ -99,7 +99,7 @@ class OcrCache:
             row = database.execute("SELECT words FROM areas WHERE key = ?", (key,)).fetchone()
             # A damaged entry counts as a miss: the caller reads the area and overwrites the entry.
             words = None if row is None else _decode(row[0])
-            # Most hits are already recorded, so the lookup saves a disk write.
+            # The use of most hits is already recorded; checking first avoids a disk write.
             query, use = "SELECT 1 FROM uses WHERE key = ? AND revision = ?", (key, revision)
             if words is not None and revision is not None and not database.execute(query, use).fetchone():
                 database.execute("INSERT OR IGNORE INTO uses VALUES (?, ?)", use)
@@ -170,7 +170,8 @@ class OcrCache:
                 return None
 
     def _open(self) -> sqlite3.Connection:
-        # SQLite would create a file that other users can read. SQLite's journal files get the mode of this file.
+        # Create the file before SQLite, which would create it readable by other users. The journal files of SQLite get
+        # the mode of this file.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         self.path.chmod(0o600)
         database = sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT, check_same_thread=False)

@@ -20,16 +20,16 @@ _SIDE_MULTIPLE = 32
 # Longer images are split into tiles of this aspect ratio, so that the scaled-down text stays legible.
 _TILE_ASPECT = 1.6
 _MIN_TILE_SIDE = 640
-# An area whose darkest and lightest values differ by less has no text.
+# An area has no text if the difference of its lightest and darkest values (0 to 255) is below this.
 _MIN_CONTRAST = 24
 _MARGIN = 16
-# Rows of an image that fit into the processor's cache.
+# Number of image rows that fit into the processor's cache.
 _ROW_CHUNK = 64
 
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    """Rows or columns `start` to `end` of an image; the centers of its lines are from `first` to below `last`."""
+    """Rows or columns `start` to `end` of an image, with the lines whose center is in the range `first` to `last`."""
 
     start: int
     end: int
@@ -43,7 +43,7 @@ def find_lines(models: Models, pixels: Pixels, *, max_side: int) -> list[Float32
     Args:
         models: The OCR models; the detector and its post-processing are used.
         pixels: Shape (height, width, 3), uint8, RGB.
-        max_side: Longest side in pixels of the scaled-down image, or of each scaled-down tile of a long image.
+        max_side: Longest side in pixels of the image, or of each tile of a long image; larger ones are scaled down.
 
     Returns:
         The corners of each line in pixels, shape (4, 2), float32, clockwise from the top left corner.
@@ -134,7 +134,7 @@ def _contrast(pixels: Pixels) -> int:
 
 
 def _channel_extremes(ufunc: np.ufunc, pixels: Pixels, axis: int) -> Pixels:
-    """Return the maximum or minimum of each channel along an axis, as `ufunc` is np.maximum or np.minimum."""
+    """Return the maximum (np.maximum) or minimum (np.minimum) of each channel along an axis."""
     if axis == 0:
         return np.asarray(ufunc.reduce(pixels, axis=0), dtype=np.uint8)
     parts = []

@@ -1,7 +1,7 @@
 """In-memory editing of ONNX files, without the package ``onnx``: subgraphs and flushed denormals.
 
-An ONNX file is a protobuf message: a sequence of fields, each a number and a value. Other fields are copied unchanged.
-The field numbers are those of ``onnx.proto``, which are stable.
+An ONNX file is a protobuf message: a sequence of fields, each a number and a value. Fields that this module does not
+interpret are copied unchanged. The field numbers are those of ``onnx.proto``, which are stable.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Graph:
     """An ONNX file in memory.
 
     Args:
-        data: Bytes of the file, with the weights inside.
+        data: Bytes of the file, with the weights inside; weights are little-endian, as in all ONNX files.
 
     Raises:
         ValueError: If `data` is not an ONNX file.
@@ -94,7 +94,7 @@ class Graph:
             name: Name of the tensor.
 
         Returns:
-            Shape (elements,), float32; None if the graph has no weight of that name.
+            Shape (elements,), float32, empty for a weight of another dtype; None if the graph has no such weight.
         """
         name = next(
             (node.inputs[0] for _, node in self._nodes if node.kind == "Identity" and name in node.outputs), name
@@ -198,7 +198,7 @@ class Graph:
 
 
 def _tensor(name: str, shape: Shape) -> bytes:
-    """Return a ValueInfoProto: name (1), type (2), tensor (1): element type (1), shape (2), dimensions (1)."""
+    """Return the bytes of a ValueInfoProto message: the name, element type and shape of a tensor."""
     sides = (_number(1, side) if isinstance(side, int) else _message(2, side.encode()) for side in shape)
     kind = _number(1, _FLOAT) + _message(2, b"".join(_message(1, side) for side in sides))
     return _message(1, name.encode()) + _message(2, _message(1, kind))

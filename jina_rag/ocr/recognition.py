@@ -20,21 +20,21 @@ Pixels = npt.NDArray[np.uint8]
 
 # Height in pixels of the training lines.
 _HEIGHT = 48
-# The training lines ended in blank columns; without them the model misses the last characters.
+# Blank pixel columns appended to a line, as in the training data; without them the model misses the last characters.
 _BLANK_COLUMNS = 32
-# Pixel columns per time step of the model.
+# Number of pixel columns per time step of the model.
 _STEP_COLUMNS = 8
-# Vectors per run of the classifier, which has most of the weights and reads them once per run.
+# Number of vectors per run of the classifier, which has most of the weights and reads all of them in each run.
 _CLASSIFIER_BATCH = 64
-# A step with a blank logit above this value is blank: in tests with many scripts, no other class had a higher logit
-# where the blank logit was 25 or more.
+# A time step with a blank logit above this value is blank: in tests with many scripts, no other class had a higher
+# logit where the blank logit was 25 or more.
 _BLANK_LOGIT = 26.0
-# Lines of wide characters are scaled down horizontally, to this number of steps per character, to save time. Below 1.7
-# steps errors start, so lines with fewer than _MIN_STEPS are read again at full width.
+# Lines of wide characters are scaled down horizontally, to this number of time steps per character, to save time.
+# Errors start below 1.7 steps, so lines with fewer than _MIN_STEPS are read again at full width.
 _TARGET_STEPS = 2.2
 _MIN_STEPS = 1.8
 _MIN_SCALE = 0.5
-# A scale above this value saves less time than reading some lines twice costs.
+# Larger scales are not used: they save less time than reading some lines twice costs.
 _MAX_SCALE = 0.8
 # The character width of a page is measured on this number of lines, of about this aspect ratio and at least this score.
 _SAMPLE_SIZE = 4

@@ -41,10 +41,10 @@ class Models:
     """The loaded OCR models. Stateless and thread-safe.
 
     Attributes:
-        detector: Session from an image to the text probability of each pixel.
-        outlines: rapidocr's DBPostProcess, from text probabilities to the corners of lines.
-        encoder: Session from a line image of height 48 pixels to one vector per time step.
-        classifier: Session from these vectors to one logit per character.
+        detector: Session that maps an image to the text probability of each pixel.
+        outlines: rapidocr's DBPostProcess, which maps text probabilities to the corners of lines.
+        encoder: Session that maps a line image of height 48 pixels to one vector per time step.
+        classifier: Session that maps these vectors to one logit per character.
         blank: Weights of the blank class in `classifier`, then its bias, shape (dim + 1,), float32. All zero for
             weights with unknown hashes, whose range of logits was not measured.
         characters: Character of each class; the first class is the blank.
@@ -102,7 +102,7 @@ def _load(folder: Path, release: str) -> Models:
     detector = Graph(_verified_model(folder, "det", release))
     recognizer = Graph(_verified_model(folder, "rec", release))
     for graph in (detector, recognizer):
-        # 250,000 denormal weights make the detector three times as slow.
+        # About 250,000 denormal weights make the detector three times as slow.
         graph.flush_denormals()
     from rapidocr.ch_ppocr_det.utils import DBPostProcess
 
@@ -131,7 +131,7 @@ class _Head:
 
 
 def _head(graph: Graph, release: str) -> _Head:
-    """Find the classifier of the recognizer: MatMul and Add before the final Softmax, which is not needed."""
+    """Find the classifier: MatMul and Add before the final Softmax, which is omitted because few values are used."""
     producers = {name: node for node in graph.nodes for name in node.outputs}
 
     def producer(name: str, kind: str) -> Node | None:

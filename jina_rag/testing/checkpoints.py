@@ -148,7 +148,7 @@ def _random_tensor(key: str, shape: tuple[int, ...], generator: Any, dtype: str)
         return tensor.normal_(1.0 if norm else 0.0, 0.1 if norm else 0.02, generator=generator)
     if "embed" in key.rsplit(".", 2)[-2] or key.startswith("shared"):
         return tensor.normal_(0, 0.02 if "token_type" in key else 0.5, generator=generator)
-    # Adapters are small relative to the weights that they modify.
+    # Adapters are small relative to the weights that they modify: the outputs change, but keep their scale.
     scale = 0.3 if key.endswith(".lora_B") else 0.7
     return tensor.normal_(0, scale / math.sqrt(math.prod(shape[1:])), generator=generator)
 

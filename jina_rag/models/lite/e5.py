@@ -28,7 +28,7 @@ _WORD_CACHE_SIZE = 50_000
 
 
 class E5:
-    """multilingual-e5-small with its tokenizer, a `Backbone`. Thread-safe.
+    """multilingual-e5-small with its tokenizer; implements `Backbone`. Thread-safe.
 
     Attributes:
         name: ``"lite"``.
@@ -50,7 +50,9 @@ class E5:
             threads: Threads per run. None: onnxruntime's default, one per core.
 
         Raises:
-            CheckpointError: If the file does not have the expected hash or layout.
+            CheckpointError: If the file does not have the expected hash or layout, or onnxruntime cannot open the
+                graph.
+            MissingDependencyError: If onnxruntime is not installed.
             ModelNotFoundError: If the file does not exist.
         """
         self.fingerprint = sha256[:12]
@@ -152,8 +154,8 @@ def graph_tensors(weights: E5Weights) -> dict[str, npt.NDArray[Any]]:
         weights: The mapped weight file.
 
     Returns:
-        Arrays by tensor name, with the shapes and dtypes of `layer_tensors`; and the embedding norms, shape (384,),
-        float32.
+        Arrays by tensor name: the tensors of all layers, as in `layer_tensors`, and the weight and bias of the
+        embedding layer norm, shape (384,), float32.
 
     Raises:
         CheckpointError: If the calibration file is missing or invalid, or the weight file lacks a tensor.

@@ -1,6 +1,7 @@
 """Requantization of the e5 weights from 4 bits to int8, for 8-bit matrix products, at every load.
 
-The int8 weights are not cached on disk: the conversion takes a fraction of a second, less time than verifying a cache.
+The int8 weights are not cached on disk: the conversion takes a fraction of a second, less time than verifying a cache
+file, and no file can be outdated or incomplete.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Calibration:
     def write(self, path: Path) -> None:
         """Write a calibration file.
 
-        The smoothing factors are stored as float16; round them to float16 before, so that none changes.
+        The smoothing factors are stored as float16; factors that are already rounded to float16 are stored exactly.
 
         Args:
             path: File to write, in NumPy's ``.npz`` format.
@@ -81,11 +82,11 @@ def layer_tensors(weights: E5Weights, calibration: Calibration, layer: int) -> d
     Args:
         weights: The mapped weight file.
         calibration: Quantization parameters of the activations.
-        layer: Number of the layer, counted from 0.
+        layer: Index of the layer, from 0.
 
     Returns:
-        Arrays by their names in the graph. int8 matrices have shape (columns, outputs), uint8 zero points are scalar;
-        scales (scalar), steps, biases, norms and smoothing factors, shape (n,), are float32.
+        Arrays by tensor name in the graph: weights of shape (columns, outputs), int8; scalar zero points, uint8; scalar
+        scales, float32; weight steps, biases, layer norms and reciprocal smoothing factors of shape (n,), float32.
 
     Raises:
         CheckpointError: If the weight file lacks a tensor.

@@ -57,7 +57,7 @@ def package_file(package: str, name: str) -> Path | None:
 
 
 def verify(path: Path, sha256: str) -> None:
-    """Compare the hash of a file with its pinned hash.
+    """Verify that a file has the expected hash.
 
     The file is read in chunks, with the GIL released.
 

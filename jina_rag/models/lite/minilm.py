@@ -37,14 +37,14 @@ def weights_path() -> Path | None:
 
 
 class MiniLM:
-    """all-MiniLM-L6-v2 with its tokenizer, a `Backbone`. Thread-safe.
+    """all-MiniLM-L6-v2 with its tokenizer; implements `Backbone`. Thread-safe.
 
     Attributes:
         name: ``"lite-en"``.
         fingerprint: First 12 hexadecimal digits of the sha256 of the weights.
         dim: Length of a token vector, 384.
         typical: See `Backbone.typical`.
-        centre: None: the vectors need no centering. Other encoders have an array of shape (dim,), float32.
+        centre: None, because the vectors need no centering. Type as in `Backbone`: shape (dim,), float32, or None.
     """
 
     name = "lite-en"
@@ -61,7 +61,9 @@ class MiniLM:
             threads: Threads per run. None: onnxruntime's default, one per core.
 
         Raises:
-            CheckpointError: If the model file or the bundled tokenizer file cannot be read or has another hash.
+            CheckpointError: If the model file or the bundled tokenizer file cannot be read or has another hash, or
+                onnxruntime cannot open the model.
+            MissingDependencyError: If onnxruntime or tokenizers is not installed.
         """
         self.fingerprint = sha256[:12]
         with ThreadPoolExecutor(max_workers=1) as pool:
@@ -91,7 +93,7 @@ class MiniLM:
         Args:
             words: Words, without white space.
         """
-        # The tokenizer rejects lone surrogates and drops replacement characters.
+        # The tokenizer rejects lone surrogates and drops U+FFFD, so surrogates become question marks.
         texts = [word.encode("utf-8", "replace").decode("utf-8") for word in words]
         parts = [[text[i : i + _LONGEST_WORD] for i in range(0, len(text), _LONGEST_WORD)] for text in texts]
         encodings = iter(

@@ -25,12 +25,12 @@ class Window(NamedTuple):
 def windows(count: int, size: int, overlap: int) -> list[Window]:
     """Return the fewest windows of at most `size` tokens that cover a text.
 
-    All windows have the same length: they fit into one batch without padding, and the last window is not short.
+    All windows have the same length: they fit into one batch without padding, and the last window has full context.
 
     Args:
         count: Tokens of the text.
         size: Limit of tokens per window.
-        overlap: Tokens that adjacent windows share, at least: from 0 to `size` - 1.
+        overlap: Minimum number of tokens that adjacent windows share, from 0 to `size` - 1.
 
     >>> windows(10, size=6, overlap=2)
     [Window(start=0, stop=6, keep_start=0, keep_stop=5), Window(start=4, stop=10, keep_start=5, keep_stop=10)]

@@ -2,8 +2,8 @@
 
 The `tokenizers` package takes two seconds to build this model, longer than the rest of a search. This implementation
 looks up pieces by a rolling hash: prefix sums over the characters give the hashes of all pieces, and of all substrings
-of the words, in a few array operations. Each match is verified character by character. A property test compares the
-pieces with those of `tokenizers`.
+of the words, in a few array operations. Each match is verified character by character. The pieces are those of
+`tokenizers`, which a property test verifies.
 
 Source: Kudo, Subword Regularization (ACL 2018), section 3.2; normalization as SentencePiece's nmt_nfkc.
 """
@@ -21,7 +21,8 @@ META = "\u2581"
 _UNKNOWN_PENALTY = 10.0
 _SPACES = "\u200b\u200c\u200d\u200e\u200f\u2581\ufeff\ufffd\x00"
 _DROPPED = "".join(map(chr, (*range(1, 9), 11, *range(14, 32), 127, 0x8F, 0x9F)))
-# Characters that were replaced by spaces or removed in the training text. Lone surrogates are not valid text.
+# Characters that were replaced by spaces or removed in the training text. Lone surrogates are not valid text and become
+# spaces.
 _CLEAN = str.maketrans(dict.fromkeys(_SPACES, " ") | dict.fromkeys(_DROPPED, ""))
 _CLEAN.update(dict.fromkeys(range(0xD800, 0xE000), " "))
 _FULLWIDTH_TILDE = "\uff5e"
@@ -71,7 +72,8 @@ class Unigram:
             offsets: Start of each piece in `letters`, and the end of the last one, shape (pieces + 1,), int32.
             scores: Log probability of each piece, shape (pieces,), float32.
             unk: Id for characters that no piece covers.
-            reserved: Ids of special tokens, for example ``<s>``, which no text is tokenized to.
+            reserved: Ids of special tokens, for example ``<s>``. A text that contains these characters is tokenized to
+                ordinary pieces.
         """
         self._letters, self._scores = letters, scores
         self._offsets: _Ints = offsets.astype(np.int64)
@@ -98,8 +100,8 @@ class Unigram:
             words: Words in the form of `normalise_text`, without white space.
 
         Returns:
-            The pieces of each word: id, start and end. Start and end count the characters of the word; a piece that
-            is only ``META`` covers none. Adjacent unknown characters form one piece.
+            The pieces of each word: id, start and end. Start and end are character positions in the word without
+            ``META``; they are equal for a piece that is only ``META``. Adjacent unknown characters form one piece.
         """
         pieces_of_words: list[list[Piece]] = [[] for _ in words]
         # Batches hold words of similar length, because the longest word sets the number of steps of a batch.
@@ -113,8 +115,8 @@ class Unigram:
         sizes = np.array([len(text) for text in texts])
         word, end, length, index = self._edges("".join(texts), sizes)
         steps, longest = int(sizes.max()), min(self._longest, int(sizes.max()))
-        # Column longest - n has the piece of n characters that ends at a position, so that argmax breaks ties in
-        # favor of the longest piece, as SentencePiece does.
+        # Column longest - n contains the piece of n characters that ends at a position, so that argmax breaks ties
+        # in favor of the longest piece, as SentencePiece does.
         scores = np.full((len(texts), steps + 1, longest), -np.inf)
         ids = np.full(scores.shape, self._unk, dtype=np.int32)
         scores[word, end, longest - length] = self._scores[index]
@@ -135,7 +137,7 @@ class Unigram:
             yield self._path(size, back, piece)
 
     def _path(self, end: int, back: list[int], piece: list[int]) -> list[Piece]:
-        """Return the pieces of the best path; `back` has the length and `piece` the id of the piece into a position."""
+        """Return the pieces of a path; `back` and `piece` have the length and id of the piece to each position."""
         path: list[Piece] = []
         while end:
             start = end - back[end]
@@ -148,7 +150,7 @@ class Unigram:
         return path
 
     def _edges(self, text: str, sizes: _Ints) -> tuple[_Ints, _Ints, _Ints, _Ints]:
-        """Return all pieces in the words of `text`: word, end in the word, length and id, each of shape (found,)."""
+        """Return all pieces in the words of `text`: word, end in the word, length and id, each of shape (matches,)."""
         letters = np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32)
         sums, inverse = _prefix_hashes(letters)
         stops = np.cumsum(sizes)
@@ -196,7 +198,7 @@ def _powers(base: int, count: int) -> _Hashes:
 
 
 def _batches(words: Sequence[str], cells: int = 20_000) -> Iterator[list[int]]:
-    """Yield the indices of words, ordered by length, in batches of about `cells` characters, padding included."""
+    """Yield the indices of words, ordered by length, in batches of at most `cells` characters, padding included."""
     batch: list[int] = []
     for index in sorted(range(len(words)), key=lambda i: len(words[i])):
         if batch and (len(batch) + 1) * (len(words[index]) + 1) > cells:
