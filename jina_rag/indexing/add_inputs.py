@@ -153,8 +153,9 @@ def checked_vectors(vectors: Embeddings, count: int, dim: int, multi_dim: int) -
         raise InvalidInputError(f"vectors is incomplete; expected dense vectors and multi-vectors of {count} entries.")
     if single.shape[1] != dim or any(rows.ndim != 2 or rows.shape[1] < multi_dim for rows in multi):
         raise InvalidInputError(
-            f"This index stores dense vectors of length {dim} and rows of length {multi_dim}, but vectors has lengths "
-            f"{single.shape[1]} and {sorted({rows.shape[-1] for rows in multi})}. Use the embedder of this index."
+            f"vectors has dense vectors of length {single.shape[1]} and rows of length "
+            f"{sorted({rows.shape[-1] for rows in multi})}; expected {dim} and at least {multi_dim}. Use the embedder of "
+            "this index."
         )
     if vectors.grids is not None and len(vectors.grids) != count:
         raise InvalidInputError(f"vectors has {len(vectors.grids)} grids for {count} entries; expected one per entry.")

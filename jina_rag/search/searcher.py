@@ -66,7 +66,7 @@ class SearchRequest:
         if self.group_by not in ("page", "document"):
             raise InvalidInputError(f"group_by is {self.group_by!r}; expected one of 'page', 'document'.")
         if self.min_score is not None and not is_number(self.min_score):
-            raise InvalidInputError(f"min_score is {self.min_score!r}; expected a number.")
+            raise InvalidInputError(f"min_score is {self.min_score!r}; expected a finite number.")
         object.__setattr__(self, "where", checked_filter(self.where))
 
     @property
@@ -218,7 +218,7 @@ class _Search:
         return pending, False
 
     def _visible(self, ranking: Sequence[Candidate], limit: int) -> list[Candidate]:
-        """Return the ranking without pages of unfinished replacements, checked up to the visible page `limit`."""
+        """Return a ranking whose first `limit` pages are visible, by dropping pages of unfinished replacements."""
         visible: list[Candidate] = []
         for start in range(0, len(ranking), limit):
             visible += [candidate for candidate, _, _ in self._fetch(ranking[start : start + limit], limit)]
