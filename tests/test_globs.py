@@ -129,11 +129,11 @@ def test_ingestion_sync_filter_and_delete_select_same_documents(tree, parts):
         except InvalidInputError:  # nothing matches
             ingested = set()
         with closing(manifest_of(Path(root), records)) as manifest:
-            by_filter, by_id = (
+            filtered, filtered_by_relative = (
                 {record.path for record in select_by_filter(records, resolve_paths({"path": text}, manifest))}
                 for text in (pattern, relative)
             )
-            deleted, deleted_by_id = (
+            deleted, deleted_by_relative = (
                 {record.path for record in select_by_name(manifest, text)} for text in (pattern, relative)
             )
             for record in records:
@@ -142,9 +142,9 @@ def test_ingestion_sync_filter_and_delete_select_same_documents(tree, parts):
             synced = {record.path for record in missing}
             # After the deletion, the same name selects no other document.
             manifest.remove_documents(record.doc_id for record in records if record.path in deleted)
-            deleted_twice = [*select_by_name(manifest, pattern), *select_by_name(manifest, relative)]
-    assert ingested == by_filter == by_id == deleted == deleted_by_id == synced
-    assert deleted_twice == []
+            repeated_records = [*select_by_name(manifest, pattern), *select_by_name(manifest, relative)]
+    assert ingested == filtered == filtered_by_relative == deleted == deleted_by_relative == synced
+    assert repeated_records == []
 
 
 def test_sync_with_glob_keeps_documents_of_other_folders(tmp_path):

@@ -56,7 +56,7 @@ def test_unknown_attribute_raises_attribute_error():
 
 
 def test_search_command_loads_no_ingestion_packages(tmp_path):
-    """Packages for rendering, OCR and reports would slow down the cold start of `jina-rag search`."""
+    """Packages for rendering, OCR and reports slow down the cold start of `jina-rag search`."""
     from jina_rag import DocumentIndex
     from jina_rag.config import IngestSettings
     from jina_rag.testing import sample_pdf

@@ -37,8 +37,8 @@ def test_all_image_sources_give_same_pixels(image, tmp_path):
     path = tmp_path / "a b.png"
     path.write_bytes(data)
     uri = "data:image/png;base64," + base64.b64encode(data).decode()
-    wrapped = [{"image": source} for source in (image, data, path, str(path), uri)]
-    for source in [image, data, bytearray(data), path, uri, *wrapped, {"image": make_page("x")}]:
+    mappings = [{"image": source} for source in (image, data, path, str(path), uri)]
+    for source in [image, data, bytearray(data), path, uri, *mappings, {"image": make_page("x")}]:
         (part,) = parts_of(source, Opening())
         assert isinstance(part, LoadedImage)
         if not isinstance(source, dict) or "a b" in str(source):
@@ -74,10 +74,10 @@ def test_exif_orientation_applies_to_size_before_decoding(image, tmp_path):
     exif[0x0112] = 6
     path = tmp_path / "turned.png"
     path.write_bytes(png(image, exif=exif.tobytes()))
-    opened = open_image(path)
-    assert opened.size == (4, 6)
-    assert opened.load().size == (4, 6)
-    np.testing.assert_array_equal(np.asarray(opened.load()), np.rot90(np.asarray(image), -1))
+    loaded_image = open_image(path)
+    assert loaded_image.size == (4, 6)
+    assert loaded_image.load().size == (4, 6)
+    np.testing.assert_array_equal(np.asarray(loaded_image.load()), np.rot90(np.asarray(image), -1))
     with Image.open(path) as pil_image:
         assert open_image(pil_image).size == (4, 6)
 
@@ -182,9 +182,6 @@ def test_clean_text_replaces_lone_surrogates():
 def test_single_input_instead_of_list_raises_invalid_input_error(single):
     with pytest.raises(InvalidInputError, match="Pass a list of queries"):
         as_input_list(single, "queries")
-
-
-# Downloads
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ def test_hubness_lowers_score_of_hub_page(tmp_path):
         with DocumentIndex.open(tmp_path / f"kb{embedder.hubness}", embedder=embedder) as index:
             index.ingest([tmp_path / "hub.pdf", tmp_path / "ice.pdf"], settings=IngestSettings(ocr="never"))
             scores.append({hit.doc_id: hit.score for hit in index.search("ice", k=2)})
-    plain, corrected = scores
-    assert plain["hub.pdf"] == pytest.approx(plain["ice.pdf"], abs=1e-3)
-    assert corrected["ice.pdf"] - corrected["hub.pdf"] > 0.05
-    assert list(corrected) == ["ice.pdf", "hub.pdf"]
+    plain_scores, corrected_scores = scores
+    assert plain_scores["hub.pdf"] == pytest.approx(plain_scores["ice.pdf"], abs=1e-3)
+    assert corrected_scores["ice.pdf"] - corrected_scores["hub.pdf"] > 0.05
+    assert list(corrected_scores) == ["ice.pdf", "hub.pdf"]

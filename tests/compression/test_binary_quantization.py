@@ -1,4 +1,4 @@
-"""Binary quantization: sign codes round-trip, preserve the token order and report damage."""
+"""Binary quantization: sign codes round-trip, correlate with exact similarities and detect damage."""
 
 from __future__ import annotations
 

@@ -212,9 +212,6 @@ def test_sign_codes_of_pooled_rows_correlate_with_rows():
     assert np.corrcoef(codes @ query.mean(axis=0), exact)[0, 1] > 0.5
 
 
-# -- settings ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", ["exact", "balanced", "compact"])
 def test_storage_presets_round_trip_json_with_names(name):
     storage = Storage.named(name)

@@ -108,9 +108,6 @@ def test_missing_extra_gives_skipped_findings(monkeypatch):
     assert examine("lite").findings[-1].status == "skipped"
 
 
-# -- the command ------------------------------------------------------------------------------------------------
-
-
 def test_doctor_command_prints_one_page():
     process = run_doctor()
     assert process.returncode == 0, process.stderr

@@ -1,4 +1,4 @@
-"""Handmade hostile documents."""
+"""Hand-written PDFs that are hostile to a renderer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def slow_pdf(path: Path, *, levels: int = 12) -> Path:
-    """Write a PDF whose first page nests forms, twelve per level, and whose second page is a black square."""
+    """Write a PDF of two pages: the first nests `levels` levels of twelve forms each, the second is black."""
     objects = [
         b"<< /Type /Catalog /Pages 2 0 R >>",
         b"<< /Type /Pages /Kids [3 0 R 4 0 R] /Count 2 >>",

@@ -43,7 +43,7 @@ class ThreadedReranker(FakeReranker):
 
 
 class PixelReranker(FakeReranker):
-    """Fake image reranker that scores every image 0.75."""
+    """Fake image reranker that gives every image a score of 0.75."""
 
     modality = "image"
 

@@ -1,4 +1,4 @@
-"""OCR cache: words are cached by pixel content, and a failing cache file never fails a page."""
+"""OCR cache: words are cached by pixel content, and pages are read if the cache file cannot be used."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_forget_keeps_words_of_other_revisions(cache):
     cache.put("a", WORDS, "one")
     cache.put("b", WORDS[:1], "one")
     assert cache.get("a", "two") == WORDS
-    assert cache.get("b") == WORDS[:1]  # without a revision, records no use
+    assert cache.get("b") == WORDS[:1]  # without a revision, the use is not recorded
     cache.forget(["one", "never seen"])
     assert cache.get("a") == WORDS
     assert cache.get("b") is None

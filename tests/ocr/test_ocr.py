@@ -80,8 +80,8 @@ def test_word_boxes_match_text_layer():
 def test_read_areas_gives_boxes_of_whole_image():
     (word, *_) = read_areas(PAGE, [(0, 0.55, 1, 0.8)])
     assert word.text == "near"
-    whole = {word.text: word.box for word in read_words(PAGE)}
-    assert word.box == pytest.approx(whole["near"], abs=0.02)
+    boxes = {word.text: word.box for word in read_words(PAGE)}
+    assert word.box == pytest.approx(boxes["near"], abs=0.02)
 
 
 def test_skip_boxes_skip_known_lines():
@@ -98,7 +98,7 @@ def test_light_text_on_dark_grayscale_image():
 def test_images_without_words(size):
     assert read_words(Image.new("RGB", size, "white")) == []
     noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-    read_words(Image.fromarray(noise))  # any result, but no error
+    read_words(Image.fromarray(noise))  # must not raise an error
 
 
 def test_lines_below_min_score_are_dropped():
@@ -126,7 +126,7 @@ def line(text, x0, y0, x1, y1, rotation=0):
     return Line(text, 1.0, np.roll(corners, -rotation, axis=0), tuple(np.linspace(0, 1, len(text) + 1)))
 
 
-def ordered(lines):
+def texts_in_order(lines):
     return "".join(lines[index].text for index in reading_order(lines))
 
 
@@ -136,7 +136,7 @@ def test_reading_order_of_columns():
         for x, column_texts in ((0, "abc"), (230, "def"))
         for y, text in zip((0, 20, 40), column_texts, strict=True)
     ]
-    assert ordered(lines[::-1]) == "abcdef"
+    assert texts_in_order(lines[::-1]) == "abcdef"
 
 
 def test_reading_order_of_table_rows():
@@ -144,12 +144,12 @@ def test_reading_order_of_table_rows():
         line(text, x, y, x + 40, y + 12)
         for text, x, y in zip("acebdf", (0, 0, 0, 200, 200, 200), (0, 20, 40, 2, 21, 39), strict=True)
     ]
-    assert ordered(lines) == "abcdef"
+    assert texts_in_order(lines) == "abcdef"
 
 
 def test_reading_order_of_vertical_columns_starts_at_right():
-    assert ordered([line("a", 100, 0, 115, 200, rotation=1), line("b", 60, 0, 75, 200, rotation=1)]) == "ab"
-    assert ordered([line("b", 60, 0, 75, 200, rotation=1), line("a", 100, 0, 115, 200, rotation=1)]) == "ab"
+    assert texts_in_order([line("a", 100, 0, 115, 200, rotation=1), line("b", 60, 0, 75, 200, rotation=1)]) == "ab"
+    assert texts_in_order([line("b", 60, 0, 75, 200, rotation=1), line("a", 100, 0, 115, 200, rotation=1)]) == "ab"
 
 
 def test_damaged_or_missing_weights_raise_checkpoint_error(tmp_path):
@@ -175,7 +175,7 @@ def test_hashes_of_installed_rapidocr_are_pinned():
 
 
 def test_ocr_uses_no_network_and_prints_nothing(tmp_path):
-    """The test needs its own process, because models stay loaded once they are used."""
+    """OCR runs in a separate process, because the models stay loaded after the first use."""
     program = f"""
 import socket
 def refuse(*args, **kwargs): raise AssertionError("network")
@@ -244,11 +244,11 @@ def test_chinese_lines_are_scaled_down_horizontally(widths, monkeypatch):
     rows = [(30, 50 + 44 * row, text) for row, text in enumerate(CHINESE)]
     image = text_image(*rows, size=(620, 360), fontsize=28, fontname="china-s")
     assert texts(read_words(image)) == " ".join(CHINESE)
-    narrowed = sum(widths)
+    scaled_width = sum(widths)
     widths.clear()
     monkeypatch.setattr(recognition, "_MAX_SCALE", 0)
     assert texts(read_words(image)) == " ".join(CHINESE)
-    assert narrowed < 0.85 * sum(widths)
+    assert scaled_width < 0.85 * sum(widths)
 
 
 def test_small_letters_among_wide_characters_read_at_full_width(monkeypatch):
@@ -298,7 +298,7 @@ def test_few_vertical_lines_each_read_in_own_direction():
 
 
 def test_recognition_matches_unsplit_published_model():
-    """The graph is split before the softmax and run line by line, and blank steps are not classified."""
+    """Recognition splits the graph before the softmax, runs the graph line by line and skips blank time steps."""
     import onnxruntime
 
     models = weights.load_models()
@@ -306,14 +306,14 @@ def test_recognition_matches_unsplit_published_model():
     for text in ("The juniper berry harvest", "October 1972", "il1 lily bookkeeper 1000"):
         crop = np.asarray(text_image((10, 30, text), size=(14 * len(text), 40)))
         (reading,) = recognition.read_crops(models, [crop])
-        image, share = recognition._image(crop, 1.0)
+        image, line_fraction = recognition._image(crop, 1.0)
         assert not image[..., -32:].any()  # the blank columns of the training lines
         probabilities = published_model.run(None, {"x": image})[0][0]
         best = probabilities.argmax(axis=1)
         starts = np.flatnonzero((best != 0) & (best != np.append(0, best[:-1])))
         assert reading.text == "".join(models.characters[index] for index in best[starts]) == text
         assert reading.score == pytest.approx(probabilities[starts, best[starts]].mean(), abs=1e-4)
-        assert reading.centers == pytest.approx((starts + 0.5) / (len(best) * share))
+        assert reading.centers == pytest.approx((starts + 0.5) / (len(best) * line_fraction))
         assert 0 < reading.centers[0] < reading.centers[-1] < 1
 
 
@@ -330,16 +330,16 @@ def test_blank_steps_are_not_classified():
         get_inputs = models.classifier.get_inputs
 
     counting_models = dataclasses.replace(models, classifier=CountingClassifier())
-    (skipped,) = recognition.read_crops(counting_models, [crop])
-    skipped_count = sum(batch_sizes)
+    (partial_reading,) = recognition.read_crops(counting_models, [crop])
+    classified_count = sum(batch_sizes)
     batch_sizes.clear()
     # Zero blank weights, as for unknown versions of rapidocr, classify every step.
-    (complete,) = recognition.read_crops(
+    (complete_reading,) = recognition.read_crops(
         dataclasses.replace(counting_models, blank=np.zeros_like(models.blank)), [crop]
     )
-    assert (complete.text, complete.centers) == (skipped.text, skipped.centers)
-    assert complete.score == pytest.approx(skipped.score, abs=1e-5)
-    assert skipped_count < 0.9 * sum(batch_sizes)
+    assert (complete_reading.text, complete_reading.centers) == (partial_reading.text, partial_reading.centers)
+    assert complete_reading.score == pytest.approx(partial_reading.score, abs=1e-5)
+    assert classified_count < 0.9 * sum(batch_sizes)
 
 
 def test_flush_denormals_leaves_outputs_unchanged():
@@ -363,9 +363,9 @@ def test_loaded_models_have_no_denormals(monkeypatch):
 
 
 def test_unknown_model_graph_raises_checkpoint_error():
-    detector_file = Graph(weights._verified_model(weights._folder(), "det", "3.10.0"))
+    detector_graph = Graph(weights._verified_model(weights._folder(), "det", "3.10.0"))
     with pytest.raises(CheckpointError, match="unknown graph"):
-        weights._head(detector_file, "3.10.1")
+        weights._head(detector_graph, "3.10.1")
     with pytest.raises(CheckpointError, match="5 outputs"):
         weights._characters(weights.load_models().encoder, 5, "3.10.1")
 
@@ -374,11 +374,11 @@ def test_subgraph_is_a_valid_onnx_file():
     onnx = pytest.importorskip("onnx")
     graph = Graph(weights._verified_model(weights._folder(), "rec", "3.10.0"))
     head = weights._head(graph, "3.10.0")
-    part = graph.subgraph({head.vectors: ("n", 120)}, {head.values: ("n", "characters")})
-    model = onnx.load_from_string(part)
+    subgraph = graph.subgraph({head.vectors: ("n", 120)}, {head.values: ("n", "characters")})
+    model = onnx.load_from_string(subgraph)
     onnx.checker.check_model(model)
     assert {node.op_type for node in model.graph.node} <= {"Identity", "MatMul", "Add"}
-    assert len(part) < 0.5 * len(graph.to_bytes())
+    assert len(subgraph) < 0.5 * len(graph.to_bytes())
     assert graph.weight("nothing") is None
 
 
@@ -402,5 +402,5 @@ def test_crop_of_upright_line_matches_general_crop():
     pixels = np.random.default_rng(0).integers(0, 255, (90, 300, 3), dtype=np.uint8)
     quad = np.array([(10, 20), (210, 20), (210, 60), (10, 60)], np.float32)
     assert np.array_equal(lines._crop(pixels, quad), get_rotate_crop_image(pixels, quad))
-    for turned in (lines._rotate(quad, 2), quad + np.array([(0, 0), (0, 3), (0, 3), (0, 0)], np.float32)):
-        assert np.array_equal(lines._crop(pixels, turned), get_rotate_crop_image(pixels, turned))
+    for corners in (lines._rotate(quad, 2), quad + np.array([(0, 0), (0, 3), (0, 3), (0, 0)], np.float32)):
+        assert np.array_equal(lines._crop(pixels, corners), get_rotate_crop_image(pixels, corners))

@@ -29,7 +29,7 @@ def tensors(folder: Path) -> dict[str, np.ndarray]:
     return arrays
 
 
-def header(folder: Path) -> dict[str, tuple[list[int], str]]:
+def tensor_headers(folder: Path) -> dict[str, tuple[list[int], str]]:
     """Return shape and dtype of all tensors below a folder, from the file headers."""
     shapes = {}
     for path in sorted(folder.rglob("*.safetensors")):
@@ -65,7 +65,7 @@ def test_tiny_checkpoint_matches_packaged_checkpoint(family, tmp_path):
     names = [{path.relative_to(root).as_posix() for path in root.rglob("*")} for root in (packaged, created)]
     assert names[0] == names[1]
     assert {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"} <= names[1]
-    assert header(created) == header(packaged)
+    assert tensor_headers(created) == tensor_headers(packaged)
     assert config(created) == config(packaged)
 
 
@@ -91,21 +91,21 @@ def test_norm_weights_are_near_one_and_biases_small(tmp_path):
 
 def test_each_task_has_adapters_smaller_than_base_weights(tmp_path):
     weights = tensors(make_checkpoint_or_skip("v4", path=tmp_path / "v4"))
-    at = "base_model.model.model.language_model.layers.1.mlp.up_proj.lora_"
+    prefix = "base_model.model.model.language_model.layers.1.mlp.up_proj.lora_"
     weight = weights["model.layers.1.mlp.up_proj.weight"]
     for task in TASKS:
-        a, b = weights[f"{at}A.{task}.weight"], weights[f"{at}B.{task}.weight"]
+        a, b = weights[f"{prefix}A.{task}.weight"], weights[f"{prefix}B.{task}.weight"]
         ratio = np.linalg.norm(b @ a) / np.linalg.norm(weight)
         assert 0.1 < ratio < 0.5
         assert weights[f"base_model.model.multi_vector_projector.lora_B.{task}.weight"].any()
-    assert not np.array_equal(weights[f"{at}A.code.weight"], weights[f"{at}A.retrieval.weight"])
+    assert not np.array_equal(weights[f"{prefix}A.code.weight"], weights[f"{prefix}A.retrieval.weight"])
 
 
 def test_rank_and_alpha_of_adapters(tmp_path):
     folder = make_checkpoint_or_skip("v4", path=tmp_path / "v4", rank=3, alpha=7.5)
     written_config = json.loads((folder / "adapters" / "adapter_config.json").read_text(encoding="utf-8"))
     assert (written_config["r"], written_config["lora_alpha"]) == (3, 7.5)
-    for key, (shape, _) in header(folder / "adapters").items():
+    for key, (shape, _) in tensor_headers(folder / "adapters").items():
         assert shape[0 if ".lora_A." in key else 1] == 3, key
     default_config = json.loads(
         (make_checkpoint_or_skip("v4", path=tmp_path / "u", rank=5) / "adapters" / "adapter_config.json").read_text()
@@ -125,11 +125,11 @@ def test_shards_match_index_file(family, shards, tmp_path):
         entries = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
         files_by_key |= dict.fromkeys(set(entries) - {"__metadata__"}, name)
     assert index["weight_map"] == files_by_key
-    unsharded = tensors(make_checkpoint_or_skip(family, path=tmp_path / "whole"))
+    unsharded_weights = tensors(make_checkpoint_or_skip(family, path=tmp_path / "whole"))
     for key, value in tensors(folder).items():
-        np.testing.assert_array_equal(value, unsharded[key], err_msg=key)
+        np.testing.assert_array_equal(value, unsharded_weights[key], err_msg=key)
     width = 4 if family == "v1" else 2
-    assert index["metadata"]["total_size"] == sum(unsharded[key].size for key in files_by_key) * width
+    assert index["metadata"]["total_size"] == sum(unsharded_weights[key].size for key in files_by_key) * width
 
 
 @pytest.mark.parametrize("family", ["v4", "m0"])
@@ -138,16 +138,16 @@ def test_new_layout_renames_keys_only(family, tmp_path):
     new = tensors(make_checkpoint_or_skip(family, path=tmp_path / "new", layout="new", tie=False))
     assert len(new) == len(old)
     for key, value in old.items():
-        renamed = key
+        new_key = key
         if key.startswith("visual."):
-            renamed = f"model.{key}"
+            new_key = f"model.{key}"
         elif key.startswith("model."):
-            renamed = f"model.language_model.{key.removeprefix('model.')}"
-        np.testing.assert_array_equal(new[renamed], value, err_msg=key)
+            new_key = f"model.language_model.{key.removeprefix('model.')}"
+        np.testing.assert_array_equal(new[new_key], value, err_msg=key)
 
 
 def test_new_layout_does_not_change_text_families(tmp_path):
-    assert header(make_checkpoint_or_skip("v1", path=tmp_path / "a", layout="new")) == header(
+    assert tensor_headers(make_checkpoint_or_skip("v1", path=tmp_path / "a", layout="new")) == tensor_headers(
         make_checkpoint_or_skip("v1", path=tmp_path / "b")
     )
 
@@ -157,13 +157,13 @@ def test_tie_false_adds_lm_head(tmp_path):
         folder = make_checkpoint_or_skip(family, path=tmp_path / family, tie=False)
         text = config(folder).get("text_config", config(folder))
         assert text["tie_word_embeddings"] is False
-        assert header(folder)["lm_head.weight"][0] == [text["vocab_size"], text["hidden_size"]]
+        assert tensor_headers(folder)["lm_head.weight"][0] == [text["vocab_size"], text["hidden_size"]]
 
 
 @pytest.mark.parametrize(("family", "dtype", "code"), [("v4", "float32", "F32"), ("v1", "float16", "F16")])
 def test_dtype_of_weights_and_config(family, dtype, code, tmp_path):
     folder = make_checkpoint_or_skip(family, path=tmp_path / "model", dtype=dtype)
-    assert {kind for _, kind in header(folder).values()} == {code}
+    assert {kind for _, kind in tensor_headers(folder).values()} == {code}
     assert config(folder)["torch_dtype"] == dtype
 
 
@@ -175,7 +175,7 @@ def test_overrides_change_config_and_shapes(tmp_path):
         "vision_config": {"depth": 2, "window_size": 56, "fullatt_block_indexes": [0]},
     }
     folder = make_checkpoint_or_skip("v4", path=tmp_path / "v4", overrides=overrides)
-    shapes, written_config = header(folder), config(folder)
+    shapes, written_config = tensor_headers(folder), config(folder)
     assert shapes["model.embed_tokens.weight"][0] == [2200, 64]
     assert shapes["multi_vector_projector.weight"][0] == [32, 64]
     assert not any(key.startswith(("model.layers.1.", "visual.blocks.2.")) for key in shapes)
@@ -188,7 +188,7 @@ def test_overrides_change_config_and_shapes(tmp_path):
 
 def test_gated_feed_forward_has_two_input_weights(tmp_path):
     overrides = {"feed_forward_proj": "gated-gelu", "num_layers": 2}
-    shapes = header(make_checkpoint_or_skip("v1", path=tmp_path / "v1", overrides=overrides))
+    shapes = tensor_headers(make_checkpoint_or_skip("v1", path=tmp_path / "v1", overrides=overrides))
     assert {key.split(".")[-2] for key in shapes if "DenseReluDense" in key} == {"wi_0", "wi_1", "wo"}
     assert sum(key.endswith("SelfAttention.q.weight") for key in shapes) == 2
 

@@ -70,12 +70,12 @@ def test_token_rows_equal_rows_of_dequantized_table(weights):
 def test_requantized_weights_within_half_a_step_and_levels(weights):
     blocks = weights.blocks("l3.fi.w", 1536)
     smooth = np.linspace(0.5, 2, 384, dtype=np.float32)
-    quantised, steps = quantise(blocks, smooth)
-    assert quantised.dtype == np.int8
-    assert quantised.shape == (384, 1536)
-    assert np.abs(quantised).max() == LEVELS
+    int8_weights, steps = quantise(blocks, smooth)
+    assert int8_weights.dtype == np.int8
+    assert int8_weights.shape == (384, 1536)
+    assert np.abs(int8_weights).max() == LEVELS
     exact = (dequantise(blocks) * smooth).T
-    assert (np.abs(quantised * steps - exact) <= steps * 0.501).all()
+    assert (np.abs(int8_weights * steps - exact) <= steps * 0.501).all()
 
 
 def test_damaged_weight_file_raises_checkpoint_error_with_path(tmp_path):

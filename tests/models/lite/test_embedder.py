@@ -76,9 +76,6 @@ def embedder(request, lite, english):
     return {"lite": lite, "lite-en": english}[request.param]
 
 
-# Windows
-
-
 @given(st.integers(0, 3000), st.integers(2, 200), st.data())
 def test_windows_keep_each_token_once_with_most_context(count, size, data):
     overlap = data.draw(st.integers(0, size - 1))
@@ -117,9 +114,6 @@ def test_long_text_encoded_in_windows_of_equal_length():
 def test_overlap_not_below_window_raises_invalid_input_error():
     with pytest.raises(InvalidInputError, match="overlap is 20"):
         LiteRecipe(window=20, overlap=20)
-
-
-# Token boxes
 
 
 def test_slice_box_follows_longer_axis():
@@ -162,18 +156,15 @@ def test_plain_text_has_no_boxes(embedder):
     assert embedder.encode_document(["plain text"]).grids == [None]
 
 
-# Embedding settings
-
-
 def test_stop_words_dropped_after_encoding_but_kept_in_dense_vector():
     text = "the river"
-    dropped = LiteEmbedder(LettersBackbone()).encode_document([text])
-    complete = LiteEmbedder(LettersBackbone(), LiteRecipe(drop=False)).encode_document([text])
-    assert dropped.multi[0].shape == (5, 30)
-    assert complete.multi[0].shape == (8, 30)
-    np.testing.assert_array_equal(dropped.multi[0], complete.multi[0][3:])  # encoded in the same context
-    np.testing.assert_array_equal(dropped.single, complete.single)
-    np.testing.assert_allclose(np.linalg.norm(complete.single, axis=1), 1, atol=1e-6)
+    content_rows = LiteEmbedder(LettersBackbone()).encode_document([text])
+    all_rows = LiteEmbedder(LettersBackbone(), LiteRecipe(drop=False)).encode_document([text])
+    assert content_rows.multi[0].shape == (5, 30)
+    assert all_rows.multi[0].shape == (8, 30)
+    np.testing.assert_array_equal(content_rows.multi[0], all_rows.multi[0][3:])  # encoded in the same context
+    np.testing.assert_array_equal(content_rows.single, all_rows.single)
+    np.testing.assert_allclose(np.linalg.norm(all_rows.single, axis=1), 1, atol=1e-6)
 
 
 def test_query_of_stop_words_keeps_their_rows(embedder):
@@ -211,9 +202,6 @@ def test_fingerprint_differs_between_recipes(lite):
         LiteEmbedder(LettersBackbone(), r).fingerprint for r in (None, LiteRecipe(drop=False), LiteRecipe(window=90))
     }
     assert len(prints) == 3
-
-
-# Both encoders
 
 
 def test_embedding_shapes_dtypes_and_norms(embedder):
@@ -323,9 +311,6 @@ def test_str_instead_of_list_raises_invalid_input_error(embedder):
         embedder.encode_query("river")
 
 
-# Images
-
-
 @pytest.fixture
 def ocr_images(monkeypatch):
     images = []
@@ -383,9 +368,6 @@ def test_invalid_image_raises_invalid_input_error(lite, tmp_path):
         lite.encode_document([3])
 
 
-# MiniLM
-
-
 def test_minilm_with_wrong_hash_raises_checkpoint_error(tmp_path, monkeypatch):
     other = tmp_path / "model.onnx"
     other.write_bytes(b"other")
@@ -400,9 +382,6 @@ def test_minilm_splits_words_above_wordpiece_limit(english):
     tokens = english._backbone.tokenize(["ab" * 150])[0]
     assert len(tokens) > 10
     assert tokens[-1].end == 1.0
-
-
-# The reranker
 
 
 @pytest.mark.parametrize("name", ["lite", "lite-en"])
