@@ -28,7 +28,7 @@ TOKENIZER = Path(__file__).parents[1] / "_assets" / "minilm_tokenizer.json"
 TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
 _CLS, _SEP = 101, 102
 _LONGEST_WORD = 100
-"""Characters; WordPiece maps longer words to the unknown token, so they are split first."""
+"""Longest word in characters: WordPiece maps longer words to the unknown token, so they are split first."""
 
 
 def weights_path() -> Path | None:
@@ -44,7 +44,7 @@ class MiniLM:
         fingerprint: First 12 hexadecimal digits of the sha256 of the weights.
         dim: Length of a token vector, 384.
         typical: See `Backbone.typical`.
-        centre: None, because the vectors need no centering. Type as in `Backbone`: shape (dim,), float32, or None.
+        centre: None, because the vectors need no centering; see `Backbone.centre`.
     """
 
     name = "lite-en"
