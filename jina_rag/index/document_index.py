@@ -231,10 +231,10 @@ class DocumentIndex:
         from jina_rag.parsing.sources import path_list
 
         if dry_run:
-            from jina_rag.indexing.dry_run import Estimate
+            from jina_rag.indexing.dry_run import DryRun
 
             index_info = self.info()
-            return Estimate(self._target(), settings, stop=stop).plan(
+            return DryRun(self._target(), settings, stop=stop).plan(
                 path_list(paths),
                 metadata=metadata,
                 sync=sync,

@@ -154,8 +154,8 @@ def checked_vectors(vectors: Embeddings, count: int, dim: int, multi_dim: int) -
     if single.shape[1] != dim or any(rows.ndim != 2 or rows.shape[1] < multi_dim for rows in multi):
         raise InvalidInputError(
             f"vectors has dense vectors of length {single.shape[1]} and rows of length "
-            f"{sorted({rows.shape[-1] for rows in multi})}; expected {dim} and at least {multi_dim}. Use the embedder of "
-            "this index."
+            f"{sorted({rows.shape[-1] for rows in multi})}; expected {dim} and at least {multi_dim}. Use the embedder "
+            "of this index."
         )
     if vectors.grids is not None and len(vectors.grids) != count:
         raise InvalidInputError(f"vectors has {len(vectors.grids)} grids for {count} entries; expected one per entry.")

@@ -27,7 +27,7 @@ from jina_rag.stores.images import ImageFiles
 from jina_rag.types import Failure, Page
 
 SAMPLE_PAGES = 6
-"""Pages that are rendered and embedded for the estimate of an index without history."""
+"""Number of pages that are rendered and embedded for the estimate if the index has no history."""
 _MIN_HISTORY_PAGES = 50
 
 
@@ -68,8 +68,8 @@ class IngestPlan:
     interrupted: bool = False
 
 
-class Estimate:
-    """Planner of dry runs on one index."""
+class DryRun:
+    """Dry runs of ingestions into one index."""
 
     def __init__(self, target: IndexTarget, settings: IngestSettings, *, stop: threading.Event | None = None) -> None:
         self._target = target

@@ -1,9 +1,8 @@
 """Construction of points: a point for each embedded page, points for its regions, and their image files.
 
-Each chart, table or figure is a separate point, so that it can be a search candidate. With a text embedder that reports
-positions, the vectors of a region are the page's vectors of the words in the region and its caption. With any other
-text embedder, the caption and the words of the region are embedded. With an image embedder, the crop of the region is
-embedded.
+Each chart, table or figure is a separate point, so that it can be a search candidate. An image embedder embeds the crop
+of the region. With a text embedder that reports positions and whose dense vectors have the length of the rows, the
+region reuses the page's rows of the words in the region and its caption. Any other text embedder embeds these words.
 """
 
 from __future__ import annotations

@@ -195,8 +195,8 @@ def fit_calibration(labelled: Sequence[Labelled]) -> Calibration:
 
     Args:
         labelled: (modality, score, relevance) of each judged result, with the reranker's uncalibrated scores. The
-            relevance is a bool or a grade from 0 to 1. A search applies only the modalities ``"image"`` (a screenshot
-            or the crop of a region) and ``"text"`` (the words of a page).
+            relevance is a bool or a grade from 0 to 1. A search uses only the modalities ``"image"`` (a screenshot or
+            the crop of a region) and ``"text"`` (the words of a page).
 
     Returns:
         The calibration. A modality with fewer than `MIN_LABELS` relevant or irrelevant labels uses the curve fitted to

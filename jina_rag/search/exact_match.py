@@ -19,7 +19,7 @@ from jina_rag.stores import schema
 MAX_IDENTIFIERS = 8
 """Maximum number of identifiers of a query that are looked up."""
 MAX_PAGES_PER_IDENTIFIER = 20
-"""Maximum number of pages with an identifier. A more frequent term, for example the name of a series, is ignored."""
+"""Maximum number of pages with an identifier. More frequent identifiers are ignored: a year, the name of a series."""
 
 _DIGIT = re.compile(r"\d")
 _LETTER = re.compile(r"[^\W\d_]")

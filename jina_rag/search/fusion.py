@@ -120,7 +120,7 @@ class Fusion:
 
         Args:
             group: Candidates with their MaxSim scores.
-            dense: Page id → dense score, for the pages that have one; empty for no dense fusion.
+            dense: Page id → dense score, for the pages that have one; empty if dense scores are not fused.
             ceiling: Upper bound of the scores: the lowest score of the previous group.
         """
         late_scores = np.array([c.scores["maxsim"] - self._hubness * c.scores.get("background", 0.0) for c in group])

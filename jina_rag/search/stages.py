@@ -38,7 +38,7 @@ class Stages:
     rerank: Rerank | None = None
 
     def override(self, stages: Stage | Sequence[Stage] | None) -> Stages:
-        """Return these stages with the passed stages in place of those of the same type.
+        """Return a copy of these stages in which `stages` replace the stages of the same type.
 
         Args:
             stages: One or several new stages; None or an empty sequence replaces nothing.
