@@ -69,7 +69,7 @@ class EmbeddingV1(CheckpointModel):
             raise InvalidInputError("T5 overflows in float16. Pass dtype='bfloat16' or 'float32' (--dtype).")
         pooling = checkpoint.json("1_Pooling/config.json", required=False)
         if not pooling.get("pooling_mode_mean_tokens", True):
-            raise CheckpointError(f"{checkpoint.folder} does not use mean pooling, as Jina Embeddings v1 requires.")
+            raise CheckpointError(f"{checkpoint.folder} does not use mean pooling. Pass Jina Embeddings v1.")
         super().__init__(checkpoint, placement)
         self.dim = self.multi_dim = int(checkpoint.config["d_model"])  # 512 (s), 768 (b), 1024 (l)
         seq_length = checkpoint.json("sentence_bert_config.json", required=False).get("max_seq_length")
@@ -163,7 +163,7 @@ def _empty_encoder(checkpoint: Checkpoint) -> Any:  # noqa: ANN401  # transforme
         with init_empty_weights(include_buffers=False):
             module = T5EncoderModel(T5Config(**options))
     except (ValueError, TypeError, KeyError) as exc:
-        raise CheckpointError(f"The config.json in {checkpoint.folder} is invalid for this model: {exc}") from exc
+        raise CheckpointError(f"{checkpoint.folder}: config.json is invalid ({exc}). Download it again.") from exc
     # `embed_tokens` and `shared` are the same table, which the file contains as `shared`.
     del module.encoder.embed_tokens
     return module

@@ -69,7 +69,9 @@ class ImagePatcher:
             }
             self._options |= {"patch_size": self.patch, "merge_size": self.merge, "temporal_patch_size": temporal}
         except (TypeError, ValueError, AttributeError) as exc:
-            raise CheckpointError(f"The preprocessor_config.json in {checkpoint.folder} is invalid: {exc}") from exc
+            raise CheckpointError(
+                f"{checkpoint.folder}: invalid preprocessor_config.json ({exc}). Download it again."
+            ) from exc
         if self.patch != int(vision.get("patch_size", self.patch)):
             raise CheckpointError(
                 f"{checkpoint.folder}: patch_size is {vision['patch_size']} pixels in config.json and {self.patch} in "

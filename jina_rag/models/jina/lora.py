@@ -66,7 +66,7 @@ def add_adapters(
             for task in tasks:
                 inject_adapter_in_model(lora, module, adapter_name=task, low_cpu_mem_usage=True)
     except (ValueError, TypeError, KeyError) as exc:
-        raise CheckpointError(f"The adapter_config.json in {folder} is invalid for the model: {exc}") from exc
+        raise CheckpointError(f"{folder}: adapter_config.json is invalid ({exc}). Download it again.") from exc
     path = folder / "adapter_model.safetensors"
     if not path.is_file():
         raise CheckpointError(f"{folder} has no {path.name}. Download the model again.")

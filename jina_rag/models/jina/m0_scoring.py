@@ -95,7 +95,7 @@ class PairScorer:
         self._cached_runner: BatchRunner[Any, float | None] = BatchRunner(placement, name=name)
 
     def _free_memory(self) -> bool:
-        """Offload idle models and cached prefixes from the device, and return whether any memory was freed."""
+        """Offload idle models and cached prefixes (drop these on the CPU), and return whether any memory was freed."""
         has_offloaded = self._model.offload_others()
         if self.prefixes is None:
             return has_offloaded
@@ -147,7 +147,7 @@ class PairScorer:
         scores: dict[int, float] = {}
         remaining = list(range(len(pairs)))
         while remaining:
-            # Pairs with cached documents come first, before new documents evict these from the cache.
+            # Pairs with cached documents come first, because new documents may evict these from the cache.
             hits = [i for i in remaining if self._is_cached(pairs[i])]
             if hits:
                 hit_scores = self._score_cached([pairs[i] for i in hits], batch_tokens)
@@ -229,7 +229,7 @@ class PairScorer:
 
         def on_oom() -> bool:
             nonlocal is_device_full
-            is_device_full = True  # from now on, entries in host memory are used from there
+            is_device_full = True  # entries in host memory are no longer promoted
             return self._free_memory()
 
         def prepare(indices: Sequence[int]) -> _CachedBatch:

@@ -50,7 +50,7 @@ _IGNORED_CONFIG_KEYS = (*UNRELATED_TO_VECTORS, "architectures", "_attn_implement
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Input of one forward pass, on the CPU.
+    """Input of one forward pass, in host memory.
 
     Attributes:
         ids: Token ids, shape (batch, longest), int64, padded on the right.
@@ -285,7 +285,7 @@ def _build(checkpoint: Checkpoint, kind: str) -> Any:  # noqa: ANN401  # one of 
             config._attn_implementation = "sdpa"
             return (Qwen2_5_VLModel if is_qwen2_5 else Qwen2VLModel)(config)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as exc:
-        raise CheckpointError(f"The config.json in {checkpoint.folder} is invalid for this model: {exc}") from exc
+        raise CheckpointError(f"{checkpoint.folder}: config.json is invalid ({exc}). Download it again.") from exc
 
 
 def _prefer_flash_attention(base: Any, placement: Placement) -> None:  # noqa: ANN401  # one of two stock classes

@@ -120,7 +120,7 @@ class RerankerM0(CheckpointModel):
 
     @property
     def prefix_cache(self) -> PrefixTiers | None:
-        """Cache of scored documents: `use` has its statistics, `clear` empties it. None if disabled."""
+        """Cache of scored documents, with statistics in `use`, and `clear` to drop all entries; None if disabled."""
         return self._scorer.prefixes
 
     def score(self, query: Input, documents: Sequence[Input], **options: Unpack[ScoreOptions]) -> Float32:

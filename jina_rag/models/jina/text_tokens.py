@@ -49,7 +49,7 @@ class TextTokenizer:
             self._sentencepiece = data["model"].get("type") == "Unigram"
             self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(_disable_special_tokens(data, self._special)))
         except Exception as exc:  # tokenizers raises plain Exception; transformers raises many classes
-            raise CheckpointError(f"The tokenizer in {folder} cannot be read: {exc}") from exc
+            raise CheckpointError(f"The tokenizer in {folder} cannot be read ({exc}). Download it again.") from exc
         self._tokenizer.encode_special_tokens = True
         self._folder = folder
 

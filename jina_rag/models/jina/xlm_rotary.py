@@ -58,7 +58,7 @@ class RotaryEncoder(nn.Module):
             with torch.device("meta"):
                 return cls(config)
         except (KeyError, TypeError, ValueError) as exc:
-            raise CheckpointError(f"config.json is invalid for this model: {exc!r}") from exc
+            raise CheckpointError(f"config.json is invalid ({exc!r}). Download the model again.") from exc
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Return the hidden states, shape (batch, tokens, hidden), in the dtype of the weights.
@@ -71,10 +71,10 @@ class RotaryEncoder(nn.Module):
         words: Any = self.embeddings.word_embeddings
         hidden: torch.Tensor = self.emb_ln(words(ids) + types.weight[0])
         rotary = _rotary(ids.shape[1], self._head_dim, self._base, hidden)
-        allowed = None if mask is None else mask[:, None, None, :]
+        attention_mask = None if mask is None else mask[:, None, None, :]
         layers: Any = self.encoder.layers
         for layer in layers:
-            hidden = layer(hidden, rotary, allowed)
+            hidden = layer(hidden, rotary, attention_mask)
         return hidden
 
 
@@ -92,16 +92,18 @@ class _Layer(nn.Module):
         self._heads = heads
 
     def forward(
-        self, hidden: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], allowed: torch.Tensor | None
+        self, hidden: torch.Tensor, rotary: tuple[torch.Tensor, torch.Tensor], attention_mask: torch.Tensor | None
     ) -> torch.Tensor:
         mixer: Any = self.mixer
         mlp: Any = self.mlp
         batch, tokens, width = hidden.shape
         query_key_value = mixer.Wqkv(hidden).view(batch, tokens, 3, self._heads, width // self._heads)
         query, key, value = query_key_value.permute(2, 0, 3, 1, 4)
-        attention = scaled_dot_product_attention(_rotate(query, rotary), _rotate(key, rotary), value, attn_mask=allowed)
-        mixed = mixer.out_proj(attention.transpose(1, 2).reshape(batch, tokens, width))
-        hidden = self.norm1(hidden + mixed)
+        attention = scaled_dot_product_attention(
+            _rotate(query, rotary), _rotate(key, rotary), value, attn_mask=attention_mask
+        )
+        projected = mixer.out_proj(attention.transpose(1, 2).reshape(batch, tokens, width))
+        hidden = self.norm1(hidden + projected)
         output: torch.Tensor = self.norm2(hidden + mlp.fc2(gelu(mlp.fc1(hidden))))
         return output
 

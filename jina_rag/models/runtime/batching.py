@@ -84,7 +84,7 @@ class BatchRunner(Generic[Prepared, Result]):
         """Return the results in the order of the inputs.
 
         Args:
-            lengths: Cost of each input in tokens, which the budget of a batch limits.
+            lengths: Cost of each input in tokens, counted towards the budget of its batch.
             prepare: Converts indices into the input of `compute`; runs in a second thread, one batch ahead.
             compute: Runs the model on a prepared batch and returns one result for each index.
             batch_tokens: Tokens of one batch in this call, padding included; None for the runner's budget.

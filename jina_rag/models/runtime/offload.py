@@ -86,7 +86,7 @@ class SharedDevice:
 
     @contextmanager
     def first_in_queue(self, is_ready: Callable[[], bool]) -> Iterator[None]:
-        """Wait until all earlier threads are served and `is_ready` returns True; later threads wait for the context."""
+        """Wait for earlier threads and until `is_ready` returns True; later threads wait until the context ends."""
         self.queue.append(ticket := object())
         try:
             with self.changed:
@@ -120,9 +120,9 @@ class SharedDevice:
                 self.is_loading = False
 
     def has_room(self, name: str, size: int) -> bool:
-        """Offload idle models and return whether a model of `size` bytes fits; False while a model is in use.
+        """Offload idle models if necessary, and return whether a model of `size` bytes can be loaded.
 
-        If the device has room for the model and the margin, models in use do not matter.
+        While a model is in use, `size` bytes and the margin must be free; otherwise `size` bytes.
 
         Args:
             name: Name of the model, for messages.

@@ -120,7 +120,7 @@ def load(
             if not any(pattern.fullmatch(key) for pattern in patterns):
                 unexpected.append(key)
         elif target in key_of:
-            raise CheckpointError(f"The keys {key_of[target]!r} and {key!r} both map to the parameter {target!r}.")
+            raise CheckpointError(f"{key_of[target]!r} and {key!r} both map to {target!r}. Download the model again.")
         else:
             key_of[target] = key
     _check_missing([name for name in shapes if name not in key_of], unexpected)

@@ -185,18 +185,18 @@ def test_language_model_head_is_not_loaded(models):
 
 @pytest.mark.parametrize("family", EMBEDDERS)
 def test_bfloat16_vectors_are_close_to_float32(tiny, models, family):
-    short = load_embedder(tiny[family], device="cpu", dtype="bfloat16")
+    bfloat16_model = load_embedder(tiny[family], device="cpu", dtype="bfloat16")
     inputs = [*TEXTS, *([IMAGE, IMAGES / "tall_150x420.png"] if family == "v4" else [])]
-    ours, exact = short.encode_document(inputs), models[family].encode_document(inputs)
+    ours, exact = bfloat16_model.encode_document(inputs), models[family].encode_document(inputs)
     assert (ours.single * exact.single).sum(axis=1).min() >= 0.999
     assert min((a * b).sum(axis=1).mean() for a, b in zip(ours.multi, exact.multi, strict=True)) >= 0.999
     assert ours.single.dtype == np.float32
 
 
 def test_bfloat16_scores_are_close_to_float32(tiny, models):
-    short = load_reranker(tiny["m0"], device="cpu", dtype="bfloat16")
+    bfloat16_model = load_reranker(tiny["m0"], device="cpu", dtype="bfloat16")
     documents = [*TEXTS, IMAGE]
-    np.testing.assert_allclose(short.score("q", documents), models["m0"].score("q", documents), atol=0.02)
+    np.testing.assert_allclose(bfloat16_model.score("q", documents), models["m0"].score("q", documents), atol=0.02)
 
 
 def test_auto_dtype_is_the_fastest_that_fits_into_memory():
@@ -297,12 +297,12 @@ def test_markup_not_flagged_special_is_encoded_as_text(tiny, tmp_path, family):
 
 
 def test_image_markup_in_text_does_not_add_an_image(models):
-    marked = "<|vision_start|><|image_pad|><|vision_end|>"
-    embeddings = models["v4"].encode_document([[marked, IMAGE]])
+    markup_text = "<|vision_start|><|image_pad|><|vision_end|>"
+    embeddings = models["v4"].encode_document([[markup_text, IMAGE]])
     plain = models["v4"].encode_document([["x", IMAGE]])
     boxes = [~np.isnan(grid.boxes).any(axis=1) for grid in (embeddings.grids[0], plain.grids[0])]
     assert boxes[0].sum() == boxes[1].sum()
-    assert np.isfinite(models["m0"].score(marked, [IMAGE, [marked, IMAGE]])).all()
+    assert np.isfinite(models["m0"].score(markup_text, [IMAGE, [markup_text, IMAGE]])).all()
 
 
 @pytest.mark.parametrize("family", EMBEDDERS)
@@ -322,9 +322,9 @@ def test_grid_gives_box_of_each_row(models):
     rows, grid = embeddings.multi[0], embeddings.grids[0]
     assert grid.kind == "patches"
     assert len(grid) == len(rows)
-    placed = ~np.isnan(grid.boxes).any(axis=1)
-    boxes = grid.boxes[placed]
-    assert placed.sum() == 8 * 16
+    is_image_row = ~np.isnan(grid.boxes).any(axis=1)
+    boxes = grid.boxes[is_image_row]
+    assert is_image_row.sum() == 8 * 16
     np.testing.assert_allclose(boxes[0], [0, 0, 1 / 16, 1 / 8], atol=1e-6)
     np.testing.assert_allclose(boxes[17], [1 / 16, 1 / 8, 2 / 16, 2 / 8], atol=1e-6)
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])

@@ -143,17 +143,17 @@ def test_row_responds_to_pixels_in_its_box(v4, row, column):
     rows, columns = 5, 7
     features = []
     handle = v4._model.module.model.visual.register_forward_hook(lambda _, __, out: features.append(out.pooler_output))
-    rng, moved = np.random.default_rng(0), 0
+    rng, changes = np.random.default_rng(0), 0
     for _ in range(6):  # a single change may affect a neighbor more, because the layers mix the tokens
         pixels = rng.integers(100, 156, (rows * 28, columns * 28, 3)).astype(np.uint8)
         before = v4.encode_document([Image.fromarray(pixels)], single=False).grids[0]
         y, x = row * 28, column * 28
         pixels[y : y + 28, x : x + 28] = rng.integers(0, 255, (28, 28, 3))
         v4.encode_document([Image.fromarray(pixels)], single=False)
-        moved += (features[-1] - features[-2]).norm(dim=1)
+        changes += (features[-1] - features[-2]).norm(dim=1)
     handle.remove()
-    assert len(moved) == has_box(before).sum()
-    box = before.boxes[has_box(before)][int(moved.argmax())]
+    assert len(changes) == has_box(before).sum()
+    box = before.boxes[has_box(before)][int(changes.argmax())]
     expected = [column / columns, row / rows, (column + 1) / columns, (row + 1) / rows]
     np.testing.assert_allclose(box, expected, atol=1e-6)
 

@@ -154,12 +154,12 @@ def test_explain_leaves_model_unchanged(m0):
 
 
 def test_failed_explain_leaves_model_unchanged(m0):
-    def full(*_):
+    def raise_out_of_memory(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     base = m0._model.module.model
     for method in ("gradient", "attention"):
-        handle = base.language_model.layers[1].register_forward_pre_hook(full)
+        handle = base.language_model.layers[1].register_forward_pre_hook(raise_out_of_memory)
         with pytest.raises(ModelError, match=r"tokens does not fit into the memory of cpu\. Lower max_pixels"):
             m0.explain("q", IMAGE, method=method)
         handle.remove()
@@ -202,16 +202,16 @@ def test_gradient_uses_activation_checkpointing(m0, monkeypatch):
 def test_attention_matches_eager_implementation(tiny, m0):
     """The recorded last row of each layer's attention weights equals that of the eager implementation."""
     attribution = m0.explain("total revenue?", IMAGE, method="attention")
-    slow = load_reranker(tiny["m0"], device="cpu", dtype="float32")
-    base = slow._model.module.model
-    (prompt,), _ = slow._prompts([("total revenue?", IMAGE)], 10_240, 9_728, None)
-    batch = slow._model.prepare([prompt])
+    eager_model = load_reranker(tiny["m0"], device="cpu", dtype="float32")
+    base = eager_model._model.module.model
+    (prompt,), _ = eager_model._prompts([("total revenue?", IMAGE)], 10_240, 9_728, None)
+    batch = eager_model._model.prepare([prompt])
     rows = []
     base.config._attn_implementation = base.config.text_config._attn_implementation = "eager"
     for layer in base.language_model.layers:
         layer.self_attn.register_forward_hook(lambda _, __, out: rows.append(out[1][0, :, -1].mean(dim=0)))
     with torch.no_grad():
-        slow._model.hidden(batch)
+        eager_model._model.hidden(batch)
     start = prompt.images[0].start
     expected = torch.stack(rows).mean(dim=0)[start : start + prompt.images[0].tokens]
     np.testing.assert_allclose(attribution.weights, expected.numpy(), atol=1e-6)
@@ -264,9 +264,9 @@ def test_page_is_explained_by_its_image(m0):
 
 
 def test_bfloat16_attribution_correlates_with_float32(tiny, m0):
-    short = load_reranker(tiny["m0"], device="cpu", dtype="bfloat16")
+    bfloat16_model = load_reranker(tiny["m0"], device="cpu", dtype="bfloat16")
     for method in ("gradient", "attention"):
-        ours, exact = (model.explain("total revenue?", IMAGE, method=method).weights for model in (short, m0))
+        ours, exact = (model.explain("total revenue?", IMAGE, method=method).weights for model in (bfloat16_model, m0))
         assert ours.dtype == np.float32
         assert np.corrcoef(ours, exact)[0, 1] > 0.9
 

@@ -51,7 +51,7 @@ def test_joined_query_pieces_equal_query(models, name):
     assert sum(token.startswith(" ") for token in tokens) == 4, "each word starts with its space"
 
 
-def test_lite_token_texts_are_the_words_with_rows(models):
+def test_lite_token_texts_omit_dropped_words(models):
     assert "".join(models["lite"].encode_query([QUERY]).tokens[0]) == " région grew fastest"
     # MiniLM's tokens keep the original characters.
     assert "".join(models["lite-en"].encode_query([QUERY]).tokens[0]) == " région grew fastest"
@@ -83,8 +83,8 @@ def test_token_texts_of_mixed_documents(models):
     mixed = embeddings.tokens[1]
     assert len(mixed) == len(embeddings.multi[1])
     assert "".join(mixed) == "two cats"
-    placed = ~np.isnan(embeddings.grids[1].boxes).any(axis=1)
-    assert {mixed[i] for i in np.flatnonzero(placed)} == {""}
+    is_image_row = ~np.isnan(embeddings.grids[1].boxes).any(axis=1)
+    assert {mixed[i] for i in np.flatnonzero(is_image_row)} == {""}
     before = models["v4"].encode_document([["two cats", image]]).tokens[0]
     assert "".join(before) == "two cats", "the template words next to the words of the user are omitted"
     assert "".join(embeddings.tokens[2]) == " a text"
