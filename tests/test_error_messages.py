@@ -226,7 +226,7 @@ CASES: list[tuple[str, Action, tuple[str, ...]]] = [
     (
         "heat map not a PNG",
         command_line("search", "x", "-i", "kb", "--heatmap", "a.jpg"),
-        ("--heatmap 'a.jpg'", ".png"),
+        ("--heatmap is 'a.jpg'", ".png"),
     ),
     (
         "invalid truncation",

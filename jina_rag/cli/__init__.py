@@ -19,7 +19,7 @@ _IMPORT_GRACE = 0.4
 """Seconds that Ctrl-C waits for a running import to finish."""
 
 _preloaded: list[object] = []
-"""Models loaded in advance by `_preload_model`, kept alive until the command loads them."""
+"""Models that `_preload_model` has loaded; this reference keeps them alive until the command loads them."""
 
 
 def main() -> None:
@@ -44,25 +44,25 @@ def main() -> None:
 
 
 class _InterruptAfterImports:
-    """SIGINT handler that raises KeyboardInterrupt after a running import has finished.
+    """Handler of SIGINT that raises KeyboardInterrupt, but lets a running import finish first.
 
     An interrupted import can leave the import lock held, or raise a misleading ImportError.
     """
 
-    first: float | None = None
+    first_signal_time: float | None = None
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
+    def __call__(self, signal_number: int, frame: FrameType | None) -> None:
         """Raise KeyboardInterrupt. During an import, retry every 10 ms and exit the process after `_IMPORT_GRACE`."""
         while frame is not None and frame.f_code.co_filename != "<frozen importlib._bootstrap>":
             frame = frame.f_back
         if frame is None:
-            self.first = None
+            self.first_signal_time = None
             raise KeyboardInterrupt
-        self.first = self.first or time.monotonic()
-        if time.monotonic() - self.first > _IMPORT_GRACE:
+        self.first_signal_time = self.first_signal_time or time.monotonic()
+        if time.monotonic() - self.first_signal_time > _IMPORT_GRACE:
             os.write(2, b"Interrupted.\n")
             os._exit(130)
-        timer = threading.Timer(0.01, signal.raise_signal, (number,))
+        timer = threading.Timer(0.01, signal.raise_signal, (signal_number,))
         timer.daemon = True
         timer.start()
 
@@ -70,7 +70,7 @@ class _InterruptAfterImports:
 def _preload_model(arguments: Sequence[str]) -> None:
     """Load the model of a search in a thread while the command is imported, which cuts the start-up time by a third.
 
-    Only looks for the index option; the command itself validates the arguments.
+    The function only looks for the index option. The command validates the arguments.
     """
     # A search ends before garbage collection pays off, and its matrices are too small for several threads.
     gc.set_threshold(100_000, 50, 50)

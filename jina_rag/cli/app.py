@@ -48,7 +48,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Search PDFs and images by their page screenshots. All models run on this machine.\n\n"
+    help="Search the pages of PDFs, images and office files.\n\n"
+    "All models run on this machine.\n\n"
     "Examples:\n\n"
     "  jina-rag ingest docs/ --index kb\n"
     '  jina-rag search "Which region grew fastest?" --index kb',
@@ -77,7 +78,7 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line. Print errors as one sentence, with a traceback only if JINA_RAG_DEBUG=1 is set."""
+    """Run the command line; errors are printed without a traceback, unless JINA_RAG_DEBUG=1 is set."""
     try:
         _refuse_empty_arguments(sys.argv[1:])
         app()
@@ -110,7 +111,7 @@ def _refuse_empty_arguments(arguments: Sequence[str]) -> None:
 
 def _exit_with_error(message: str) -> None:
     if os.environ.get("JINA_RAG_DEBUG"):
-        raise  # the exception being handled: only except clauses call this function
+        raise  # re-raises the current exception: only except clauses call this function
     _, err = console.consoles()
     err.print(f"[red]Error:[/] {console.one_line(message)}", soft_wrap=True)
     raise SystemExit(console.USAGE)

@@ -45,13 +45,13 @@ def benchmark(
     vectors: Annotated[
         str,
         typer.Option(
-            help="Vectors to score: single (dense), multi (MaxSim), or auto for the default of the model.",
+            help="Vectors to score: single (dense), multi (MaxSim), or auto (model default).",
             metavar="KIND",
         ),
     ] = "auto",
     whole: Annotated[
         bool,
-        typer.Option("--whole-search", help="Measure the whole search over an index instead of the vectors alone."),
+        typer.Option("--whole-search", help="Measure the complete search over an index instead of the vectors alone."),
     ] = False,
     reranker: Annotated[str | None, typer.Option(help="Model that reranks the top documents.", metavar="NAME")] = None,
     rerank_top: Annotated[
@@ -90,13 +90,14 @@ def benchmark(
 ) -> None:
     """Measure a model or the whole search on public benchmarks, next to the published scores.
 
-    Requires the extra "eval" of jina-rag.
+    Requires: pip install "jina-rag[eval]".
 
     Examples:
 
-      jina-rag evaluate --benchmark JinaVDR --smoke -e jinaai/jina-embeddings-v4 --vectors multi --device cuda
+      jina-rag evaluate --benchmark JinaVDR --smoke --device cuda --vectors multi
       jina-rag evaluate -b BEIR -b STS -e jinaai/jina-embedding-b-en-v1
-      jina-rag evaluate -b "ViDoRe(v2)" -e jinaai/jina-embeddings-v4 --reranker jinaai/jina-reranker-m0
+      jina-rag evaluate -b "ViDoRe(v2)" -e jinaai/jina-embeddings-v4
+      jina-rag evaluate -b NFCorpus --reranker jinaai/jina-reranker-m0
       jina-rag evaluate -b NFCorpus --whole-search --storage compact
     """
     from jina_rag.evaluation.mteb import BenchmarkSetting, ModelOptions, run_benchmark
@@ -167,10 +168,10 @@ def print_benchmark(out: Console, err: Console, run: BenchmarkRun) -> None:
         out.print(console.one_line(source), soft_wrap=True)
     for task, reason in run.failed.items():
         err.print(f"[red]Failed:[/] {console.one_line(task)}: {console.one_line(reason)}", soft_wrap=True)
-    resumed = sum(outcome.resumed for outcome in run.outcomes)
-    cached = f"; {console.count(resumed, 'task')} from an earlier run" if resumed else ""
+    resumed_count = sum(outcome.resumed for outcome in run.outcomes)
+    note = f"; {console.count(resumed_count, 'task')} from an earlier run" if resumed_count else ""
     embedded = "" if "search" in run.setting else f", {console.count(run.embedded, 'input')} embedded"
-    err.print(f"{run.seconds:.1f} s{embedded}{cached}.", soft_wrap=True)
+    err.print(f"{run.seconds:.1f} s{embedded}{note}.", soft_wrap=True)
 
 
 def _reference(comparison: Comparison | None) -> tuple[str, str, str]:

@@ -24,7 +24,7 @@ _PAIRS_PER_UPDATE = 100
 
 def clean_command(
     pairs: Annotated[
-        Path, typer.Argument(help='JSONL file with {"query", "passage"} per line.', metavar="PAIRS.jsonl")
+        Path, typer.Argument(help='JSONL file, one object with "query" and "passage" per line.', metavar="PAIRS.jsonl")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="File for the kept pairs.", metavar="OUT.jsonl")],
     report: Annotated[
@@ -43,12 +43,12 @@ def clean_command(
     near: Annotated[
         float,
         typer.Option(
-            help="Passage similarity from 0 to 1 at which pairs with near-duplicate queries are dropped.",
+            help="Minimum similarity of the passages of near-duplicate pairs, from 0 to 1.",
             metavar="N",
         ),
     ] = 0.8,
     near_query: Annotated[
-        float, typer.Option(help="Query similarity from 0 to 1 of near-duplicates.", metavar="N")
+        float, typer.Option(help="Minimum similarity of the queries of near-duplicate pairs, from 0 to 1.", metavar="N")
     ] = 0.7,
     no_near: Annotated[bool, typer.Option("--no-near", help="Keep near-duplicates.")] = False,
     embedder: Annotated[
@@ -56,11 +56,13 @@ def clean_command(
         typer.Option(
             "--embedder",
             "-e",
-            help="Drop pairs whose passage this model ranks below --rank: lite, a Hugging Face id or a folder.",
+            help="Model that ranks the passages of each query: lite, a Hugging Face id or a folder.",
             metavar="NAME",
         ),
     ] = None,
-    rank: Annotated[int, typer.Option(help="With --embedder: lowest rank of a kept passage.", metavar="N")] = 2,
+    rank: Annotated[
+        int, typer.Option(help="With --embedder: keep pairs whose passage has this rank or better.", metavar="N")
+    ] = 2,
     sample: Annotated[
         int, typer.Option(help="With --embedder: number of passages to rank, sampled from the file.", metavar="N")
     ] = 10_000,
@@ -70,22 +72,23 @@ def clean_command(
     scratch: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for temporary data, about 1 kB per pair plus the pairs.",
+            help="Folder for temporary data: about 1 kB per pair, and a copy of the pairs.",
             metavar="DIR",
             show_default="folder of --output",
         ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Drop duplicates and inconsistent pairs from training data.
+    """Drop duplicate and inconsistent query-passage pairs.
 
-    Reads query-passage pairs. Drops exact duplicates and near-duplicates.
-    With --language, drops other languages. With --embedder, drops passages that do not answer their query.
+    For training or evaluation data. Drops incomplete pairs, exact duplicates and near-duplicates.
+    With --language, drops pairs in other languages.
+    With --embedder, drops pairs whose passage does not answer the query.
 
     Examples:
 
       jina-rag clean pairs.jsonl --output clean.jsonl --dropped dropped.jsonl
-      jina-rag clean pairs.jsonl --output clean.jsonl --language en --embedder lite --report report.json
+      jina-rag clean pairs.jsonl -o clean.jsonl --language en --embedder lite
     """
     from jina_rag.evaluation.cleaning import (
         Complete,

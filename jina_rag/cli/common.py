@@ -32,7 +32,7 @@ AssetsOption = Annotated[
     Path | None,
     typer.Option(
         "--assets-dir",
-        help="Folder of page images and manifest; only for a Qdrant collection.",
+        help="Folder of page images and manifest, only with a Qdrant collection.",
         metavar="DIR",
         show_default="user data folder",
     ),
@@ -41,8 +41,8 @@ FilterOption = Annotated[
     list[str] | None,
     typer.Option(
         "--filter",
-        help="Match metadata with =, >=, <=, > or <, the file with path=GLOB, or has=chart|table|figure. "
-        "Repeatable: different keys must all match, values of the same key are alternatives.",
+        help="Filter by metadata (=, >=, <=, > or <), path=GLOB, or has=chart|table|figure (search only). "
+        "Repeatable: all keys must match; values of one key are alternatives.",
         metavar="KEY=VALUE",
     ),
 ]
@@ -112,7 +112,7 @@ def filters(options: list[str]) -> Mapping[str, Any]:
             raise typer.BadParameter(f"--filter {option!r}: {value!r} is not a number. Write KEY>=NUMBER.") from None
     for key, ends in ranges.items():
         if key in conditions:
-            raise typer.BadParameter(f"--filter {key!r} has both values and a range. Use one of them.")
+            raise typer.BadParameter(f"--filter {key!r} has both a value and a range. Pass one of them.")
         conditions[key] = Range(**ends)
     return conditions
 

@@ -16,11 +16,11 @@ def delete(
         list[str] | None,
         typer.Argument(
             help="Document ids, files, folders or globs; * matches within one folder, ** across folders.",
-            metavar="PATH…",
+            metavar="PATH",
             show_default=False,
         ),
     ] = None,
-    filter: FilterOption = None,  # the option's name
+    filter: FilterOption = None,  # shadows the built-in to name the option
     assets_dir: AssetsOption = None,
     json: JsonOption = False,
 ) -> None:

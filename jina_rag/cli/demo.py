@@ -21,6 +21,8 @@ def demo(
 ) -> None:
     """Index the sample documents, run five queries and write a report.
 
+    Run the command again to reuse the index.
+
     Example:
 
       jina-rag demo --output demo-output

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from jina_rag.doctor.examination import Examination
 
-_COLOURS = {"ok": "green", "failed": "red", "refused": "red", "skipped": "yellow"}
+_COLORS = {"ok": "green", "failed": "red", "refused": "red", "skipped": "yellow"}
 _STATUSES = {"ok": console.OK, "failed": console.PARTLY, "refused": console.USAGE}
 
 
@@ -49,7 +49,8 @@ def doctor(
 ) -> None:
     """Check packages, devices, memory and model outputs.
 
-    Compares tiny built-in checkpoints with outputs of the published code. Attach the output to a bug report.
+    Compares the outputs of tiny built-in checkpoints with those of the published code.
+    Attach the printed text to a bug report.
 
     Examples:
 
@@ -85,5 +86,5 @@ def _print_examination(out: Console, examination: Examination) -> None:
         out.print(f"{console.one_line(name):<20} {console.one_line(value)}", soft_wrap=True)
     out.print()
     for finding in examination.findings:
-        mark = f"[{_COLOURS[finding.status]}]{finding.status:<8}[/]"
+        mark = f"[{_COLORS[finding.status]}]{finding.status:<8}[/]"
         out.print(f"{mark} {console.one_line(finding.what)}: {console.one_line(finding.detail)}", soft_wrap=True)

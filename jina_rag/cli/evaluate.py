@@ -29,7 +29,7 @@ _BENCHMARK_OPTIONS = ("--benchmark", "-b", "--smoke", "--folder")
 
 
 class _DefaultToMeasure(TyperGroup):
-    """A command group that runs `measure` if the first argument is not a command: ``evaluate DIR``."""
+    """Command group that runs `measure` if the first argument is not a subcommand: ``evaluate DIR``."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:  # noqa: ANN401
         """Return the context of the named command, or of `measure`."""
@@ -64,7 +64,7 @@ def measure(
         typer.Option(
             "--index",
             "-i",
-            help="Where to keep the index, to reuse it in later runs.",
+            help="Location of the index, which later runs reuse. Several settings get one index each.",
             metavar="DIR|URL",
             show_default="temporary folder",
         ),
@@ -82,7 +82,9 @@ def measure(
     stages: Annotated[
         list[str] | None,
         typer.Option(
-            help="Search stages: default, or values of search --stage joined by +. Repeatable.", metavar="STAGE+…"
+            help="Search stages: default, or values of search --stage joined by +. Repeatable.",
+            metavar="STAGE+…",
+            show_default="default",
         ),
     ] = None,
     reranker: Annotated[
@@ -93,7 +95,13 @@ def measure(
     ] = None,
     measures: Annotated[
         list[str] | None,
-        typer.Option("--measure", "-m", help="nDCG@K, Recall@K, RR@K, AP@K or P@K. Repeatable.", metavar="NAME@K"),
+        typer.Option(
+            "--measure",
+            "-m",
+            help="nDCG@K, Recall@K, RR@K, AP@K or P@K. Repeatable.",
+            metavar="NAME@K",
+            show_default="nDCG@5, nDCG@10, Recall@1, Recall@5, Recall@10, RR@10",
+        ),
     ] = None,
     no_latency: Annotated[
         bool, typer.Option("--no-latency", help="Search in batches, which is faster, and measure no latency.")
@@ -110,7 +118,11 @@ def measure(
     failures: Annotated[
         int | None,
         typer.Option(
-            min=0, max=1000, help="Number of lowest-scoring queries to show.", metavar="N", show_default=False
+            min=0,
+            max=1000,
+            help="Number of lowest-scoring queries to print.",
+            metavar="N",
+            show_default="0; 10 in the report",
         ),
     ] = None,
     markdown: Annotated[
@@ -137,21 +149,23 @@ def measure(
 ) -> None:
     """Measure retrieval on judged queries: nDCG, Recall, RR, latency and index size.
 
-    Repeat an option to compare several settings in one run. With --index, an interrupted or repeated run resumes.
+    Repeat an option to compare several settings in one run.
+    With --index, a repeated or interrupted run reuses the index and the cached rankings.
 
     Related commands:
 
       jina-rag evaluate init DIR            Create a judged folder.
       jina-rag evaluate check DIR           Check a judged folder.
-      jina-rag evaluate --benchmark NAME    Run a public benchmark; add --help for its options.
+      jina-rag evaluate --benchmark NAME    Run a public benchmark (see --help).
       jina-rag evaluate negation            Run the negation test.
 
     Examples:
 
-      jina-rag evaluate judged --index eval-kb
-      jina-rag evaluate judged -i eval-kbs -e lite -e lite-en --storage exact --storage compact --report report.html
-      jina-rag evaluate judged -i eval-kb --stages default --stages rescore:dense=0+rerank:limit=10,model=lite
-      jina-rag evaluate judged -i eval-kb --save baseline.json
+      jina-rag evaluate judged --index kb
+      jina-rag evaluate judged -i kb -e lite -e lite-en --report report.html
+      jina-rag evaluate judged -i kb --storage exact --storage compact
+      jina-rag evaluate judged -i kb --stages rescore:dense=0+rerank:model=lite
+      jina-rag evaluate judged -i kb --save baseline.json
       jina-rag evaluate judged -i new-kb --compare baseline.json
     """
     from jina_rag.evaluation.comparison import compare_runs, evaluate_settings
@@ -240,7 +254,7 @@ def init(
         )
         evaluation_output.print_failed(err, scaffold.failed)
         if scaffold.sheet is not None:
-            out.print(f"Write queries into {console.one_line(scaffold.sheet)}", soft_wrap=True)
+            out.print(f"Write the queries into {console.one_line(scaffold.sheet)}", soft_wrap=True)
         if scaffold.contact_sheet is not None:
             address = console.one_line(scaffold.contact_sheet.resolve().as_uri())
             out.print(f"View the pages in {address}", soft_wrap=True)
@@ -258,9 +272,10 @@ def check(
     ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Check a judged folder: files, pages, grades, duplicate queries, queries copied from their page.
+    """Check the files, pages, grades and queries of a judged folder.
 
-    The exit status is 1 if the check reports a problem.
+    Reports duplicate queries, and queries copied from their page.
+    The exit status is 1 if the check finds a problem.
 
     Examples:
 

@@ -17,7 +17,9 @@ def info(
     assets_dir: AssetsOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Show the contents, the model and the disk space of an index.
+    """Print the contents, the model and the disk space of an index.
+
+    With --documents, prints the pages, regions and file of each document.
 
     Example:
 

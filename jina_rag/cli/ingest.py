@@ -28,7 +28,7 @@ def ingest(
         list[str],
         typer.Argument(
             help="Files, folders or globs; * matches within one folder, ** across folders.",
-            metavar="PATH…",
+            metavar="PATH",
             show_default=False,
         ),
     ],
@@ -61,14 +61,14 @@ def ingest(
     passwords: Annotated[
         Path | None,
         typer.Option(
-            help="JSON file with a list of passwords, or an object of file globs and their passwords.",
+            help="JSON file with a list of passwords, or an object that maps file globs to passwords.",
             metavar="FILE.json",
         ),
     ] = None,
     ocr: Annotated[
         str,
         typer.Option(
-            help="Run OCR: auto (pages with little text or large images), always or never.",
+            help="OCR: auto (pages with few words or large images), always or never.",
             metavar="MODE",
         ),
     ] = "auto",
@@ -79,7 +79,7 @@ def ingest(
     limit: Annotated[
         list[str] | None,
         typer.Option(
-            help="Limit for one document, for example max_pages=50000 or max_seconds=120 (per page). Repeatable.",
+            help="Resource limit, for example max_pages=50000 or max_seconds=120 (per page). Repeatable.",
             metavar="NAME=N",
         ),
     ] = None,
@@ -138,7 +138,7 @@ def _exit_status(result: IngestReport | IngestPlan) -> int:
 
 
 def _plan(index: str, location: dict[str, Any], paths: list[str], **options: Any) -> IngestPlan:  # noqa: ANN401
-    """Return the plan of an ingestion. A missing index is planned in a temporary folder, so that none is created."""
+    """Return the plan of an ingestion. The plan of a missing index uses a temporary one, which is deleted."""
     from jina_rag.index.document_index import DocumentIndex
 
     try:
@@ -182,7 +182,7 @@ def _limits(options: list[str]) -> Limits:
     limits: dict[str, int] = {}
     for name, value in _pairs(options, "--limit").items():
         if name not in names:
-            raise typer.BadParameter(f"--limit {name!r} is not a limit. Use one of {', '.join(names)}.")
+            raise typer.BadParameter(f"--limit {name!r} is unknown; expected one of {', '.join(names)}.")
         try:
             limits[name] = int(value.replace("_", ""))
         except ValueError:
@@ -197,18 +197,18 @@ def _passwords(words: list[str], file: Path | None) -> tuple[str, ...] | dict[st
     try:
         content = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as exc:
-        raise InvalidInputError(f"--passwords {file} cannot be read: {exc.strerror or exc}.") from exc
+        raise InvalidInputError(f"--passwords {file} cannot be read: {exc.strerror or exc}. Check the path.") from exc
     except (ValueError, RecursionError) as exc:
-        raise InvalidInputError(f"--passwords {file} is not valid JSON: {exc}.") from exc
+        raise InvalidInputError(f"--passwords {file} is not valid JSON: {exc}. Correct the file.") from exc
     by_glob = {"**": content} if isinstance(content, list) else content
     if not isinstance(by_glob, dict):
         raise InvalidInputError(
-            f"--passwords {file} must hold a JSON list of passwords, or an object of file globs and passwords."
+            f"--passwords {file} is invalid; expected a list of passwords, or an object of passwords by file glob."
         )
     lists = {pattern: [value] if isinstance(value, str) else value for pattern, value in by_glob.items()}
     for pattern, value in lists.items():
         if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
             raise InvalidInputError(
-                f"--passwords {file}: the value of {pattern!r} must be a string or a list of strings."
+                f"--passwords {file}: the value of {pattern!r} is invalid; expected a string or a list of strings."
             )
     return {pattern: [*value, *words] for pattern, value in {**lists, "**": lists.get("**", [])}.items()}

@@ -24,6 +24,8 @@ models_app = typer.Typer(name="models", invoke_without_command=True, rich_markup
 def models(context: typer.Context, json: JsonOption = False) -> None:
     """List the models with size, license and local availability.
 
+    Pass the name of an embedder as --embedder, and of a reranker as --reranker.
+
     Examples:
 
       jina-rag models
@@ -95,5 +97,5 @@ def _print_models(
             "yes" if folders[model.name] else "no",
         )
     out.print(table)
-    out.print(f"The default is {default}. Other models are downloaded on first use.", soft_wrap=True)
-    out.print("Qwen Research and CC-BY-NC licenses forbid commercial use without an agreement.", soft_wrap=True)
+    out.print(f"The default is {default}. Models that are not local are downloaded on first use.", soft_wrap=True)
+    out.print("Qwen Research and CC-BY-NC: commercial use requires an agreement with Jina AI.", soft_wrap=True)

@@ -15,7 +15,7 @@ def negation(
     triplets: Annotated[
         Path | None,
         typer.Argument(
-            help='JSONL file with {"anchor", "entailment", "negative"} per line.',
+            help='JSONL file, one object with "anchor", "entailment" and "negative" per line.',
             metavar="TRIPLETS.jsonl",
             dir_okay=False,
             show_default="100 built-in triplets",
@@ -25,7 +25,9 @@ def negation(
     device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")] = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Run the negation test of Jina Embeddings v1, and print easy and hard accuracy next to the published ones.
+    """Run the negation test of Jina Embeddings v1.
+
+    Prints the easy and the hard accuracy, next to the published ones.
 
     Examples:
 
@@ -42,8 +44,7 @@ def negation(
     if json:
         console.print_json(result.to_json())
     else:
-        out.print(console.one_line(str(result)), soft_wrap=True)
+        for line in str(result).splitlines():
+            out.print(console.one_line(line), soft_wrap=True)
         if triplets is None:
-            err.print(
-                "The built-in triplets are harder than those of the published accuracies: do not compare the two."
-            )
+            err.print("The built-in triplets are harder than the published ones, so the accuracies are not comparable.")

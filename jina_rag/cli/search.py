@@ -42,21 +42,19 @@ def search(
         ),
     ] = None,
     offset: Annotated[int, typer.Option(help="Number of top hits to skip.", min=0, max=1_000_000, metavar="N")] = 0,
-    filter: FilterOption = None,  # the option's name
+    filter: FilterOption = None,  # shadows the built-in to name the option
     image: Annotated[
         Path | None,
         typer.Option(help="Image to search with, alone or in addition to QUERY.", metavar="FILE", dir_okay=False),
     ] = None,
     group_by: Annotated[
         str,
-        typer.Option(help="Group the hits: page, or document for each document once.", metavar="UNIT"),
+        typer.Option(help="Unit of a hit: page, or document (its best page).", metavar="UNIT"),
     ] = "page",
     dedup: Annotated[bool, typer.Option("--dedup", help="Merge near-duplicate pages into one hit.")] = False,
     min_score: Annotated[
         float | None,
-        typer.Option(
-            help="Drop hits below this score; with a reranker, also hits that it did not score.", metavar="SCORE"
-        ),
+        typer.Option(help="Drop hits below this score; with a reranker, also hits it did not score.", metavar="SCORE"),
     ] = None,
     reranker: Annotated[
         str | None,
@@ -89,25 +87,26 @@ def search(
     ] = None,
     queries: Annotated[
         Path | None,
-        typer.Option(
-            help="Search for many queries, one JSON object with qid and query per line.", metavar="FILE.jsonl"
-        ),
+        typer.Option(help="JSONL file, one query with qid and query per line; requires --run.", metavar="FILE.jsonl"),
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option(help="Run file to write the rankings of --queries to.", metavar="OUT.jsonl", dir_okay=False),
+        typer.Option(help="File for the rankings of --queries.", metavar="OUT.jsonl", dir_okay=False),
     ] = None,
     assets_dir: AssetsOption = None,
     json: JsonOption = False,
 ) -> None:
     """Rank the indexed pages for a query.
 
+    Prints the best pages, each with its score and a snippet.
+
     Examples:
 
       jina-rag search "Which region grew fastest?" --index kb
-      jina-rag search "termination notice" -i kb --filter "path=contracts/*" --filter "year>=2020" --heatmap heatmap.png
-      jina-rag search "error E-4711" -i kb --explain
-      jina-rag search "Which region grew fastest?" -i kb --reranker jinaai/jina-reranker-m0 --max-ms 2000
+      jina-rag search "notice period" -i kb --filter "path=contracts/*"
+      jina-rag search "error E-4711" -i kb --filter "year>=2020" --explain
+      jina-rag search "solar capacity" -i kb --heatmap heatmap.png
+      jina-rag search "solar capacity" -i kb --reranker jinaai/jina-reranker-m0
       jina-rag search -i kb --queries queries.jsonl --run run.jsonl
     """
     if (queries is None) != (run is None):
@@ -127,7 +126,7 @@ def search(
         single_query = {"--heatmap": heatmap, "--image": image, "--explain": explain, "--offset": offset}
         names = [name for name, value in single_query.items() if value]
         if names:
-            raise typer.BadParameter(f"{_join_names(names)} cannot be combined with --queries. Pass a single QUERY.")
+            raise typer.BadParameter(f"{_join_names(names)} cannot be combined with --queries. Pass a QUERY instead.")
         check_parent_folder(run)
         _search_many(index, assets_dir, reranker, queries, run, json=json, k=k or _DEFAULT_K_OF_RUN, **options)
         return
@@ -136,7 +135,7 @@ def search(
         from jina_rag.evaluation.files import explain_os_errors
 
         if heatmap.suffix.lower() != ".png":
-            raise typer.BadParameter(f"--heatmap {str(heatmap)!r}: the file name must end in .png.")
+            raise typer.BadParameter(f"--heatmap is {str(heatmap)!r}; expected a file name that ends in .png.")
         check_parent_folder(heatmap)
     query_input: Any = query if image is None else image if query is None else [query, image]
     with open_index(index, assets_dir, reranker=reranker) as document_index:
@@ -149,7 +148,7 @@ def search(
             with explain_os_errors(f"The heat map cannot be written to {heatmap}"):
                 heatmap_image.save(heatmap, format="PNG")
     if heatmap is not None and not hits:
-        err.print("No hits, so no heat map was written.")
+        err.print("Wrote no heat map, because the search has no hits.")
     title = query if query is not None else str(image)
     if json:
         console.print_json(hit_output.search_json(title, hits, first=offset + 1))
@@ -158,9 +157,9 @@ def search(
     hit_output.print_steps(out, hits, first=offset + 1)
     hit_output.print_notes(err, hits, explain=explain)
     if hits.more:
-        err.print(f"More hits: pass --offset {offset + k}.", style="dim")
+        err.print(f"More hits are available. Pass --offset {offset + k}.", style="dim")
     if heatmap is not None and hits:
-        err.print(f"Heat map of rank {offset + 1}: {console.one_line(heatmap)}")
+        err.print(f"Wrote the heat map of hit {offset + 1} to {console.one_line(heatmap)}.", soft_wrap=True)
 
 
 def _stages(options: list[str], reranker: str | None, max_ms: float | None, max_images: int | None) -> list[Any]:
@@ -176,7 +175,7 @@ def _stages(options: list[str], reranker: str | None, max_ms: float | None, max_
             raise InvalidInputError(f"--stage {option!r}: {exc}") from exc
         if type(stage) in stages:
             name = type(stage).__name__.lower()
-            raise InvalidInputError(f"--stage {name} occurs twice. Join its options with commas in one --stage.")
+            raise InvalidInputError(f"--stage {name} is set twice. Join its options with commas in one --stage.")
         stages[type(stage)] = stage
     rerank: Rerank | None = stages.get(Rerank)
     limits = {name: value for name, value in (("max_ms", max_ms), ("max_images", max_images)) if value is not None}

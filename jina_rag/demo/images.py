@@ -47,7 +47,7 @@ def inline_image(source: bytes | Image, *, max_width: int, max_bytes: int, crop:
 
 
 def around(box: Box, *, width: float = 0.7, height: float = 0.2, margin: float = 0.02) -> Box:
-    """Return `box` enlarged by a margin and to a minimum size, clipped to the page.
+    """Return `box` enlarged by a margin and to a minimum size, and shifted to stay on the page.
 
     Args:
         box: Box (x0, y0, x1, y1) as fractions of the page.
@@ -61,7 +61,7 @@ def around(box: Box, *, width: float = 0.7, height: float = 0.2, margin: float =
 
 
 def _enlarge(low: float, high: float, minimum: float, margin: float) -> tuple[float, float]:
-    """Enlarge the interval from `low` to `high` in one dimension, clipped to 0 and 1."""
+    """Return the interval from `low` to `high`, enlarged in one dimension and shifted to stay between 0 and 1."""
     extent = min(1.0, max(minimum, high - low + 2 * margin))
     start = min(max(0.0, (low + high - extent) / 2), 1.0 - extent)
     return start, start + extent

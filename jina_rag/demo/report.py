@@ -77,7 +77,7 @@ class ReportSummary:
 
 @dataclass(frozen=True, slots=True)
 class _Card:
-    """A hit with the scaled images of the template."""
+    """A hit with its images, scaled for the template."""
 
     rank: int
     hit: ScoredPage
@@ -89,7 +89,7 @@ def render_report(queries: tuple[ReportQuery, ...], summary: ReportSummary) -> s
     """Return the report as HTML.
 
     Args:
-        queries: The queries in display order.
+        queries: The queries and their hits, in display order.
         summary: Summary of the index.
     """
     import jinja2

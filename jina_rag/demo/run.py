@@ -87,7 +87,7 @@ def run_demo(
     Args:
         output: Output folder, created if missing.
         embedder: Embedding model or its name; None for the model of the index, or ``"lite"`` for a new index.
-        progress: Callback during ingestion.
+        progress: Function to call with the progress of the ingestion; None for no calls.
 
     Returns:
         The hits, the ingestion report and the path of the HTML report.
@@ -111,7 +111,7 @@ def run_demo(
             report_queries.append(ReportQuery(sample.query, sample.kind, seconds, report_hits, sample.note))
         index_info = index.info()
     report = output / "report.html"
-    # File names may contain bytes that are invalid UTF-8; the file stores them as character references.
+    # File names may contain bytes that are invalid in UTF-8; the HTML contains them as character references.
     html = render_report(tuple(report_queries), ReportSummary(index_info, ingest, modality, sample_documents()))
     report.write_text(html, encoding="utf-8", errors="xmlcharrefreplace", newline="\n")
     return DemoResult(report, tuple(answers), ingest, index_info, time.perf_counter() - start)

@@ -23,8 +23,8 @@ def cli(monkeypatch, capsys):
         capsys.readouterr()
         with pytest.raises(SystemExit) as exit_info:
             main()
-        printed = capsys.readouterr()
-        return Result(exit_info.value.code or 0, printed.out, printed.err)
+        captured = capsys.readouterr()
+        return Result(exit_info.value.code or 0, captured.out, captured.err)
 
     return run
 

@@ -29,7 +29,7 @@ def test_no_arguments_print_help(cli):
     assert "Traceback" not in result.err
 
 
-def test_version(cli):
+def test_version_option_prints_the_version(cli):
     result = cli("--version")
     assert (result.code, result.out) == (0, f"jina-rag {__version__}\n")
 
@@ -138,10 +138,10 @@ def test_missing_index_names_the_command_that_creates_it(cli, tmp_path):
 
 
 def test_internal_error_prints_a_traceback_only_in_debug_mode(cli, monkeypatch, tmp_path):
-    def broken(*_args, **_options):
+    def raise_error(*_args, **_options):
         raise RuntimeError("the [sky] fell")
 
-    monkeypatch.setattr(DocumentIndex, "open", broken)
+    monkeypatch.setattr(DocumentIndex, "open", raise_error)
     result = cli("info", "--index", tmp_path)
     result.assert_usage_error("Internal error in jina-rag: RuntimeError: the [sky] fell")
     monkeypatch.setenv("JINA_RAG_DEBUG", "1")
@@ -190,7 +190,7 @@ ODD = ["line\nbreak.pdf", "[red]markup[bold] [link=x].pdf", "<b>&.pdf", "tab\the
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such names")
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
-def test_unusual_file_names_in_all_encodings(encoding, tmp_path):
+def test_unusual_file_names_print_in_every_encoding(encoding, tmp_path):
     folder = tmp_path / "docs"
     folder.mkdir()
     sample_pdf(folder / "a.pdf", ["juniper berries"])
@@ -199,7 +199,7 @@ def test_unusual_file_names_in_all_encodings(encoding, tmp_path):
         # Each name also has a damaged file, so that it appears among the failures.
         sample_pdf(folder / "a.pdf", [f"juniper berries {number}"])
         (folder / "a.pdf").rename(folder / os.fsdecode(name))
-        (folder / os.fsdecode(b"broken-" + name)).write_bytes(b"no pdf")
+        (folder / os.fsdecode(b"damaged-" + name)).write_bytes(b"no pdf")
     env = {"PYTHONIOENCODING": encoding}
     kb = tmp_path / "kb"
 
@@ -208,7 +208,7 @@ def test_unusual_file_names_in_all_encodings(encoding, tmp_path):
     content = json.loads(report.stdout.decode(encoding))
     assert report.stdout.count(b"\n") == 1
     assert (content["documents"], len(content["failed"])) == (len(names), len(names))
-    assert {os.fsencode(Path(entry["path"]).name) for entry in content["failed"]} == {b"broken-" + n for n in names}
+    assert {os.fsencode(Path(entry["path"]).name) for entry in content["failed"]} == {b"damaged-" + n for n in names}
 
     listing = process("ingest", folder, "--index", kb, "--ocr", "never", env=env)
     lines = listing.stderr.decode(encoding).splitlines()
@@ -232,15 +232,15 @@ def test_unusual_file_names_in_all_encodings(encoding, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are different there")
 def test_ctrl_c_prints_no_traceback(cli, monkeypatch, tmp_path):
-    def interrupted(*_args, **_options):
+    def raise_interrupt(*_args, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(DocumentIndex, "open", interrupted)
+    monkeypatch.setattr(DocumentIndex, "open", raise_interrupt)
     result = cli("info", "--index", tmp_path)
     assert (result.code, result.err) == (130, "Interrupted.\n")
 
 
-def test_every_command_with_a_server_index(cli, docs, tmp_path, address):
+def test_commands_work_with_a_server_index(cli, docs, tmp_path, address):
     source = ("-i", address, "--assets-dir", tmp_path / "files")
     assert cli("ingest", docs, *source, *NO_OCR, "--json").json["pages"] == 4
     hit = cli("search", "whales", *source, "--json").json["hits"][0]

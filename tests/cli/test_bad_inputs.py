@@ -1,7 +1,7 @@
 """Command line: damaged and unusual files, one at a time and in one run.
 
 `data/bad/manifest.json` describes each file and its expected result. Most files contain the word "juniper": a search
-for it must find every file that can be indexed, and no other.
+for this word must find every file that can be indexed, and no other.
 """
 
 from __future__ import annotations
@@ -73,13 +73,13 @@ def pages_of(index: Path) -> list[tuple[str, int]]:
         return sorted((*hit.payload["doc_id"], hit.payload["page"]) for hit in hits)
 
 
-def output(hits: list[dict]) -> set[str]:
+def hit_file_names(hits: list[dict]) -> set[str]:
     """Return all files of the hits, including the copies of each page."""
     return {Path(path).name for hit in hits for path in (hit["path"], *hit["copies"])}
 
 
 @pytest.mark.parametrize("name", sorted(FILES), ids=lambda name: name.encode("ascii", "replace").decode())
-def test_each_file_alone(cli, folder, tmp_path, name):
+def test_ingest_of_one_file_matches_the_manifest(cli, folder, tmp_path, name):
     """Runs without OCR to save time; the run over all files tests OCR."""
     if not (folder / name).exists():
         pytest.skip("this system does not allow the name")
@@ -108,7 +108,7 @@ def test_each_file_alone(cli, folder, tmp_path, name):
     assert pages_of(kb) == first
 
 
-def test_encrypted_file_with_its_password(cli, folder, tmp_path):
+def test_encrypted_file_is_indexed_with_its_password(cli, folder, tmp_path):
     kb = tmp_path / "kb"
     name = "encrypted_known_password.pdf"
     without = cli("ingest", folder / name, "-i", kb, "--json")
@@ -125,7 +125,7 @@ def test_encrypted_file_with_its_password(cli, folder, tmp_path):
     )
 
 
-def test_file_name_with_a_leading_dash(cli, folder, tmp_path, monkeypatch):
+def test_file_name_with_a_leading_dash_follows_a_double_dash(cli, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
     kb = tmp_path / "kb"
     assert cli("ingest", "--index", kb, "--ocr", "never", "--", "-dash-first.pdf").code == 0
@@ -133,10 +133,10 @@ def test_file_name_with_a_leading_dash(cli, folder, tmp_path, monkeypatch):
     assert hit["doc_id"] == "-dash-first.pdf"
 
 
-def make_the_rest(folder: Path) -> dict[str, bool]:
+def create_more_files(folder: Path) -> dict[str, bool]:
     """Create files that an archive cannot hold; return file name → whether the file can be indexed."""
     twin = folder / "duplicate_a.pdf"
-    created = {"n" * 240 + ".pdf": True, "big.jpg": False}
+    created_files = {"n" * 240 + ".pdf": True, "big.jpg": False}
     Image.new("L", (16, 16), 200).save(folder / "big.jpg")
     # The header alone claims 200 megapixels: the limit must apply before decoding.
     data = bytearray((folder / "big.jpg").read_bytes())
@@ -144,7 +144,7 @@ def make_the_rest(folder: Path) -> dict[str, bool]:
     data[frame + 5 : frame + 9] = (10000).to_bytes(2, "big") + (20000).to_bytes(2, "big")
     (folder / "big.jpg").write_bytes(bytes(data))
     if os.name == "posix":
-        created |= {"line\nbreak.pdf": True, "dangling.pdf": False, "pipe.pdf": False}
+        created_files |= {"line\nbreak.pdf": True, "dangling.pdf": False, "pipe.pdf": False}
         (folder / "loop").mkdir()
         (folder / "loop" / "up").symlink_to("..")
         (folder / "dangling.pdf").symlink_to("/nonexistent/file.pdf")
@@ -152,93 +152,93 @@ def make_the_rest(folder: Path) -> dict[str, bool]:
         if os.geteuid() != 0:
             shutil.copy(twin, folder / "noperm.pdf")
             (folder / "noperm.pdf").chmod(0)
-            created["noperm.pdf"] = False
+            created_files["noperm.pdf"] = False
     if sys.platform == "linux":
-        created[os.fsdecode(b"bad\xff.pdf")] = True
-    for name, indexable in created.items():
+        created_files[os.fsdecode(b"bad\xff.pdf")] = True
+    for name, indexable in created_files.items():
         if indexable:
             shutil.copy(twin, folder / name)
-    return created
+    return created_files
 
 
 @pytest.fixture(scope="module")
-def together(folder, tmp_path_factory):
+def full_run(folder, tmp_path_factory):
     """One run over all files with OCR: its report, its index and the created files."""
-    root = tmp_path_factory.mktemp("together")
-    everything = root / "everything"
-    shutil.copytree(folder, everything)
-    created = make_the_rest(everything)
+    root = tmp_path_factory.mktemp("full_run")
+    all_files = root / "all_files"
+    shutil.copytree(folder, all_files)
+    created_files = create_more_files(all_files)
     patch, out = pytest.MonkeyPatch(), root / "report.json"
     with patch.context() as scoped_patch, out.open("w", encoding="utf-8", errors="backslashreplace") as stdout:
-        scoped_patch.setattr(
-            sys, "argv", ["jina-rag", "ingest", str(everything), "--index", str(root / "kb"), "--json"]
-        )
+        scoped_patch.setattr(sys, "argv", ["jina-rag", "ingest", str(all_files), "--index", str(root / "kb"), "--json"])
         scoped_patch.setattr(sys, "stdout", stdout)
         with pytest.raises(SystemExit) as exit_info:
             main()
     assert exit_info.value.code == 1
-    return json.loads(out.read_text("utf-8")), root / "kb", created, everything
+    return json.loads(out.read_text("utf-8")), root / "kb", created_files, all_files
 
 
-def expected(created: dict[str, bool], everything: Path) -> tuple[set[str], set[str]]:
-    """Return the names that a search must find, and those that it must not find."""
-    present = {name: entry for name, entry in FILES.items() if (everything / name).exists()}
-    must = {name for name, entry in present.items() if entry["should_index"] is True}
-    must_not = {name for name, entry in present.items() if entry["should_index"] in (False, "only with password")}
-    return must | {name for name, indexable in created.items() if indexable}, must_not | {
-        name for name, indexable in created.items() if not indexable
+def expected_names(created_files: dict[str, bool], all_files: Path) -> tuple[set[str], set[str]]:
+    """Return the names that a search must find, and the names that a search must not find."""
+    present = {name: entry for name, entry in FILES.items() if (all_files / name).exists()}
+    indexed_names = {name for name, entry in present.items() if entry["should_index"] is True}
+    unindexed_names = {
+        name for name, entry in present.items() if entry["should_index"] in (False, "only with password")
+    }
+    return indexed_names | {name for name, indexable in created_files.items() if indexable}, unindexed_names | {
+        name for name, indexable in created_files.items() if not indexable
     }
 
 
-def test_every_file_is_indexed_failed_or_skipped(together):
-    report, _, created, everything = together
-    must, must_not = expected(created, everything)
+def test_every_file_is_indexed_failed_or_skipped(full_run):
+    report, _, created_files, all_files = full_run
+    indexed_names, unindexed_names = expected_names(created_files, all_files)
     failed = {Path(entry["path"]).name: entry["reason"] for entry in report["failed"]}
     skipped = {Path(entry["path"]).name: entry["reason"] for entry in report["skipped"]}
-    assert must_not <= set(failed) | set(skipped)
-    assert not must & (set(failed) | set(skipped))
+    assert unindexed_names <= set(failed) | set(skipped)
+    assert not indexed_names & (set(failed) | set(skipped))
     assert set(skipped) <= {"pipe.pdf", "pdf_without_extension", "loop", "up"}
     assert all(reason.endswith(".") and "\n" not in reason for reason in (*failed.values(), *skipped.values()))
     assert "more than the limit" in failed["big.jpg"]
     assert "encrypted" in failed["encrypted_unknown_password.pdf"]
-    if "dangling.pdf" in created:
+    if "dangling.pdf" in created_files:
         assert "target of the link" in failed["dangling.pdf"]
         assert "named pipe" in skipped["pipe.pdf"]
 
 
-def test_search_finds_only_the_indexed_files(cli, together):
-    _, kb, created, everything = together
-    must, must_not = expected(created, everything)
+def test_search_finds_only_the_indexed_files(cli, full_run):
+    _, kb, created_files, all_files = full_run
+    indexed_names, unindexed_names = expected_names(created_files, all_files)
     hits = cli("search", WORD, "-i", kb, "-k", "200", "--json").json["hits"]
-    names = output(hits)
-    assert must <= names
-    assert not must_not & names
+    names = hit_file_names(hits)
+    assert indexed_names <= names
+    assert not unindexed_names & names
     assert len({(hit["path"], hit["page"]) for hit in hits}) == len(hits)
     # Files whose text contains the word rank above all others.
-    best = output([hit for hit in hits if WORD in hit["snippet"].lower()])
+    best = hit_file_names([hit for hit in hits if WORD in hit["snippet"].lower()])
     assert {"duplicate_a.pdf", "UPPER.PDF", "rotated_90.pdf", "multipage.tiff", "rgba_transparent.png"} <= best
 
 
-def test_file_names_are_unchanged_in_json(cli, together):
-    _, kb, _, everything = together
+def test_file_names_are_unchanged_in_json(cli, full_run):
+    _, kb, _, all_files = full_run
     paths = {hit["path"] for hit in cli("search", WORD, "-i", kb, "-k", "200", "--json").json["hits"]}
-    names = [name for name, entry in FILES.items() if "packed_in" in entry and (everything / name).exists()]
+    names = [name for name, entry in FILES.items() if "packed_in" in entry and (all_files / name).exists()]
     assert names
-    assert {str(everything / name) for name in names} <= paths
+    assert {str(all_files / name) for name in names} <= paths
     table = cli("search", WORD, "-i", kb, "-k", "200")
     assert (table.code, table.err) == (0, "")
 
 
-def test_second_run_adds_no_duplicates(cli, together):
-    report, kb, _, everything = together
+def test_second_run_adds_no_duplicates(cli, full_run):
+    report, kb, _, all_files = full_run
     first = pages_of(kb)
     assert len(first) == len(set(first)) == report["pages"]
-    second = cli("ingest", everything, "--index", kb, "--json")
+    second = cli("ingest", all_files, "--index", kb, "--json")
     assert second.code == 1
     assert (second.json["documents"], second.json["pages"]) == (0, 0)
     assert second.json["unchanged"] == report["documents"]
     assert sorted(f["path"] for f in second.json["failed"]) == sorted(f["path"] for f in report["failed"])
     assert pages_of(kb) == first
-    listing = cli("ingest", everything, "--index", kb)
+    listing = cli("ingest", all_files, "--index", kb)
     assert listing.err.startswith(f"Nothing to index: {report['documents']} documents unchanged.\n")
     assert f"Failed ({len(report['failed'])}):" in listing.err

@@ -7,7 +7,7 @@ from helpers.command_line import NO_OCR
 from jina_rag import DocumentIndex
 
 
-def test_copy_to_a_server_and_back(cli, docs, tmp_path, address):
+def test_copy_to_a_server_and_back_preserves_the_index(cli, docs, tmp_path, address):
     kb = tmp_path / "kb"
     cli("ingest", docs, "-i", kb, *NO_OCR)
     result = cli("copy", kb, address, "--assets-dir", tmp_path / "files", "--json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from helpers.command_line import NO_OCR
 
 
-def test_delete_by_name(cli, docs, tmp_path):
+def test_delete_by_name_removes_documents_and_images(cli, docs, tmp_path):
     kb = tmp_path / "kb"
     cli("ingest", docs, "--index", kb, "--ocr", "never")
     images = list((kb / "images").rglob("*.jpg"))
@@ -22,7 +22,7 @@ def test_delete_by_name(cli, docs, tmp_path):
     assert cli("search", "whales", "-i", kb).out == "No hits.\n"
 
 
-def test_delete_by_filter(cli, docs, tmp_path):
+def test_delete_by_filter_removes_matching_documents(cli, docs, tmp_path):
     kb = tmp_path / "kb"
     cli("ingest", docs / "animals.pdf", "-i", kb, *NO_OCR, "--metadata", "year=2024")
     cli("ingest", docs / "reports", "-i", kb, *NO_OCR, "--metadata", "year=2025")

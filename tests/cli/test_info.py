@@ -6,7 +6,7 @@ import pytest
 from helpers.command_line import NO_OCR
 
 
-def test_json_output(cli, corpus):
+def test_json_contains_counts_model_and_bytes(cli, corpus):
     kb = corpus / "kb"
     plain = cli("info", "-i", kb, "--json")
     assert (plain.code, plain.err) == (0, "")
@@ -27,7 +27,7 @@ def test_json_output(cli, corpus):
 
 
 @pytest.mark.parametrize("width", [80, 140])
-def test_table_output(cli, corpus, width):
+def test_table_fits_the_terminal(cli, corpus, width):
     result = cli("info", "-i", corpus / "kb", "--documents", width=width)
     assert (result.code, result.err) == (0, "")
     assert "lite@" in result.out

@@ -21,7 +21,7 @@ from jina_rag.indexing.dry_run import IngestPlan
 from jina_rag.testing import sample_pdf
 
 
-def test_json_output_of_first_and_second_run(cli, docs, tmp_path):
+def test_json_of_first_and_second_run_contains_counts(cli, docs, tmp_path):
     (docs / "broken.pdf").write_text("this is no pdf")
     (docs / "notes.txt").write_text("not a document")
     first = cli("ingest", docs, "--index", tmp_path / "kb", "--json")
@@ -40,7 +40,7 @@ def test_json_output_of_first_and_second_run(cli, docs, tmp_path):
     assert (second.code, second.json["documents"], second.json["unchanged"]) == (0, 0, 2)
 
 
-def test_report_output(cli, docs, tmp_path):
+def test_report_lists_counts_and_failures(cli, docs, tmp_path):
     (docs / "broken.pdf").write_text("this is no pdf")
     first = cli("ingest", docs, "--index", tmp_path / "kb", "--ocr", "never")
     assert (first.code, first.out) == (1, "")
@@ -87,7 +87,7 @@ def test_metadata_is_filterable(cli, docs, tmp_path):
     ):
         cli("search", "power", "-i", kb, "--filter", wrong).assert_usage_error(reason)
     cli("search", "power", "-i", kb, "--filter", "year=2024", "--filter", "year>2023").assert_usage_error(
-        "both values and a range"
+        "both a value and a range"
     )
 
 
@@ -173,10 +173,10 @@ def test_ctrl_c_during_ingest_leaves_a_usable_index(cli, tmp_path):
     assert report["interrupted"] is True
     assert report["documents"] < 20
     assert cli("search", "juniper", "-i", kb).code == 0
-    completed = cli("ingest", folder, "--index", kb, "--ocr", "never", "--json")
-    assert completed.code == 0
-    assert completed.json["documents"] + completed.json["unchanged"] == 20
-    assert completed.json["unchanged"] == report["documents"]
+    second_run = cli("ingest", folder, "--index", kb, "--ocr", "never", "--json")
+    assert second_run.code == 0
+    assert second_run.json["documents"] + second_run.json["unchanged"] == 20
+    assert second_run.json["unchanged"] == report["documents"]
     info = cli("info", "-i", kb, "--json").json
     assert (info["documents"], info["pages"], info["pending"]) == (20, 120, 0)
 
@@ -205,11 +205,11 @@ def test_dry_run_creates_nothing(cli, docs, tmp_path):
 
 def test_interrupted_dry_run_is_reported(cli, docs, tmp_path, monkeypatch):
     monkeypatch.setattr(DocumentIndex, "ingest", lambda *_, **__: IngestPlan(new=1, pages=2, interrupted=True))
-    stopped = cli("ingest", docs, "-i", tmp_path / "kb", "--dry-run")
-    assert (stopped.code, "Interrupted" in stopped.err) == (130, True)
+    result = cli("ingest", docs, "-i", tmp_path / "kb", "--dry-run")
+    assert (result.code, "Interrupted" in result.err) == (130, True)
 
 
-def test_report_of_sync_moved_files_and_copies(cli, docs, tmp_path):
+def test_report_counts_moved_deleted_and_duplicate_files(cli, docs, tmp_path):
     kb = tmp_path / "kb"
     shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
     first = cli("ingest", docs, "-i", kb, *NO_OCR)
@@ -223,17 +223,17 @@ def test_report_of_sync_moved_files_and_copies(cli, docs, tmp_path):
     assert "power.pdf" in cli("search", "solar", "-i", kb).out
 
 
-def lock(path, password):
+def write_encrypted_pdf(path, password):
     with pymupdf.open() as document:
         document.new_page().insert_text((50, 50), f"secret of {path.stem}")
         document.save(path, encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw=password)
 
 
-def test_passwords_from_a_file(cli, tmp_path):
+def test_passwords_file_opens_encrypted_files(cli, tmp_path):
     folder = tmp_path / "locked"
     folder.mkdir()
-    lock(folder / "one.pdf", "alpha")
-    lock(folder / "two.pdf", "beta")
+    write_encrypted_pdf(folder / "one.pdf", "alpha")
+    write_encrypted_pdf(folder / "two.pdf", "beta")
     words = tmp_path / "words.json"
     for content, code, documents in [
         ({"one*": "alpha", "two*": ["no", "beta"]}, 0, 2),
@@ -250,18 +250,22 @@ def test_passwords_from_a_file(cli, tmp_path):
         "words.json is not valid JSON"
     )
     words.write_text('"alpha"')
-    cli("ingest", folder, "-i", tmp_path / "kb", "--passwords", words).assert_usage_error("JSON list of passwords")
+    cli("ingest", folder, "-i", tmp_path / "kb", "--passwords", words).assert_usage_error(
+        "expected a list of passwords"
+    )
     cli("ingest", folder, "-i", tmp_path / "kb", "--passwords", tmp_path / "none").assert_usage_error("cannot be read")
 
 
-def test_limits_and_renderers(cli, docs, tmp_path):
+def test_limit_and_renderer_options_apply_to_ingest(cli, docs, tmp_path):
     report = cli("ingest", docs, "-i", tmp_path / "kb", *NO_OCR, "--limit", "max_pages=1", "--json")
     assert report.code == 1
     assert all("Limits.max_pages" in failure["reason"] for failure in report.json["failed"])
     report = cli("ingest", docs, "-i", tmp_path / "kb", *NO_OCR, "--renderer", "pypdfium2", "--json")
     assert (report.code, report.json["pages"]) == (0, 4)
     assert cli("search", "whales", "-i", tmp_path / "kb", "--json").json["hits"][0]["page"] == 2
-    cli("ingest", docs, "-i", tmp_path / "x", "--limit", "max_colours=3").assert_usage_error("Use one of max_pixels")
+    cli("ingest", docs, "-i", tmp_path / "x", "--limit", "max_colors=3").assert_usage_error(
+        "expected one of max_pixels"
+    )
     cli("ingest", docs, "-i", tmp_path / "x", "--limit", "max_pages=many").assert_usage_error("expected an integer")
     cli("ingest", docs, "-i", tmp_path / "x", "--limit", "max_pages=0").assert_usage_error("max_pages is 0")
     cli("ingest", docs, "-i", tmp_path / "x", "--renderer", "ghostscript").assert_usage_error("pymupdf, pypdfium2")

@@ -15,11 +15,11 @@ def test_models_lists_all_models(cli):
     assert table.code == 0
     for part in ("lite-en", "MIT", "Apache-2.0", "72 MB", "yes"):
         assert part in table.out
-    assert "…" not in table.out, "something was cut off"
+    assert "…" not in table.out, "no cell is truncated"
     assert max(map(len, table.out.splitlines())) <= 80
 
 
-def test_download_reports_errors(cli):
+def test_download_error_names_the_reason(cli):
     cli("models", "download", "jinaai/jina-reranker-m0").assert_usage_error(
         "not on this machine"
     )  # offline, see conftest

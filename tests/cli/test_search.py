@@ -14,7 +14,7 @@ from jina_rag import DocumentIndex
 from jina_rag.testing import sample_pdf
 
 
-def test_stage_options_and_explain_output(cli, corpus):
+def test_stage_options_and_explain_print_each_stage(cli, corpus):
     kb = corpus / "kb"
     result = cli("search", "where do whales sing?", "-i", kb, "-k", "2", "--explain", "--stage", "rescore:dense=0.5")
     assert result.code == 0
@@ -22,28 +22,31 @@ def test_stage_options_and_explain_output(cli, corpus):
     assert all(stage in result.out for stage in ("dense", "lexical", "maxsim", "rescore"))
     assert "every page is scored" in result.out
     assert "candidates" in result.err
-    reranked = cli("search", "where do whales sing?", "-i", kb, "--reranker", "lite", "--max-ms", "0", "--json").json
-    assert not reranked["complete"]
-    assert "max_ms=0" in reranked["notes"][0]
-    judged = cli("search", "where do whales sing?", "-i", kb, "--reranker", "lite", "--json").json
-    assert {hit["stage"] for hit in judged["hits"]} == {"rerank"}
-    assert (judged["hits"][0]["doc_id"], judged["hits"][0]["page"]) == ("animals.pdf", 2)
+    incomplete = cli("search", "where do whales sing?", "-i", kb, "--reranker", "lite", "--max-ms", "0", "--json").json
+    assert not incomplete["complete"]
+    assert "max_ms=0" in incomplete["notes"][0]
+    complete = cli("search", "where do whales sing?", "-i", kb, "--reranker", "lite", "--json").json
+    assert {hit["stage"] for hit in complete["hits"]} == {"rerank"}
+    assert (complete["hits"][0]["doc_id"], complete["hits"][0]["page"]) == ("animals.pdf", 2)
     message = cli("search", "whales", "-i", kb, "--reranker", "lite", "--stage", "rerank:max_ms=0")
     assert "Note: rerank: 4 pages were not" in message.err
 
 
-def test_offset_group_by_and_min_score(cli, corpus):
+def test_offset_group_by_and_min_score_select_hits(cli, corpus):
     kb = corpus / "kb"
     content = cli("search", "whales", "-i", kb, "-k", "4", "--json").json["hits"]
-    rest = cli("search", "whales", "-i", kb, "-k", "2", "--offset", "2", "--json").json["hits"]
-    assert [(hit["rank"], hit["page"]) for hit in rest] == [(hit["rank"], hit["page"]) for hit in content[2:]]
-    assert cli("search", "whales", "-i", kb, "-k", "2").err == "More hits: pass --offset 2.\n"
-    assert cli("search", "whales", "-i", kb, "-k", "1", "--offset", "2").err == "More hits: pass --offset 3.\n"
+    later_hits = cli("search", "whales", "-i", kb, "-k", "2", "--offset", "2", "--json").json["hits"]
+    assert [(hit["rank"], hit["page"]) for hit in later_hits] == [(hit["rank"], hit["page"]) for hit in content[2:]]
+    assert cli("search", "whales", "-i", kb, "-k", "2").err == "More hits are available. Pass --offset 2.\n"
+    assert (
+        cli("search", "whales", "-i", kb, "-k", "1", "--offset", "2").err
+        == "More hits are available. Pass --offset 3.\n"
+    )
     assert cli("search", "whales", "-i", kb, "-k", "2", "--offset", "2").err == ""
     assert cli("search", "whales", "-i", kb, "-k", "2", "--json").err == ""
-    grouped = cli("search", "whales", "-i", kb, "--group-by", "document", "--json").json["hits"]
-    assert [hit["doc_id"] for hit in grouped] == ["animals.pdf", "energy.pdf"]
-    assert grouped[0]["other_pages"] == [1]
+    document_hits = cli("search", "whales", "-i", kb, "--group-by", "document", "--json").json["hits"]
+    assert [hit["doc_id"] for hit in document_hits] == ["animals.pdf", "energy.pdf"]
+    assert document_hits[0]["other_pages"] == [1]
     assert "also page 1" in cli("search", "whales", "-i", kb, "--group-by", "document").out
     best = cli("search", "whales", "-i", kb, "--min-score", str(content[0]["score"] - 1e-4), "--json").json["hits"]
     assert len(best) == 1
@@ -56,7 +59,7 @@ def test_long_query_is_truncated_with_a_note(cli, corpus):
     assert cli("search", "whales sing", "-i", corpus / "kb", "--json").json["notes"] == []
 
 
-def test_image_query(cli, corpus, tmp_path):
+def test_image_query_finds_its_page(cli, corpus, tmp_path):
     image = cli("search", "whales", "-i", corpus / "kb", "-k", "1", "--json").json["hits"][0]["image"]
     content = cli("search", "-i", corpus / "kb", "-k", "1", "--image", image, "--json").json
     assert (content["query"], content["hits"][0]["page"]) == (image, 2)
@@ -85,7 +88,7 @@ def test_image_query(cli, corpus, tmp_path):
         (["--group-by", "chapter"], "chapter"),
         (["--stage", "rerank"], "--stage rerank requires a reranker. Pass --reranker NAME"),
         (["--stage", "rerank:limit=3"], "--stage rerank requires a reranker. Pass --reranker NAME"),
-        (["--stage", "rescore:dense=1", "--stage", "Rescore:identifiers=1"], "--stage rescore occurs twice"),
+        (["--stage", "rescore:dense=1", "--stage", "Rescore:identifiers=1"], "--stage rescore is set twice"),
         (["--stage", "prefetch:limit=true"], "--stage 'prefetch:limit=true': Prefetch.limit is True"),
         (["--stage", "prefetch:exhaustive=false"], "Prefetch.exhaustive is False; expected an integer"),
     ],
@@ -116,7 +119,7 @@ def test_prefetch_and_rescore_stages_require_no_reranker(cli, corpus):
     assert (content["hits"][0]["page"], content["hits"][0]["stage"]) == (2, "rescore")
 
 
-def test_json_output(cli, corpus):
+def test_json_contains_every_field_of_a_hit(cli, corpus):
     result = cli("search", "where do whales sing?", "-i", corpus / "kb", "-k", "3", "--json")
     assert (result.code, result.err) == (0, "")
     content = result.json
@@ -139,7 +142,7 @@ def test_json_output(cli, corpus):
 
 
 @pytest.mark.parametrize("width", [80, 140])
-def test_table_output(cli, corpus, width):
+def test_table_fits_the_terminal(cli, corpus, width):
     result = cli("search", "order KX-4471-B", "-i", corpus / "kb", width=width)
     assert (result.code, result.err) == (0, "")
     assert "energy.pdf" in result.out
@@ -148,7 +151,7 @@ def test_table_output(cli, corpus, width):
     assert max(map(len, result.out.splitlines())) <= width
 
 
-def test_no_hits(cli, corpus):
+def test_search_without_hits_succeeds(cli, corpus):
     result = cli("search", "whales", "-i", corpus / "kb", "--filter", "year=1066")
     assert (result.code, result.out) == (0, "No hits.\n")
     assert cli("search", "whales", "-i", corpus / "kb", "--filter", "year=1066", "--json").json["hits"] == []
@@ -159,26 +162,26 @@ def test_empty_query_is_rejected(cli, corpus, query):
     cli("search", query, "-i", corpus / "kb").assert_usage_error("is empty")
 
 
-def test_heatmap(cli, corpus, tmp_path):
-    photo = tmp_path / "where.png"
-    result = cli("search", "whales", "-i", corpus / "kb", "--heatmap", photo)
+def test_heatmap_is_written_as_png(cli, corpus, tmp_path):
+    path = tmp_path / "heatmap.png"
+    result = cli("search", "whales", "-i", corpus / "kb", "--heatmap", path)
     assert result.code == 0
-    assert "Heat map of rank 1" in result.err
-    with Image.open(photo) as image:
+    assert "Wrote the heat map of hit 1 to " in result.err
+    with Image.open(path) as image:
         assert image.format == "PNG"
-        colours = image.convert("RGB").getcolors(1 << 24)
-    # Without a heat map the page is black on white.
-    assert any(max(rgb) - min(rgb) > 60 for _, rgb in colours)
-    alone = cli("search", "whales", "-i", corpus / "kb", "--heatmap", tmp_path / "again.png", "--json")
-    assert len(alone.json["hits"]) == 4
+        colors = image.convert("RGB").getcolors(1 << 24)
+    # Without a heat map, the page is black on white.
+    assert any(max(rgb) - min(rgb) > 60 for _, rgb in colors)
+    json_result = cli("search", "whales", "-i", corpus / "kb", "--heatmap", tmp_path / "again.png", "--json")
+    assert len(json_result.json["hits"]) == 4
     assert (tmp_path / "again.png").is_file()
 
 
 @pytest.mark.parametrize("extra", [[], ["--json"]])
-def test_no_heatmap_without_hits(cli, corpus, tmp_path, extra):
-    image = tmp_path / "where.png"
+def test_search_without_hits_writes_no_heatmap(cli, corpus, tmp_path, extra):
+    image = tmp_path / "heatmap.png"
     result = cli("search", "whales", "-i", corpus / "kb", "--filter", "year=1066", "--heatmap", image, *extra)
-    assert (result.code, result.err) == (0, "No hits, so no heat map was written.\n")
+    assert (result.code, result.err) == (0, "Wrote no heat map, because the search has no hits.\n")
     assert not image.exists()
 
 
@@ -199,7 +202,7 @@ def test_queries_file_writes_a_run(cli, corpus, tmp_path):
     queries.write_text("\n".join(json.dumps(line) for line in lines) + "\n\n", encoding="utf-8")
     result = cli("search", "-i", corpus / "kb", "--queries", queries, "--run", run_path, "--json")
     assert (result.code, result.json) == (0, {"queries": 2, "run": str(run_path)})
-    limited = (
+    command = (
         "search",
         "-i",
         corpus / "kb",
@@ -212,10 +215,10 @@ def test_queries_file_writes_a_run(cli, corpus, tmp_path):
         "--max-ms",
         "0",
     )
-    notes = cli(*limited, "--json").json["notes"]
+    notes = cli(*command, "--json").json["notes"]
     assert len(notes) == 2
     assert all("max_ms=0" in note for message in notes.values() for note in message)
-    assert cli(*limited).err.count("max_ms=0") == 2
+    assert cli(*command).err.count("max_ms=0") == 2
     run = [json.loads(line) for line in run_path.read_text("utf-8").splitlines()]
     assert [line["qid"] for line in run] == ["a", "ü"]
     assert run[0]["ranking"][0] == ["animals", 2]
@@ -246,9 +249,9 @@ def test_invalid_queries_file_is_reported(cli, corpus, tmp_path, content, parts)
 
 
 @pytest.fixture(scope="module")
-def repeating(tmp_path_factory):
+def near_duplicates(tmp_path_factory):
     """An index of 13 pages with three near-duplicates, two of them in one document."""
-    root = tmp_path_factory.mktemp("repeating")
+    root = tmp_path_factory.mktemp("near_duplicates")
     same = "whales sing in the deep sea, and nobody knows what their long songs are about"
     entries = ("solar power", "old bridges", "tax forms", "apple pie", "chess", "tides", "glass", "wool", "copper")
     sample_pdf(root / "songs.pdf", [same, same, *(f"a page about {entry}" for entry in entries)])
@@ -259,31 +262,31 @@ def repeating(tmp_path_factory):
     return root
 
 
-def test_dedup_merges_near_duplicates(cli, repeating):
-    hit, other = cli("search", "whales sing", "-i", repeating / "kb", "-k", "2", "--dedup", "--json").json["hits"]
-    places = {("songs.pdf", 1), ("songs.pdf", 2), ("more.pdf", 2)}
-    assert {(hit["doc_id"], hit["page"])} | {(s["doc_id"], s["page"]) for s in hit["similar"]} == places
-    assert (other["doc_id"], other["page"]) not in places
+def test_dedup_merges_near_duplicates(cli, near_duplicates):
+    hit, other = cli("search", "whales sing", "-i", near_duplicates / "kb", "-k", "2", "--dedup", "--json").json["hits"]
+    pages = {("songs.pdf", 1), ("songs.pdf", 2), ("more.pdf", 2)}
+    assert {(hit["doc_id"], hit["page"])} | {(s["doc_id"], s["page"]) for s in hit["similar"]} == pages
+    assert (other["doc_id"], other["page"]) not in pages
     for similar in hit["similar"]:
         assert set(similar) == {"doc_id", "path", "page", "similarity"}
-        assert Path(similar["path"]) == repeating / similar["doc_id"]
+        assert Path(similar["path"]) == near_duplicates / similar["doc_id"]
         assert similar["similarity"] > 0.9
 
 
-def test_queries_file_uses_the_options_of_a_single_query(cli, repeating, tmp_path):
+def test_queries_file_uses_the_options_of_a_single_query(cli, near_duplicates, tmp_path):
     queries, run = tmp_path / "q.jsonl", tmp_path / "run.jsonl"
     queries_by_id = {"a": "whales sing", "b": "order KX-4471-B"}
     lines = [json.dumps({"qid": qid, "query": query}) for qid, query in queries_by_id.items()]
     queries.write_text("\n".join(lines), encoding="utf-8")
 
     def many(*options: object) -> dict[str, list]:
-        result = cli("search", "-i", repeating / "kb", "--queries", queries, "--run", run, *options)
+        result = cli("search", "-i", near_duplicates / "kb", "--queries", queries, "--run", run, *options)
         assert result.code == 0, result.err
         return {line["qid"]: line["ranking"] for line in map(json.loads, run.read_text("utf-8").splitlines())}
 
     def one_by_one(*options: object) -> dict[str, list]:
         hits = {
-            qid: cli("search", query, "-i", repeating / "kb", *options, "--json").json["hits"]
+            qid: cli("search", query, "-i", near_duplicates / "kb", *options, "--json").json["hits"]
             for qid, query in queries_by_id.items()
         }
         return {qid: [[Path(hit["doc_id"]).stem, hit["page"]] for hit in content] for qid, content in hits.items()}
@@ -293,7 +296,7 @@ def test_queries_file_uses_the_options_of_a_single_query(cli, repeating, tmp_pat
     assert {qid: len(pages) for qid, pages in plain.items()} == {"a": 13, "b": 13}
     assert many() == {qid: pages[:10] for qid, pages in plain.items()}
     assert many("-k", "3") == {qid: pages[:3] for qid, pages in plain.items()}
-    best = cli("search", queries_by_id["a"], "-i", repeating / "kb", "--json").json["hits"][0]["score"]
+    best = cli("search", queries_by_id["a"], "-i", near_duplicates / "kb", "--json").json["hits"][0]["score"]
     for options in (
         ["--group-by", "document"],
         ["--dedup"],
@@ -330,4 +333,4 @@ def test_hit_lists_its_copies(cli, docs, tmp_path):
     cli("ingest", docs, "-i", kb, *NO_OCR)
     content = cli("search", "whales", "-i", kb, "-k", 1, "--json").json["hits"][0]
     assert content["copies"] == [str(docs / "copy.pdf")]
-    assert "and 1 copy" in cli("search", "whales", "-i", kb, "-k", 1).out
+    assert "1 copy" in cli("search", "whales", "-i", kb, "-k", 1).out

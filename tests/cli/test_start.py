@@ -28,8 +28,8 @@ from jina_rag.cli import _InterruptAfterImports, _load, main
     ],
 )
 def test_search_loads_its_model_during_argument_parsing(arguments, index, monkeypatch, capsys):
-    begun = []
-    monkeypatch.setattr("jina_rag.cli._load", begun.append)
+    loaded_indexes = []
+    monkeypatch.setattr("jina_rag.cli._load", loaded_indexes.append)
     monkeypatch.setattr("jina_rag.cli.app.main", lambda: None)
     monkeypatch.setattr(sys, "argv", ["jina-rag", *arguments])
     monkeypatch.setattr("jina_rag.cli.gc.set_threshold", lambda *_: None)
@@ -37,18 +37,18 @@ def test_search_loads_its_model_during_argument_parsing(arguments, index, monkey
     for thread in threading.enumerate():
         if thread.name == "jina-rag-model":
             thread.join()
-    assert begun == ([] if index is None else [index])
+    assert loaded_indexes == ([] if index is None else [index])
 
 
 def test_preloading_keeps_the_model_and_ignores_errors(corpus, tmp_path, monkeypatch):
-    kept_model = []
-    monkeypatch.setattr("jina_rag.cli._preloaded", kept_model)
+    preloaded_models = []
+    monkeypatch.setattr("jina_rag.cli._preloaded", preloaded_models)
     _load(str(corpus / "kb"))
-    assert [model.name for model in kept_model] == ["lite"]
+    assert [model.name for model in preloaded_models] == ["lite"]
     _load(str(tmp_path / "nowhere"))
-    (tmp_path / "manifest.sqlite3").write_bytes(b"no database, but long enough to be looked at" * 100)
+    (tmp_path / "manifest.sqlite3").write_bytes(b"not a database" * 400)
     _load(str(tmp_path))
-    assert [model.name for model in kept_model if model] == ["lite"]
+    assert [model.name for model in preloaded_models if model] == ["lite"]
 
 
 def test_new_index_loads_its_model_once(docs, tmp_path, monkeypatch):
@@ -75,7 +75,7 @@ def test_new_index_loads_its_model_once(docs, tmp_path, monkeypatch):
         ("onnxruntime", ["ingest", "docs", "--index", "new"]),
     ],
 )
-def test_ctrl_c_during_an_import(module, arguments, corpus, tmp_path):
+def test_ctrl_c_during_an_import_prints_interrupted(module, arguments, corpus, tmp_path):
     """The process sends itself SIGINT while it imports a module."""
     code = (
         "import os, signal, sys, threading\n"
@@ -92,10 +92,10 @@ def test_ctrl_c_during_an_import(module, arguments, corpus, tmp_path):
     )
     for name in ("docs", "kb"):
         (tmp_path / name).symlink_to(corpus / name)
-    interrupted = subprocess.run(
+    process_result = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )
-    assert (interrupted.returncode, interrupted.stdout, interrupted.stderr) == (130, "", "Interrupted.\n")
+    assert (process_result.returncode, process_result.stdout, process_result.stderr) == (130, "", "Interrupted.\n")
 
 
 def test_ctrl_c_waits_for_an_import_up_to_a_limit(monkeypatch):

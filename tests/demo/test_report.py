@@ -100,7 +100,7 @@ def test_report_contains_queries_and_hits():
     assert text.count(" framed") == 1
 
 
-def test_report_without_hits_or_regions():
+def test_report_renders_without_hits_or_regions():
     empty = ReportQuery("Nothing?", "text", 2.5, ())
     bare = ReportQuery("Bare?", "text", 75.0, (hit(1, jpeg(60, 40), snippet="", page_count=0),))
     text = " ".join(Page(render_report((empty, bare), summary(pages=0, modality="image"))).text.split())
@@ -185,7 +185,7 @@ def test_page_sized_region_has_no_close_up():
     assert len(Page(render_report((query,), summary())).all("img")) == 1
 
 
-def test_numbers_with_nouns_and_units():
+def test_numbers_have_nouns_and_units():
     assert duration(0.0001) == "1 ms"
     assert duration(12.34) == "12.3 s"
     assert count(1, "page") == "1 page"

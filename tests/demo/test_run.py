@@ -57,7 +57,7 @@ def test_demo_writes_a_report_and_second_run_embeds_nothing(tmp_path, two_docume
     assert "to check for changes" in second.report.read_text(encoding="utf-8")
 
 
-def test_rank_of_the_relevant_page():
+def test_rank_is_the_rank_of_the_relevant_page():
     sample = sample_queries()[0]
     right = ScoredPage(sample.doc_id, sample_folder() / sample.doc_id, sample.page, 0.5)
     wrong = ScoredPage(sample.doc_id, sample_folder() / sample.doc_id, sample.page + 1, 0.6)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from jina_rag.types import Failure
 
 OK, PARTLY, USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit statuses: success, some files or pages failed, invalid usage or input, interrupted."""
 
 
 def consoles() -> tuple[Console, Console]:
@@ -34,8 +35,8 @@ def consoles() -> tuple[Console, Console]:
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Print one JSON object to stdout."""
-    # ASCII JSON is valid on terminals and pipes that are not UTF-8. Both forms write a lone surrogate of a file name
-    # as \\udcXX.
+    # JSON in ASCII is readable for terminals and pipes that do not use UTF-8. With either encoding, a lone surrogate of
+    # a file name is written as \\udcXX.
     ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -60,7 +61,7 @@ def spinner(err: Console, activity: str, *, quiet: bool) -> Iterator[Status | No
 
 @contextmanager
 def ingest_progress(err: Console, *, quiet: bool) -> Iterator[Callable[[IngestProgress], None] | None]:
-    """Show a progress bar on stderr: pages done, total pages, elapsed and remaining time."""
+    """Show a progress bar on stderr with pages done, total pages, elapsed and remaining time."""
     from rich.progress import BarColumn, MofNCompleteColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), "pages", TimeElapsedColumn(), "remaining", TimeRemainingColumn())
@@ -76,7 +77,7 @@ def ingest_progress(err: Console, *, quiet: bool) -> Iterator[Callable[[IngestPr
 
 @contextmanager
 def counting(err: Console, unit: str, *, quiet: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a progress bar on stderr that counts `unit`."""
+    """Show a progress bar on stderr that counts `unit`; yield its update function, or None without a terminal."""
     with _bar(err, unit, quiet=quiet) as update:
         yield (lambda done, total: update(completed=done, total=total)) if update else None
 

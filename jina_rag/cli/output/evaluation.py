@@ -24,7 +24,7 @@ def evaluation_json(evaluation: Evaluation, earlier: Sequence[PairedComparison] 
     """Return the object that ``evaluate --json`` prints: the first setting, and all settings if there are several.
 
     Args:
-        evaluation: The results.
+        evaluation: Results of all settings.
         earlier: Comparisons with an earlier evaluation.
     """
     from jina_rag.evaluation.serialization import comparison_json, setting_json
@@ -66,29 +66,29 @@ def print_failed(err: Console, failures: Iterable[Failure]) -> None:
         err.print(f"[red]Failed:[/] {failure_line(failure)}", soft_wrap=True)
 
 
-def print_failures(out: Console, evaluation: Evaluation, most: int) -> None:
+def print_failures(out: Console, evaluation: Evaluation, max_queries: int) -> None:
     """Print the lowest-scoring queries of the first setting, with their relevant and retrieved pages.
 
     Args:
         out: Console of stdout.
-        evaluation: The results.
-        most: Maximum number of queries.
+        evaluation: Results of all settings.
+        max_queries: Maximum number of queries to print.
     """
     first = evaluation.settings[0]
     main = next(iter(first.measures))
     below = [result for result in first.per_query if result.measures and result.measures[main] < 1]
     worst = sorted(below, key=lambda result: result.measures[main])
     if not worst:
-        out.print(f"All queries reach 1 in {main}.")
+        out.print(f"{main} is 1 for all queries.")
         return
     out.print(
         f"Lowest-scoring queries by {main}"
         + (f" with {one_line(first.name)}:" if len(evaluation.settings) > 1 else ":")
     )
-    for result in worst[:most]:
+    for result in worst[:max_queries]:
         _print_failure(out, evaluation, result, main)
-    if len(worst) > most:
-        out.print(f"  … and {len(worst) - most} more below 1.")
+    if len(worst) > max_queries:
+        out.print(f"  … and {len(worst) - max_queries} more below 1.")
 
 
 def print_check(out: Console, check: FolderCheck) -> None:
@@ -123,7 +123,7 @@ def _print_groups(out: Console, setting: SettingResult) -> None:
     if setting.latency:
         notes.append("query latency: " + ", ".join(f"{ms:.0f} ms ({name})" for name, ms in setting.latency.items()))
     deepest = max(setting.unjudged)
-    notes.append(f"unjudged: {setting.unjudged[deepest]:.1f} of the first {deepest} pages per query")
+    notes.append(f"{setting.unjudged[deepest]:.1f} of the first {deepest} pages per query are unjudged")
     out.print("; ".join(notes) + ".")
 
 
@@ -148,9 +148,9 @@ def _print_settings(out: Console, evaluation: Evaluation) -> None:
         table.add_row(one_line(setting.name), *values, *(cost_of[name] for name in costs))
     out.print(table)
     hint = (
-        f" {', '.join(names[len(fitting) :])}: see --json, or widen the terminal." if len(fitting) < len(names) else ""
+        f" {', '.join(names[len(fitting) :])}: use --json, or widen the terminal." if len(fitting) < len(names) else ""
     )
-    out.print(f"{evaluation.settings[0].queries} judged questions. kB/page: size of vectors and their metadata.{hint}")
+    out.print(f"{evaluation.settings[0].queries} judged queries. kB/page: size of the vectors and their payload.{hint}")
 
 
 def _print_differences(out: Console, comparisons: Sequence[PairedComparison]) -> None:
@@ -171,7 +171,7 @@ def _print_differences(out: Console, comparisons: Sequence[PairedComparison]) ->
                     str(delta.worse),
                 )
         out.print(table)
-    out.print("An interval that contains 0 means: no significant difference on these queries.")
+    out.print("If an interval contains 0, the difference is not significant on these queries.")
 
 
 def _table(first: str, *others: str) -> Table:

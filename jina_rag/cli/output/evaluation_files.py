@@ -23,9 +23,9 @@ def write_files(
     """Write the requested files.
 
     Args:
-        evaluation: The results.
+        evaluation: Results of all settings.
         earlier: Comparisons with an earlier evaluation, for the report and the Markdown table.
-        folder: The judged folder.
+        folder: Judged folder with the documents and queries.
         paths: File or folder of each output, None for an output that was not requested.
         failures: Number of lowest-scoring queries in the report; None for 10.
     """

@@ -94,11 +94,11 @@ def print_hits(out: Console, query: str, hits: Sequence[ScoredPage], *, first: i
             more = ", ".join(map(str, hit.other_pages[:6])) + (" …" if len(hit.other_pages) > 6 else "")
             cell.append(f"\nalso page {more}", style="dim")
         if hit.copies:
-            cell.append(f"\nand {count(len(hit.copies), 'copy', 'copies')}", style="dim")
+            cell.append(f"\n{count(len(hit.copies), 'copy', 'copies')}", style="dim")
         for similar in hit.similar[:3]:
             cell.append(f"\nnear-duplicate: {similar.location.doc_id} page {similar.page}", style="dim")
         if len(hit.similar) > 3:
-            cell.append(f"\nand {len(hit.similar) - 3} more", style="dim")
+            cell.append(f"\n… and {len(hit.similar) - 3} more", style="dim")
         if hit.near_duplicate_of is not None:
             cell.append(f"\nnear-duplicate of {hit.near_duplicate_of[0]} page {hit.near_duplicate_of[1]}", style="dim")
         if hit.region is not None:

@@ -32,10 +32,10 @@ def plan_json(plan: IngestPlan) -> dict[str, Any]:
 
 
 def print_plan(out: Console, err: Console, plan: IngestPlan) -> None:
-    """Print the plan of an ingestion."""
+    """Print the planned changes of an ingestion, with the estimated time and disk space."""
     out.print(
         f"Would index {console.count(plan.new, 'new document')} and {console.count(plan.changed, 'changed document')}, "
-        f"{console.count(plan.pages, 'page')}; {plan.unchanged} unchanged, {plan.moved} of them moved; "
+        f"{console.count(plan.pages, 'page')}; {plan.unchanged} unchanged ({plan.moved} moved); "
         f"{console.count(plan.duplicates, 'duplicate')}; {plan.removed} to delete.",
         soft_wrap=True,
     )
@@ -45,14 +45,14 @@ def print_plan(out: Console, err: Console, plan: IngestPlan) -> None:
             f"estimated {plan.basis}.",
             soft_wrap=True,
         )
-    _print_list(err, "Skipped", plan.skipped, most=5)
+    _print_list(err, "Skipped", plan.skipped, max_lines=5)
     _print_list(err, "[red]Would fail", plan.failed)
     if plan.interrupted:
         err.print("[yellow]Interrupted:[/] the remaining documents are not counted.")
 
 
 def print_report(err: Console, report: IngestReport) -> None:
-    """Print the report of an ingestion."""
+    """Print the counts of an ingestion, and its duplicates, warnings, skipped files and failures."""
     unchanged = f"{console.count(report.unchanged, 'document')} unchanged"
     unchanged += f" ({report.moved} moved)" if report.moved else ""
     if report.documents or report.pages:
@@ -66,22 +66,22 @@ def print_report(err: Console, report: IngestReport) -> None:
         err.print(f"Deleted {console.count(report.removed, 'document')} whose source file no longer exists.")
     if report.repeated:
         err.print(f"Marked {console.count(report.repeated, 'page')} as near-duplicates of earlier pages.")
-    _print_list(err, "Duplicates", report.duplicates, most=5)
+    _print_list(err, "Duplicates", report.duplicates, max_lines=5)
     _print_list(err, "[yellow]Warnings", report.warnings)
-    _print_list(err, "Skipped", report.skipped, most=5)
+    _print_list(err, "Skipped", report.skipped, max_lines=5)
     _print_list(err, "[red]Failed", report.failed)
     if report.interrupted:
         err.print("[yellow]Interrupted:[/] the index is usable. Run the same command again to resume.", soft_wrap=True)
 
 
-def _print_list(err: Console, title: str, failures: Sequence[Failure], *, most: int = _MAX_LINES) -> None:
+def _print_list(err: Console, title: str, failures: Sequence[Failure], *, max_lines: int = _MAX_LINES) -> None:
     if not failures:
         return
     err.print(f"{title}[/] ({len(failures)}):" if title.startswith("[") else f"{title} ({len(failures)}):")
-    for failure in failures[:most]:
+    for failure in failures[:max_lines]:
         err.print(f"  {console.failure_line(failure)}", soft_wrap=True)
-    if len(failures) > most:
-        err.print(f"  … and {len(failures) - most} more; --json prints all.")
+    if len(failures) > max_lines:
+        err.print(f"  … and {len(failures) - max_lines} more; --json prints all.")
 
 
 def _to_json(result: IngestReport | IngestPlan) -> dict[str, Any]:

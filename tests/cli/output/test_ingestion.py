@@ -23,6 +23,6 @@ def test_long_list_is_shortened_in_text_output_only():
     assert "… and 30 more; --json prints all." in message
     assert "… and 2 more" in message
     assert "Warnings (1):" in message
-    assert "the same command goes on from here" in message
+    assert "Run the same command again to resume." in message
     assert len(ingestion.ingest_json(report)["failed"]) == 50
     assert ingestion.ingest_json(report)["failed"][3] == {"path": "3.pdf", "reason": "It is empty.", "page": 3}
