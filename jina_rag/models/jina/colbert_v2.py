@@ -1,7 +1,7 @@
 """jina-colbert-v2: late-interaction embeddings of texts, one vector per token.
 
-Queries and documents carry a marker token after the start token. Queries are padded with mask tokens, to which the
-other tokens attend. The rows of punctuation are removed from documents. The default rules are those of PyLate; the
+Queries and documents have a marker token after the start token. Queries are padded with mask tokens, which take part in
+attention by default. The rows of punctuation are removed from documents. The default rules are those of PyLate; the
 rules of ColBERT are available as options.
 
 Source: Jha et al., Jina-ColBERT-v2: A General-Purpose Multilingual Late Interaction Retriever (2024), and the model

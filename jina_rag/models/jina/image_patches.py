@@ -137,8 +137,8 @@ class ImagePatcher:
             max_pixels: Size in pixels to which a larger image is scaled down.
 
         Returns:
-            Patches, shape (patches, channels x temporal x patch x patch), float32, block by block: the `merge` x
-            `merge` patches of one token are consecutive. And the grid (1, height, width) in patches.
+            Patches, shape (patches, channels x temporal x patch x patch), float32, with the `merge` x `merge` patches
+            of each token in sequence; and the grid (1, height, width) in patches.
 
         Raises:
             InvalidInputError: If the image cannot be decoded, or one side is more than 200 times the other.

@@ -100,7 +100,7 @@ def _load_matrices(
             continue
         target = f"{rename(match['path'])}.lora_{match['part']}.{match['task']}.weight"
         if target not in shapes:
-            raise CheckpointError(f"The adapter file has {key!r}, but adapter_config.json defines no such adapter.")
+            raise CheckpointError(f"adapter_config.json defines no such adapter: {key!r}. Download the model again.")
         if files.shape(key) != shapes[target]:
             raise CheckpointError(
                 f"The adapter matrix {key!r} has shape {files.shape(key)}; the config requires {shapes[target]}. "

@@ -18,7 +18,7 @@ from jina_rag.images import LoadedImage
 from jina_rag.models.jina.vl_prompts import Prompt
 
 _MIN_FILE_AGE_NS = 5 * 10**9
-"""Minimum age of a file's last change, in nanoseconds: within one timestamp tick, a second change is invisible."""
+"""Minimum time since the last change of a file, in nanoseconds; digests of newer files are not cached."""
 _MAX_CACHED_FILES = 20_000
 """Maximum number of cached file digests, about 10 MB."""
 _Stamp: TypeAlias = "tuple[int, int, int, int, int]"

@@ -486,6 +486,20 @@ def test_colbert_v1_and_m0_refuse_invalid_arguments(models, tiny):
         models["m0"].score("q", [IMAGES / "page_2000x1500.png"], max_length=64, max_query_length=16)
 
 
+def test_invalid_input_error_names_argument_and_position(models):
+    for family, message in (("v4", "Document 2 of 2 is int; "), ("colbert-v2", "Document 2 of 2 is int; ")):
+        with pytest.raises(InvalidInputError, match=message):
+            models[family].encode_document(["a", 3])
+    with pytest.raises(InvalidInputError, match="A part of query 1 of 1 is int; "):
+        models["v4"].encode_query([["a", 3]])
+    with pytest.raises(InvalidInputError, match="Text 2 of 2 is int; "):
+        models["v1"].encode_query(["a", 3])
+    with pytest.raises(InvalidInputError, match="Pass a list of documents"):
+        models["v1"].encode_document("a")
+    with pytest.raises(InvalidInputError, match="The document of pair 2 is int; "):
+        models["m0"].score("q", ["a", 3])
+
+
 def test_truncation_is_logged(models, caplog):
     with caplog.at_level(logging.WARNING, "jina_rag"):
         models["v4"].encode_document(TEXTS, max_length=6)
