@@ -90,7 +90,7 @@ def benchmark(
 ) -> None:
     """Measure a model or the whole search on public benchmarks, next to the published scores.
 
-    Requires: pip install "jina-rag[eval]".
+    Requires the extra "eval" of jina-rag.
 
     Examples:
 

@@ -128,9 +128,9 @@ def test_several_settings_write_one_file_each(cli, shared, tmp_path):
 
 def test_narrow_table_names_the_omitted_measures(cli, shared):
     output = cli(shared / "judged", "-i", shared / "kb", "--stages", "default", "--stages", "rescore:dense=1", width=80)
-    assert "Recall@10, RR@10: use --json, or widen the terminal." in output.out.replace("\n", " ")
+    assert "Recall@10, RR@10. Use --json, or widen the terminal." in output.out.replace("\n", " ")
     wide = cli(shared / "judged", "-i", shared / "kb", "--stages", "default", "--stages", "rescore:dense=1", width=150)
-    assert "use --json" not in wide.out
+    assert "Use --json" not in wide.out
 
 
 def test_lowest_scoring_queries_are_shown(cli, shared):

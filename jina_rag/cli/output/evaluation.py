@@ -148,7 +148,9 @@ def _print_settings(out: Console, evaluation: Evaluation) -> None:
         table.add_row(one_line(setting.name), *values, *(cost_of[name] for name in costs))
     out.print(table)
     hint = (
-        f" {', '.join(names[len(fitting) :])}: use --json, or widen the terminal." if len(fitting) < len(names) else ""
+        f" Omitted: {', '.join(names[len(fitting) :])}. Use --json, or widen the terminal."
+        if len(fitting) < len(names)
+        else ""
     )
     out.print(f"{evaluation.settings[0].queries} judged queries. kB/page: size of the vectors and their payload.{hint}")
 
