@@ -177,6 +177,6 @@ def print_benchmark(out: Console, err: Console, run: BenchmarkRun) -> None:
 def _reference(comparison: Comparison | None) -> tuple[str, str, str]:
     if comparison is None:
         return "", "", ""
-    colour = "green" if comparison.within else "red"
-    difference = f"[{colour}]{comparison.difference:+.2f}[/]"
+    color = "green" if comparison.within else "red"
+    difference = f"[{color}]{comparison.difference:+.2f}[/]"
     return f"{comparison.target.value:.2f}", difference, f"{comparison.tolerance:.2f}"

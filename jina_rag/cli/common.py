@@ -118,7 +118,7 @@ def filters(options: list[str]) -> Mapping[str, Any]:
 
 
 def _typed_values(value: str) -> list[str | int | float | bool]:
-    """Return the string and its boolean or numeric value, because metadata passed in Python may hold either."""
+    """Return the string, and its boolean or numeric value if any, because metadata passed in Python has these types."""
     values: list[str | int | float | bool] = [value]
     if value in ("true", "false"):
         values.append(value == "true")

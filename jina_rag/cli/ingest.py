@@ -138,7 +138,7 @@ def _exit_status(result: IngestReport | IngestPlan) -> int:
 
 
 def _plan(index: str, location: dict[str, Any], paths: list[str], **options: Any) -> IngestPlan:  # noqa: ANN401
-    """Return the plan of an ingestion. The plan of a missing index uses a temporary one, which is deleted."""
+    """Return the plan of an ingestion. For a missing index, the plan is made with a temporary, empty index."""
     from jina_rag.index.document_index import DocumentIndex
 
     try:

@@ -55,13 +55,13 @@ def load(image: Path | Image) -> Float32 | None:
             with pillow.open(image) as file:
                 file.draft("L", (_MAX_SIDE, _MAX_SIDE))
                 image = file.convert("L")
-        grey = image.convert("L")
+        gray = image.convert("L")
     except decode_errors():
         return None
-    factor = _MAX_SIDE / max(grey.size)
-    size = (max(1, round(grey.width * factor)), max(1, round(grey.height * factor)))
+    factor = _MAX_SIDE / max(gray.size)
+    size = (max(1, round(gray.width * factor)), max(1, round(gray.height * factor)))
     method = pillow.Resampling.BOX if factor < 1 else pillow.Resampling.BICUBIC
-    return np.asarray(grey.resize(size, method), dtype=np.float32) / np.float32(255)
+    return np.asarray(gray.resize(size, method), dtype=np.float32) / np.float32(255)
 
 
 def difference_map(a: Float32, b: Float32, pairs: PointPairs | None = None) -> Float32 | None:

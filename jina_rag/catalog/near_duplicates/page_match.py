@@ -2,7 +2,7 @@
 
 Two pages are equal if all of the following hold:
 
-- After alignment, the images differ nowhere by more than 0.2, which is half the difference of a tick in a box.
+- After alignment, the images differ by at most 0.2 at any point; a tick in a box makes a difference of 0.4.
 - No number of one page replaces a number of the other.
 - For each word without a counterpart on the other page, the images differ at its box no more than at the boxes of the
   common words.

@@ -21,7 +21,7 @@ _SETTING_WIDTH = 24
 
 
 def evaluation_json(evaluation: Evaluation, earlier: Sequence[PairedComparison] = ()) -> dict[str, Any]:
-    """Return the object that ``evaluate --json`` prints: the first setting, and all settings if there are several.
+    """Return the object that ``evaluate --json`` prints: results of the first setting, and of all if several were run.
 
     Args:
         evaluation: Results of all settings.

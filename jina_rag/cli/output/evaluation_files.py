@@ -59,7 +59,7 @@ def write_files(
 
 
 def _files(path: Path, rankings: Mapping[str, object]) -> list[tuple[Path, str]]:
-    """Return one path per setting: `path` itself, or with the name of the setting inserted if there are several."""
+    """Return one path per setting: `path` for a single setting, else `path` with the name of each setting inserted."""
     from jina_rag.evaluation.settings import file_names
 
     if len(rankings) == 1:
