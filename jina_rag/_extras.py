@@ -14,7 +14,7 @@ def require(module: str, *, extra: str | None = None, package: str | None = None
 
     Args:
         module: Name of the module, for example ``"pymupdf"``.
-        extra: Extra of jina-rag that installs the package; None if the base installation does.
+        extra: Extra of jina-rag that installs the package; None if the base installation includes the package.
         package: Name of the package on PyPI, if different from `module`.
 
     Returns:
@@ -41,8 +41,8 @@ def require(module: str, *, extra: str | None = None, package: str | None = None
 def require_onnxruntime() -> ModuleType:
     """Import onnxruntime with its telemetry disabled.
 
-    `jina_rag` sets an environment variable at import, which disables the telemetry. If onnxruntime was imported before
-    `jina_rag`, its Python switch disables the telemetry from this call on.
+    `jina_rag` sets an environment variable at import, which disables the telemetry of a later import of onnxruntime. If
+    onnxruntime was imported before `jina_rag`, this call disables the telemetry from now on.
 
     Returns:
         The imported module.

@@ -58,7 +58,7 @@ def open_atomic(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
 
 
 def acquire_lock(path: Path, message: str) -> BaseFileLock:
-    """Acquire and return a file lock, which is held until its release or the exit of the process.
+    """Acquire and return a file lock, which is held until the lock is released or the process exits.
 
     Releasing the lock is idempotent.
 
@@ -100,7 +100,7 @@ def locked(path: Path, message: str) -> Iterator[None]:
 
 
 def size_on_disk(path: Path) -> int:
-    """Return the disk usage of a file or folder in bytes; sparse files use less than their length."""
+    """Return the disk usage of a file or folder in bytes: the allocated blocks, at most the length of each file."""
     total = 0
     for file in [path] if path.is_file() else path.rglob("*"):
         with suppress(OSError):  # a file may be removed during the listing
@@ -110,5 +110,5 @@ def size_on_disk(path: Path) -> int:
 
 
 def _allocated(status: os.stat_result) -> int:
-    blocks: int | None = getattr(status, "st_blocks", None)  # None on Windows
+    blocks: int | None = getattr(status, "st_blocks", None)  # Windows does not report blocks
     return status.st_size if blocks is None else min(status.st_size, blocks * 512)

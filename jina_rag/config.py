@@ -34,8 +34,8 @@ class Limits:
         max_words: Maximum words stored per page. Further words are dropped, with a warning.
         max_seconds: Timeout in seconds for opening a document, and for rendering each page, after which the worker
             process is killed. Also the timeout for converting an office file. At most 86,400 (one day).
-        max_memory: Maximum bytes of memory that a worker process may allocate in addition to its memory at the opening
-            of the document. Not enforced on Windows and macOS.
+        max_memory: Maximum bytes of memory that a worker process may allocate in addition to the memory in use when the
+            document is opened. Not enforced on Windows and macOS.
 
     Raises:
         InvalidInputError: If a limit is not an integer of at least 1, or `max_seconds` exceeds 86,400.
@@ -62,11 +62,11 @@ class IngestSettings:
 
     Attributes:
         dpi: Rendering resolution of PDF pages in pixels per inch, 36 to 600.
-        ocr: ``"auto"`` runs OCR on pages with few words or large images, ``"always"`` on every page, ``"never"`` on
-            none.
-        ocr_min_words: With ``ocr="auto"``, OCR reads the whole page if its text layer has fewer words than this.
-        ocr_image_share: With ``ocr="auto"``, OCR reads the images of a page if they cover more than this fraction of
-            the page, 0 to 1.
+        ocr: ``"auto"`` runs OCR on pages with few words or large images, ``"always"`` runs OCR on every page, and
+            ``"never"`` disables OCR.
+        ocr_min_words: With ``ocr="auto"``, OCR reads a whole page if the text layer has fewer words than this number.
+        ocr_image_share: With ``ocr="auto"``, OCR reads the images of a page if the images cover more than this fraction
+            of the page, 0 to 1.
         regions: Whether to detect charts, tables and figures.
         max_image_side: Maximum length of the longer side of the page screenshot of an image file, in pixels. Larger
             images are scaled down.
@@ -78,8 +78,9 @@ class IngestSettings:
             one page instead of the run. Without isolation, the limits on time and memory are not enforced.
         processes: Worker processes per document. None for half of the usable CPUs, at most 8.
         workers: OCR threads. None for one per CPU that the process may use.
-        sidecars: Whether to read ``report.pdf.json`` or ``report.json`` next to ``report.pdf`` as its metadata.
-        look_ahead: Maximum pages rendered ahead of the consumer; limits the memory use of the page stream.
+        sidecars: Whether to read the metadata of a document from a sidecar file in the same folder: for ``report.pdf``,
+            from ``report.pdf.json`` or ``report.json``.
+        look_ahead: Maximum number of rendered pages that wait until the caller reads them; limits the memory use.
         limits: Resource limits for one document.
 
     Raises:
@@ -93,7 +94,7 @@ class IngestSettings:
     regions: bool = True
     max_image_side: int = 2500
     jpeg_quality: int = 85
-    # Excluded from repr: settings are printed in logs and error reports.
+    # Passwords are excluded from repr, because settings are printed in logs and error reports.
     passwords: tuple[str, ...] | Mapping[str, str | Sequence[str]] = field(default=(), repr=False)
     renderer: RendererName = "auto"
     isolate: bool = True
@@ -121,7 +122,7 @@ class IngestSettings:
         """Return the passwords to try on a file, in order.
 
         Args:
-            path: Path of the file, compared with the globs by name and as a whole.
+            path: Path of the file. A glob matches if it matches the file name or the whole path.
         """
         if not isinstance(self.passwords, Mapping):
             return tuple(self.passwords)
@@ -153,29 +154,29 @@ class Storage:
     over 190 pages (``python benchmarks/storage.py FOLDER``); the documentation has the full table.
 
     Attributes:
-        datatype: Number format of the multi-vector rows; no other copy of the rows is stored. ``"float16"``: 2 bytes
-            per dimension. ``"int8"``: 1 byte, scores equal to those of float16 to 3 digits. ``"int4"``: half a byte, no
-            measurable loss of quality, half the search time (a random rotation, then 16 levels: TurboQuant, Zandieh et
-            al., 2025).
-        pool_factor: Token pooling factor, 1 to 32: approximate number of similar rows of a page merged into one; see
-            `compression.pool_tokens`. Factors up to 4 show no measurable loss of quality. Words that share a row have
-            equal values in a heat map, whose correlation with the exact heat map is 0.96 at factor 2, 0.94 at 2.5 and
-            0.88 at 4.
+        datatype: Number format of the multi-vector rows. The store keeps no copy of the rows in higher precision.
+            ``"float16"`` takes 2 bytes per dimension. ``"int8"`` takes 1 byte, and the scores agree with the float16
+            scores to 3 digits. ``"int4"`` takes half a byte and half the search time, without a measurable loss of
+            quality: rows are rotated at random and rounded to 16 levels (TurboQuant, Zandieh et al., 2025).
+        pool_factor: Token pooling factor, 1 to 32: approximate number of similar rows of a page that are merged into
+            one row; see `compression.pool_tokens`. Factors up to 4 show no measurable loss of quality. Words that share
+            a row have equal values in a heat map. The correlation with the heat map without pooling is 0.96 at factor
+            2, 0.94 at 2.5 and 0.88 at 4.
         multi_dim: Length to which rows are truncated, for models with Matryoshka rows (jina-colbert-v2: 128, 96, 64).
             None stores the full length.
-        sign_codes: Whether to store one bit per dimension and row in the payload. Search then locates the best match on
-            a page without reading its rows. Without sign codes, search reads the rows of each returned page, a few
-            milliseconds per page.
+        sign_codes: Whether to store one bit for each dimension of each row in the payload. Search then locates the best
+            match on a page without reading the rows of the page. Without sign codes, search reads the rows of each
+            returned page, which takes a few milliseconds per page.
         quantization: Coarse copy of the rows for a first scoring pass, ``"int8"`` or ``"binary"``; None for no copy.
             Candidates of the first pass are rescored with the full rows. The copy adds 50 % (int8) or 6 % (binary) to
-            the disk size of float16 and halves the search time where every page is scored. With ``"int4"`` the gain is
-            small.
+            the disk size of float16 and halves the time of a search that scores every page. With
+            ``datatype="int4"``, a search is only slightly faster.
         oversampling: With `quantization`, the number of rescored candidates as a multiple of the requested hits, 1 to
             100.
         log: Whether to write each change to a write-ahead log first. The log takes up to 64 MB and stores the latest
-            pages a second time, uncompressed. Without the log, each change is flushed before the call returns, at the
-            same speed. Neither mode loses acknowledged changes, but without the log a power failure can leave an
-            interrupted call partly written.
+            pages a second time, uncompressed. Without the log, each change is flushed before the call returns, which is
+            equally fast. With and without the log, completed calls survive a power failure. Without the log, a power
+            failure during a call can leave the changes of this call partly written.
 
     Raises:
         InvalidInputError: If a value is out of range or not one of the choices.
@@ -222,7 +223,7 @@ class Storage:
             value: The JSON object. Missing fields have the values of ``"exact"``.
 
         Raises:
-            IndexMismatchError: If this version does not support a field or its value.
+            IndexMismatchError: If this version does not support a field or the value of a field.
         """
         try:
             return cls(**value)
@@ -249,7 +250,7 @@ _PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def usable_cpus() -> int:
-    """Return the number of CPUs that the process may use, at least 1. In a container, some CPUs may be excluded."""
+    """Return the number of CPUs that the process may use, at least 1. A container can exclude CPUs of the machine."""
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return max(1, os.cpu_count() or 1)

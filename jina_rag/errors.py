@@ -6,7 +6,7 @@ JinaRagError                    base class of all errors below
 ├── DocumentError               unreadable file or page; ingestion continues with the other files
 │   ├── UnsupportedDocumentError    unsupported file format
 │   ├── PasswordRequiredError       encrypted document without a matching password
-│   └── LimitExceededError          more pixels, pages, bytes, time or memory than the limits in the settings
+│   └── LimitExceededError          more pixels, pages, bytes, time or memory than the configured limits
 ├── ModelError                  unusable model
 │   ├── ModelNotFoundError          unknown model name or missing weights
 │   └── CheckpointError             invalid weights (hash, keys, shapes)
@@ -41,7 +41,7 @@ class UnsupportedDocumentError(DocumentError):
 
 
 class PasswordRequiredError(DocumentError):
-    """The document is encrypted, and none of the configured passwords opens it."""
+    """The document is encrypted, and none of the configured passwords opens the document."""
 
 
 class LimitExceededError(DocumentError):
@@ -65,7 +65,7 @@ class IndexStateError(JinaRagError):
 
 
 class IndexNotFoundError(IndexStateError):
-    """No index exists at the path or address."""
+    """No index exists at the path or URL."""
 
 
 class IndexLockedError(IndexStateError):

@@ -53,7 +53,7 @@ def find(pattern: str, check: Callable[[], None] = lambda: None) -> Iterator[Pat
 
     Args:
         pattern: The glob.
-        check: Called for every folder entry visited; an exception from it stops the search.
+        check: Function that is called for every visited folder entry. An exception from `check` stops the search.
 
     Yields:
         Matching paths. The contents of a matching folder are not listed separately.
@@ -80,7 +80,7 @@ def find(pattern: str, check: Callable[[], None] = lambda: None) -> Iterator[Pat
 
 
 def _candidates(folder: Path, parts: list[str], check: Callable[[], None]) -> list[tuple[str, bool]]:
-    """Return (name, is a folder) of entries that may match, sorted; list the folder only if a part has wildcards."""
+    """Return the sorted entries that may match, as (name, is a folder). Without wildcards, do not list the folder."""
     if not any(map(has_wildcards, parts)):
         check()
         return [(part, (folder / part).is_dir()) for part in sorted(set(parts)) if os.path.lexists(folder / part)]
@@ -106,7 +106,7 @@ def list_folder(folder: Path, check: Callable[[], None] = lambda: None) -> list[
 
     Args:
         folder: Path of the folder.
-        check: Called for every entry; an exception from it stops the listing.
+        check: Function that is called for every entry. An exception from `check` stops the listing.
 
     Raises:
         OSError: If the folder cannot be listed.
@@ -141,7 +141,7 @@ def _next_states(parts: tuple[str, ...], states: set[int], name: str) -> set[int
 
 
 def _skip_double_stars(parts: tuple[str, ...], states: Iterable[int]) -> set[int]:
-    """Add the positions after each ``**``, which also matches zero folders."""
+    """Return `states` and the positions after each ``**``, because ``**`` also matches zero folders."""
     reached = set(states)
     for state in sorted(reached):
         while state < len(parts) and parts[state] == "**":

@@ -42,7 +42,7 @@ class Opening:
 
     Attributes:
         limits: Limits of pixels and bytes per image.
-        allow_urls: Whether images at http and https addresses are downloaded.
+        allow_urls: Whether images at http and https URLs are downloaded.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -95,7 +95,7 @@ class LoadedImage:
 
     @property
     def source(self) -> Image | bytes | Path:
-        """The PIL image, the bytes of the image file, or its path."""
+        """The PIL image, or the bytes or the path of the image file."""
         return self._source
 
     def load(self, *, alpha: str = "drop") -> Image:
@@ -115,7 +115,9 @@ class LoadedImage:
                 try:
                     image = ImageOps.exif_transpose(file_image)
                 except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError) as exc:
-                    raise InvalidInputError(f"{self.name} is not a readable image: {exc}.") from exc
+                    raise InvalidInputError(
+                        f"{self.name} is not a readable image: {exc}. Pass an intact image file."
+                    ) from exc
         else:
             image = ImageOps.exif_transpose(self._source)
         if alpha == "white" and image.has_transparency_data:
@@ -167,8 +169,8 @@ def open_image(source: object, opening: Opening | None = None) -> LoadedImage:
 
     Args:
         source: A PIL image, the bytes or the path of an image file, or a str with a base64 data URI, an http or https
-            address (if allowed) or a path.
-        opening: Limits, and whether addresses are downloaded. None: the defaults of `Opening`.
+            URL (if allowed) or a path.
+        opening: Limits, and whether URLs are downloaded. None: the defaults of `Opening`.
 
     Raises:
         InvalidInputError: If `source` has another type, or the image cannot be read or downloaded.
@@ -210,7 +212,7 @@ def _open(source: bytes | Path, name: str) -> Image:
         raise InvalidInputError(f"{name} is not a readable image; expected one of {', '.join(_FORMATS)}.") from exc
     except (OSError, ValueError, SyntaxError) as exc:
         reason = getattr(exc, "strerror", None) or exc
-        raise InvalidInputError(f"{name} is not a readable image: {reason}.") from exc
+        raise InvalidInputError(f"{name} is not a readable image: {reason}. Pass an intact image file.") from exc
     return image
 
 
@@ -226,10 +228,11 @@ def _upright(image: Image) -> tuple[int, int]:
 def _check_pixels(size: tuple[int, int], name: str, limits: Limits) -> None:
     if size[0] * size[1] > limits.max_pixels:
         raise LimitExceededError(
-            f"{name} has {size[0]} x {size[1]} pixels, more than the limit of {limits.max_pixels:,}. Scale it down."
+            f"{name} has {size[0]} x {size[1]} pixels, more than the limit of {limits.max_pixels:,}. "
+            "Scale the image down."
         )
     if not size[0] * size[1]:
-        raise InvalidInputError(f"{name} has no pixels. Pass another image.")
+        raise InvalidInputError(f"{name} has no pixels. Pass an image of at least 1 x 1 pixels.")
 
 
 def _check_bytes(source: bytes | Path, name: str, limits: Limits) -> None:
@@ -247,13 +250,13 @@ def _check_bytes(source: bytes | Path, name: str, limits: Limits) -> None:
 
 
 def _resolve(text: str, opening: Opening) -> tuple[bytes | Path, str]:
-    """Return the bytes or the path that a str refers to, and its name in error messages."""
+    """Return the bytes or the path that a str refers to, and the name of the image in error messages."""
     if text.startswith("data:"):
         return decode_data_uri(text), "The data URI"
     if _URL.match(text):
         if not opening.allow_urls:
             raise InvalidInputError(
-                f"Images at addresses are not downloaded: {text[:200]}. Load the model with allow_urls=True, or pass "
+                f"Image URLs are not downloaded: {text[:200]}. Load the model with allow_urls=True, or pass "
                 "the bytes or the path of the image."
             )
         return _fetch(text), f"The image at {text[:200]}"
@@ -263,7 +266,7 @@ def _resolve(text: str, opening: Opening) -> tuple[bytes | Path, str]:
 
 
 def _fetch(url: str) -> bytes:
-    """Download an image, within limits of size and time; redirects are followed to http and https only."""
+    """Download an image with limits on size and time; follow redirects to http and https URLs only."""
     httpx = require("httpx", extra="models")
     parts: list[bytes] = []
     received = 0
@@ -278,11 +281,13 @@ def _fetch(url: str) -> bytes:
                 received += len(part)
                 if received > _DOWNLOAD_BYTES:
                     raise LimitExceededError(
-                        f"The image at {url[:200]} has more than {_DOWNLOAD_BYTES:,} bytes. Scale it down."
+                        f"The image at {url[:200]} has more than {_DOWNLOAD_BYTES:,} bytes. Pass a smaller image."
                     )
                 if time.monotonic() > deadline:
-                    raise InvalidInputError(f"Downloading {url[:200]} exceeded {_DOWNLOAD_SECONDS:.0f} s. Pass a file.")
+                    raise InvalidInputError(
+                        f"Downloading {url[:200]} exceeded {_DOWNLOAD_SECONDS:.0f} s. Pass the path of an image file."
+                    )
                 parts.append(part)
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
-        raise InvalidInputError(f"The image at {url[:200]} cannot be downloaded: {exc}. Check the address.") from exc
+        raise InvalidInputError(f"The image at {url[:200]} cannot be downloaded: {exc}. Check the URL.") from exc
     return b"".join(parts)

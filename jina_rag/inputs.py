@@ -1,4 +1,4 @@
-"""Validation of queries and documents, and their split into texts and images."""
+"""Validation of model inputs (queries and documents), which are split into texts and images."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def clean_text(text: str) -> str:
 def parts_of(item: Input, opening: Opening, label: str = "An input") -> list[TextOrImage]:
     """Return the texts and images of one input, in order.
 
-    A str is a text, unless all of it is a base64 data URI of an image. An image path or address as a str is passed as
-    ``{"image": "https://…"}``. A page becomes its screenshot.
+    A str is a text, unless the whole str is a base64 data URI of an image. To pass the path or URL of an image as a
+    str, wrap the str: ``{"image": "https://…"}``. A page is replaced by the page screenshot.
 
     Args:
         item: The input.
-        opening: Limits on images, and whether http and https addresses are downloaded.
+        opening: Limits on images, and whether http and https URLs are downloaded.
         label: Name and position of the input, for the error message.
 
     Raises:
@@ -64,7 +64,7 @@ def parts_of(item: Input, opening: Opening, label: str = "An input") -> list[Tex
 
 
 def text_of(item: Input, model_name: str, label: str = "An input") -> str:
-    """Return the text of one input, for a model that accepts only text. The text of a page is its words.
+    """Return the text of one input, for a model that accepts only text. For a page, return the words of the page.
 
     Args:
         item: The input.
@@ -97,9 +97,9 @@ class EncodeSettings:
         single: See `EncodeOptions`. Default True.
         multi: See `EncodeOptions`. Default True.
         truncate_dim: See `EncodeOptions`. Default None.
-        max_length: Tokens, see `EncodeOptions`. Default None.
-        max_pixels: Pixels, see `EncodeOptions`. Default None.
-        batch_tokens: Tokens, see `EncodeOptions`. Default None.
+        max_length: Maximum tokens per input; see `EncodeOptions`. Default None.
+        max_pixels: Maximum pixels per image; see `EncodeOptions`. Default None.
+        batch_tokens: Maximum tokens per batch; see `EncodeOptions`. Default None.
 
     Raises:
         InvalidInputError: If a number is not an integer of at least 1.

@@ -1,4 +1,4 @@
-"""Protocols of embedders, rerankers and vector stores. Implementations need not inherit from them."""
+"""Protocols of embedders, rerankers and vector stores. A class implements a protocol without inheriting from it."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class EncodeOptions(TypedDict, total=False):
         multi: Whether to return multi-vectors, n arrays of shape (tokens, multi_dim), float32, with the position of
             each row on the page. Default True.
         truncate_dim: Length to which dense vectors are truncated and then normalized again, one of
-            `Embedder.matryoshka_dims`. jina-colbert-v2 has no dense vector and truncates its rows. Default None: the
-            length set when the model was loaded.
+            `Embedder.matryoshka_dims`. For jina-colbert-v2, which has no dense vector, the multi-vector rows are
+            truncated. Default None: the length set when the model was loaded.
         max_length: Maximum tokens per input, including the prompt; longer inputs are truncated. At least 1. Default
             None: the limit set when the model was loaded.
         max_pixels: Maximum pixels per image (width x height); larger images are scaled down. At least 1. Text models
@@ -83,15 +83,15 @@ class Embedder(Protocol):
 
     @property
     def modality(self) -> Literal["text", "image"]:
-        """Input that the model reads from a page: the words with their boxes, or the page image."""
+        """Input that the model reads from a page: ``"text"`` (words and boxes) or ``"image"`` (page screenshot)."""
         ...
 
     @property
     def hubness(self) -> float:
         """Fraction, 0 to 1, of the hubness of a page that search subtracts from the score of the page.
 
-        Hubness is the mean score of a page for the reference queries (see `reference_queries`). The fraction is a
-        measured property of the vector space; 0 disables the correction.
+        Hubness is the mean score of a page for the reference queries (see `reference_queries`). The fraction was
+        measured for the vector space of the model; 0 disables the correction.
         """
         ...
 
@@ -171,7 +171,7 @@ class Reranker(Protocol):
 
     @property
     def modality(self) -> Literal["text", "image"]:
-        """Preferred input for a page: the words, or the page image."""
+        """Preferred input for a page: ``"text"`` (the words) or ``"image"`` (the page screenshot)."""
         ...
 
     def score(self, query: Input, documents: Sequence[Input]) -> Float32:
@@ -219,8 +219,8 @@ class ExplainingReranker(Reranker, Protocol):
         Args:
             query: The query.
             document: A document with at least one image.
-            method: ``"gradient"`` for the contribution of a position to the raw score, ``"attention"`` for its share of
-                the attention.
+            method: ``"gradient"`` for the contribution of each position to the raw score, ``"attention"`` for the share
+                of the attention that each position receives.
 
         Returns:
             Boxes and weights of the positions, and the raw score.
@@ -367,7 +367,7 @@ class MultiVectorStore(Protocol):
 
         Args:
             ids: Ids of the points. Unknown ids are ignored.
-            vectors: Whether to return the vectors, as stored, converted to float32.
+            vectors: Whether to return the stored vectors, converted to float32.
 
         Returns:
             The existing points, in the order of `ids`.

@@ -1,9 +1,10 @@
 """Reference queries: general queries that measure the hubness of pages.
 
-The queries were written for this package and cover invoices, laws, surveys, instructions and pictures in sixteen
-languages. They have two uses. Their mean token vector is the component that all token vectors share, which
-`models.lite.embedder` subtracts. The mean score of a page for the reference queries is its hubness bias
-(`ReferenceQueries.bias`): a long page in many languages has some similarity to every query.
+The queries were written for this package and cover invoices, laws, surveys, instructions and images in sixteen
+languages. The queries have two uses. First, the mean of the token vectors of all queries is the component that all
+token vectors share; `models.lite.embedder` subtracts this mean. Second, the mean score of a page for the reference
+queries is the hubness bias of the page (`ReferenceQueries.bias`): a long page in many languages has some similarity to
+every query.
 """
 
 from __future__ import annotations

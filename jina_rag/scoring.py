@@ -1,7 +1,7 @@
 """Late-interaction scores: the reference implementation for stores and tests.
 
 A score is a sum of dot products and can be negative. Documents of different lengths are therefore never padded with
-zeros, because a zero row would win against negative similarities. Padding is masked with -inf.
+zeros, because the similarity of a zero row is 0 and exceeds negative similarities. Padding is masked with -inf.
 
 Source: Khattab and Zaharia, ColBERT (SIGIR 2020).
 """
@@ -73,7 +73,7 @@ def best_window(query: Float32, document: Float32, *, window: int = 96) -> float
     """Return the highest MaxSim score of any window of consecutive document tokens.
 
     A page with all words of a query close together is relevant more often than a page with the words far apart.
-    Windows start at every half window.
+    Adjacent windows overlap by half a window.
 
     Args:
         query: Shape (query tokens, dim), float32.
@@ -81,7 +81,7 @@ def best_window(query: Float32, document: Float32, *, window: int = 96) -> float
         window: Tokens per window.
 
     Returns:
-        The score, at most that of `maxsim`; -inf for a document without tokens.
+        The score, at most the score from `maxsim`; -inf for a document without tokens.
 
     Raises:
         InvalidInputError: If the dimensions differ or the query has no tokens.
@@ -119,8 +119,8 @@ def token_similarity(query: Float32, document: Float32) -> Float32:
 def similarity(document: Float32, query: Float32) -> Float32:
     """Return all dot products of document and query tokens, computed on one thread.
 
-    The product of one page and one query is too small for several threads: the other BLAS threads would spin, for about
-    15 ms of CPU time per call.
+    The matrix product of one page and one query is too small for several BLAS threads: the additional threads would
+    only spin and use about 15 ms of CPU time per call.
 
     Args:
         document: Shape (document tokens, dim), float32.

@@ -1,9 +1,9 @@
 """Sparse vectors for lexical search, which finds codes, names and numbers that dense vectors miss.
 
-Scripts without spaces between words (Han, kana, Thai, Lao, Khmer, Myanmar) are split into character bigrams; so is
-Hangul, which attaches particles to words. All other text is split into case-folded words. A code, for example
-``AB-12/7``, becomes a term as a whole, in addition to its parts. Term weights follow BM25; the store multiplies by the
-inverse document frequency of the collection.
+Text in scripts without spaces between words (Han, kana, Thai, Lao, Khmer, Myanmar) is split into character bigrams.
+Hangul is also split into bigrams, because Korean attaches particles to words. All other text is split into case-folded
+words. A code, for example ``AB-12/7``, yields a term for the whole code and a term for each part. Term weights follow
+BM25; the store multiplies the weight of a term by the inverse document frequency of the term in the collection.
 
 Source: Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond (2009).
 """
@@ -24,7 +24,10 @@ from jina_rag.types import SparseVector
 K1 = 1.2
 B = 0.75
 AVERAGE_LENGTH = 300.0
-"""Terms on a typical page. A constant, so that the weights of a page do not depend on the other pages of the index."""
+"""Number of terms on a typical page, for the length normalization of BM25.
+
+The number is constant, so that the weights of a page do not depend on the other pages of the index.
+"""
 
 _UNSPACED = (
     "\u0e00-\u0eff"  # Thai, Lao
@@ -39,7 +42,7 @@ _PARAGRAPH = re.compile(r"§+\s*(\d+[a-z]?)\b")
 
 @cache
 def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return the patterns of a word or code and of a character of an unspaced script. Compiling takes 50 ms."""
+    """Return the regular expressions of a word or code and of an unspaced character, cached: compiling takes 50 ms."""
     run = rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+(?:[-_./:+#'’][^\W_{_UNSPACED}]+)*"
     return re.compile(run), re.compile(rf"[{_UNSPACED}]")
 
@@ -69,7 +72,7 @@ def terms(text: str) -> Iterator[str]:
 
 
 def whole_terms(text: str) -> Iterator[str]:
-    """Yield the terms that are whole words, codes or paragraph numbers, without parts of codes and bigrams.
+    """Yield the terms that are whole words, codes or paragraph numbers; omit parts of codes and character bigrams.
 
     Args:
         text: Text of a page or query.
@@ -120,7 +123,7 @@ def document_vector(text: str) -> SparseVector:
 
 
 def query_vector(text: str) -> SparseVector:
-    """Return the term weights of a query: 1 per distinct term, which the store multiplies by the IDF.
+    """Return the term weights of a query: 1 for each distinct term. The store multiplies the weights by the IDF.
 
     Args:
         text: Text of the query.
@@ -129,7 +132,7 @@ def query_vector(text: str) -> SparseVector:
 
 
 def _index(term: str) -> int:
-    """Return the 32-bit hash of a term. Two terms in 4,000,000 collide by chance; a collision only adds a candidate."""
+    """Return the 32-bit hash of a term. A collision of two terms is rare and adds at most a candidate to the search."""
     return zlib.crc32(term.encode("utf-8", "surrogatepass"))
 
 

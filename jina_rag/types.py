@@ -44,7 +44,7 @@ class Range:
 
 Where: TypeAlias = Mapping[str, Scalar | Sequence[Scalar] | Range]
 """Filter on the payload of points: payload key → condition. A scalar requires an equal value, a sequence requires one
-of its values, and a `Range` requires a number in the range. A point must meet all conditions."""
+of the listed values, and a `Range` requires a number in the range. A point must meet all conditions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Region:
     Attributes:
         kind: ``"chart"``, ``"table"`` or ``"figure"``.
         box: Box on the page, as fractions.
-        caption: Caption above or below the region; empty if none was found.
+        caption: Caption above or below the region; empty if no caption was found.
         image_path: The stored crop of the region; None before the region is stored.
         score: Score of the region's words for the query, in search results; comparable only within one page.
     """
@@ -98,7 +98,7 @@ class PageScreenshot:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a document: its screenshot, words and regions.
+    """One page of a document, with the page screenshot, words and regions.
 
     Attributes:
         doc_id: Path of the document relative to the ingested root, with forward slashes.
@@ -153,8 +153,8 @@ class Attribution:
 
     Attributes:
         boxes: Shape (positions, 4), float32, fractions of the image.
-        weights: Shape (positions,), float32. Amount that the position added to the raw score (negative: subtracted), or
-            its share of the attention.
+        weights: Shape (positions,), float32. Amount that each position added to the raw score (negative: subtracted),
+            or the share of the attention that each position received.
         images: Shape (positions,), int32. 0-based index of the image that contains the box.
         score: The raw score of the document.
     """
@@ -176,8 +176,8 @@ class Embeddings:
         grids: Positions of the rows of `multi`, one grid per input; None for an input without positions (plain text).
         tokens: Token texts of the rows of `multi`, one tuple per input; "" for rows that are not text. None for an
             input that is not text. The field is None if the embedder does not provide token texts.
-        truncated: One boolean per input: whether its end was dropped because the input exceeded the token limit. None
-            if the embedder does not report truncation.
+        truncated: One boolean per input: whether the end of the input was dropped because of the token limit. None if
+            the embedder does not report truncation.
     """
 
     single: Float32 | None = None
@@ -298,7 +298,7 @@ class Prefetch:
 class Location:
     """A file that contains a page.
 
-    Files with the same bytes are indexed once; a hit lists the locations of all of them.
+    Files with the same bytes are indexed once; a hit lists the location of each file.
 
     Attributes:
         doc_id: Path of the document relative to the ingested root.
@@ -318,7 +318,8 @@ class SimilarPage:
     Attributes:
         location: Location of the file that contains the page.
         page: Page number, 1-based.
-        similarity: 1 minus the largest local difference between the two pages, from 0 to 1.
+        similarity: 1 minus the largest local difference between the near-duplicate page and the page of the hit, from 0
+            to 1.
     """
 
     location: Location
@@ -345,10 +346,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class ScoredPage:
-    """A search hit: a page, its scores and its location.
+    """A search hit: a page with scores and location.
 
     Attributes:
-        doc_id: Path of the document relative to the ingested root; for an input of `DocumentIndex.add`, its id.
+        doc_id: Path of the document relative to the ingested root; for an input of `DocumentIndex.add`, the id of the
+            input.
         path: Path of the file at ingestion.
         page: Page number, 1-based.
         score: Score of the last stage that scored the page; higher is better. Comparable within one query, among hits
@@ -403,7 +405,7 @@ class Failure:
 
     Attributes:
         path: Path of the file.
-        reason: The reason and, if one exists, the remedy, in one or two sentences.
+        reason: One or two sentences: the reason, then the remedy if a remedy is known.
         page: Page number, 1-based; None if the reason applies to the whole file.
     """
 
@@ -423,7 +425,8 @@ class IngestReport:
         unchanged: Number of documents that were already indexed with the same content, including moved documents.
         moved: Number of unchanged documents whose file was renamed or moved.
         removed: Number of documents removed from the index.
-        repeated: Number of pages of this run that are near-duplicates of an earlier page. They are stored and marked.
+        repeated: Number of pages of this run that are near-duplicates of an earlier page. These pages are stored and
+            marked as near-duplicates.
         duplicates: Indexed files with the same bytes as another file. The pages are stored once; hits list all files.
         skipped: Files skipped on purpose, with the reason (not a document, hidden).
         failed: Files and pages that could not be indexed, with the reason.

@@ -90,7 +90,7 @@ def test_invalid_images_raise_invalid_input_error(tmp_path):
     embeddings = JinaLocalEmbeddings(model=FakeEmbedder())
     with pytest.raises(InvalidInputError, match="images is a str; expected a list of images"):
         embeddings.embed_images("chart.png")
-    with pytest.raises(InvalidInputError, match=r"addresses are not downloaded.*allow_urls=True"):
+    with pytest.raises(InvalidInputError, match=r"URLs are not downloaded.*allow_urls=True"):
         JinaLocalEmbeddings(model=load_embedder("lite")).embed_images(["https://example.org/chart.png"])
     with pytest.raises(InvalidInputError, match="cannot be read"):
         JinaLocalEmbeddings(model=load_embedder("lite")).embed_images([tmp_path / "missing.png"])
