@@ -1,1 +1,1 @@
-"""Chat model context: page images, captions, numbered sources, and page text fenced as data."""
+"""Context for a chat model: page images and numbered sources, with page text enclosed in tags and declared as data."""

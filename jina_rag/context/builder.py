@@ -1,9 +1,10 @@
 """Context for a vision chat model: page images, page text and sources within a token budget.
 
-The text of a page, its file name and its metadata are untrusted: they are enclosed in a fence and declared as data. No
-page can close the fence, because the name of the fence occurs nowhere in the enclosed text. Characters that a reader
-does not see but a model reads (control, bidirectional and tag characters) are removed. `Context.omissions` lists
-everything that exceeds the limits, and cuts are marked in the text.
+The text, the file name and the metadata of a page are untrusted. The context encloses untrusted text in tags (the
+fence) and declares the enclosed text as data. No page can close the fence, because the name of the tags occurs nowhere
+in the enclosed text. Characters that a reader does not see but a model reads (control, bidirectional and tag
+characters) are removed. `Context.omissions` lists all content that exceeds the limits. Each cut in a text is marked
+with "… cut" or "cut …".
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Source:
         metadata: Metadata of the document.
         score: Score of the hit.
         image: Index into `Context.images`, from 0; None if the source has no image.
-        is_text: Whether the hit is a plain text without a page.
+        is_text: Whether the source is a plain text without a page.
     """
 
     number: int
@@ -69,7 +70,7 @@ class Source:
 
     @property
     def label(self) -> str:
-        """File name and page, for example ``"report.pdf, page 3"``; for a plain text only the name."""
+        """File name and page, for example ``"report.pdf, page 3"``; only the name for a plain text without pages."""
         return self.path.name if self.is_text else f"{self.path.name}, page {self.page}"
 
 
@@ -79,7 +80,8 @@ class Omission:
 
     Attributes:
         source: Number of the source; 0 for the query.
-        kind: ``"image"``, ``"text"``, ``"metadata"``, ``"source"`` (text and image), or ``"question"`` (the query).
+        kind: Kind of the omitted content: ``"image"``, ``"text"``, ``"metadata"``, ``"source"`` (text and image), or
+            ``"question"`` (the query).
         reason: Reason for the omission, as a sentence.
     """
 
@@ -94,10 +96,10 @@ class Context:
 
     Attributes:
         images: Page images, best first.
-        sources: All sources, numbered from 1, including those without any text or image.
+        sources: All sources, numbered from 1, including sources without text or image.
         omissions: Content that exceeded the limits or could not be read.
-        fence: Name of the tag that encloses data.
-        tokens: Number of tokens of the whole text, by `count_tokens` of `build_context`.
+        fence: Name of the tags that enclose untrusted text.
+        tokens: Number of tokens of the whole text, counted by the argument `count_tokens` of `build_context`.
     """
 
     images: tuple[ContextImage, ...]
@@ -144,19 +146,23 @@ def build_context(
 ) -> Context:
     """Build the context that a chat model needs to answer from pages.
 
-    If the texts exceed `max_tokens`, short texts stay complete, and long texts are cut around the snippet to a common
-    length. If `max_tokens` is too small for all pages, the last pages are omitted with their images.
+    If the page texts together exceed `max_tokens`, short texts stay complete. Each long text is cut to a common number
+    of tokens around the snippet of the hit. If `max_tokens` is too small for all pages, the texts and images of the
+    last pages are omitted.
 
     Args:
         hits: Pages, best first.
-        query: Query to append at the end, outside of the fence; None for none.
+        query: Query to append at the end, outside of the tags that enclose page texts; None appends no query.
         max_images: Maximum number of images, best first. Identical images are sent once.
         max_tokens: Maximum number of tokens of the whole text, including the query and the fences, without the images.
         prefer: ``"page"`` sends page screenshots; ``"region"`` sends the cited box or the hit's chart, table or
             figure, and the page screenshot if the hit has neither.
-        text_of: Returns the text of a page, or None. Default: the text of the hit, or its snippet.
-        citation_of: Returns the citation whose box is sent with ``prefer="region"``. Default: the hit's region.
-        count_tokens: Returns the number of tokens of a text for the chat model. Default: `estimate_tokens`.
+        text_of: Function that returns the text of a hit's page; None if the page has no text. Default: the text of the
+            hit, or the snippet if the hit has no text.
+        citation_of: Function that returns the citation of a hit. With ``prefer="region"``, the box of the citation is
+            sent. Default: the hit's region is sent.
+        count_tokens: Function that returns the number of tokens of a text in the chat model's tokenizer. Default:
+            `estimate_tokens`.
         max_side: Maximum length of an image's longer side in pixels, at least 16; larger images are scaled down.
         image_format: Encoding of the images, ``"jpeg"`` or ``"png"``.
 
@@ -174,11 +180,12 @@ def build_context(
         unlabeled_sources = [image.source for image in context.images if not texts_by_number[image.source]]
         if not unlabeled_sources:
             break
-        # An image needs the line with its number and the data notice. If they exceed the budget, drop the image and
-        # reassemble: another source with the same image may still fit.
+        # An image is sent only with the line of the source number and the data notice. If the line or the notice
+        # exceeds the budget, drop the image and assemble the context again: another source with the same image may
+        # still fit.
         for number in unlabeled_sources:
             label = context.sources[number - 1].label
-            reason = f"The image of {label} is omitted: its number and the data notice exceed max_tokens."
+            reason = f"The image of {label} is omitted: the source number and the data notice exceed max_tokens."
             missing.append((number, reason))
             del images[number]
     omissions = [*context.omissions, *(Omission(number, "image", reason) for number, reason in missing)]
@@ -192,9 +199,12 @@ def _assemble(
     images: Mapping[int, ContextImage],
     budget: Budget,
 ) -> Context:
-    """Return the context with these images, its text cut to the budget; `omissions` covers the text only."""
+    """Return a context with these images and with the text truncated to the token budget.
+
+    `omissions` of the returned context lists omitted text, not omitted images.
+    """
     omissions: list[Omission] = []
-    # An image shared by several sources belongs to the first.
+    # An image that several sources share belongs to the first of these sources.
     first_sources: dict[ContextImage, int] = {}
     for number, image in images.items():
         first_sources.setdefault(image, number)
@@ -242,7 +252,7 @@ def _assemble(
 
 
 def _number_line(number: int, image_source: int | None) -> str:
-    """Return the line before a source's text, with its number and the number of a shared image."""
+    """Return the line before a source's text: the source number, and the first source with the same image."""
     if image_source is None:
         return f"[{number}] (without a picture)"
     return f"[{number}]" + ("" if image_source == number else f" (its picture is that of [{image_source}])")
@@ -252,7 +262,7 @@ def _head(source: Source, hit: ScoredPage, image: ContextImage | None, omissions
     lines = [f"File: {on_one_line(source.label)}"]
     if source.metadata:
         text = metadata_json(source.metadata)
-        # Sanitize only the beginning: metadata can be very long.
+        # Sanitizing very long metadata is slow, so only the beginning is sanitized.
         metadata = on_one_line(text[: 4 * _MAX_METADATA])
         if len(metadata) > _MAX_METADATA or len(text) > 4 * _MAX_METADATA:
             metadata = f"{metadata[:_MAX_METADATA]} {CUT_MARK}"
@@ -274,7 +284,10 @@ def _bodies(
     budget: Budget | None,
     omissions: list[Omission],
 ) -> list[str]:
-    """Return the fenced text of each source within the budget; "" for omitted sources, all if `budget` is None."""
+    """Return the text of each source in tags, cut to the budget; "" for omitted sources.
+
+    If `budget` is None, all sources are omitted.
+    """
 
     def body(i: int, text: str) -> str:
         lines = [numbers[i], f"<{tag}>", heads[i], *([text] if text else []), f"</{tag}>"]
@@ -286,7 +299,7 @@ def _bodies(
     for i, source in enumerate(sources):
         if budget is not None and i < len(amounts):
             limit = amounts[i]
-            # The last source gets all remaining tokens, including those unused by earlier sources.
+            # The last source gets all remaining tokens, including tokens that earlier sources did not use.
             if i + 1 == len(amounts):
                 limit = budget.remaining
             around = partial(body, i)
@@ -309,12 +322,12 @@ def _text(hit: ScoredPage) -> str:
 
 
 def _best_snippet(hit: ScoredPage) -> str:
-    """Return the longest part of the snippet between ellipses."""
+    """Return the longest part of the hit's snippet, which marks omitted words with ellipses."""
     return max(hit.snippet.split("…"), key=len).strip()
 
 
 def _focus(hit: ScoredPage, text: str) -> int:
-    """Return the position of the hit's snippet in the page text; 0 if absent."""
+    """Return the character index of the hit's snippet in `text`; 0 if `text` does not contain the snippet."""
     return max(0, text.find(sanitize(_best_snippet(hit)).strip()))
 
 

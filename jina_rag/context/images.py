@@ -29,7 +29,7 @@ class ContextImage:
         data: Bytes of the encoded image.
         mime_type: ``"image/jpeg"`` or ``"image/png"``.
         size: Width and height in pixels.
-        source: Number of the first source with this image, from 1.
+        source: Number of the first source that shows this image, from 1.
         box: Box of the page, as fractions of the page; None for the whole page.
         caption: Caption of the chart, table or figure; "" if none.
     """
@@ -58,22 +58,23 @@ def build_images(
         limit: Maximum number of images, best first.
         max_side: Maximum length of an image's longer side in pixels.
         prefer: ``"page"`` or ``"region"``.
-        citation_of: Returns the citation whose box is sent with ``prefer="region"``; None for the hit's region.
+        citation_of: Function that returns the citation of a hit. With ``prefer="region"``, the box of the citation is
+            sent; None sends the hit's region.
         image_format: ``"jpeg"`` or ``"png"``.
 
     Returns:
-        Images by source number, one object for sources that share an image; and (source number, reason) for each
-        source whose image is missing.
+        A mapping from source number to image, in which sources with the same image share one object; and a list with
+        (source number, reason) for each source whose image is omitted.
     """
     if limit == 0:
-        # Skip reading files and computing citations.
+        # Without images, no file is read and no citation is computed.
         return {}, [
             (number, f"{_image_name(hit)} is omitted: max_images is 0.") for number, hit in enumerate(hits, start=1)
         ]
     missing: list[tuple[int, str]] = []
     images: dict[int, ContextImage] = {}
     files: dict[Path, bytes] = {}
-    # Deduplicate by file and crop before decoding, then by the encoded bytes.
+    # Images are deduplicated twice: by file and crop before decoding, and by the encoded bytes after decoding.
     by_crop: dict[tuple[bytes, Box | None], ContextImage] = {}
     by_digest: dict[bytes, ContextImage] = {}
     for number, hit in enumerate(hits, start=1):
@@ -105,7 +106,7 @@ def _image_name(hit: ScoredPage) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _ImageSource:
-    """Source of an image: its file, the crop in the file, its box on the page, and its caption."""
+    """An image to load: the file, the crop in the file, and the box on the page and the caption of the crop."""
 
     file: Path
     crop: Box | None = None
@@ -123,7 +124,7 @@ def _image_source(
                 raise IndexStateError("the screenshot is not on this machine.")
             return _ImageSource(citation.image_path, citation.box, citation.box, citation.caption)
         region = hit.region
-        # If the file of the crop is missing, send the page screenshot, which also shows the region.
+        # If the image file of the region is missing, send the page screenshot, which also shows the region.
         if region is not None and region.image_path is not None and region.image_path.exists():
             return _ImageSource(region.image_path, None, region.box, region.caption)
     if hit.image_path is None:

@@ -1,4 +1,4 @@
-"""Untrusted text for a chat model: sanitizing, fencing, token estimates and cuts to a budget."""
+"""Preparation of untrusted text for a chat model: removal of invisible characters, tags, and cuts to a token budget."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ _CUT_MARK_BEFORE = "cut …"
 PART_SEPARATOR = "\n\n"
 """Separates the parts of a context's text."""
 _MIN_PART_TOKENS = 60
-"""Minimum number of tokens per source: if the budget allows less, fewer sources get text."""
+"""Minimum number of tokens per source. If the budget is too small for all sources, the last sources get no text."""
 _MIN_WINDOW = 4000
 _WINDOW_PER_TOKEN = 16
-"""Characters read per token of the budget: more than the mean token length of any model."""
+"""Number of characters read per token of the budget: more than the mean token length of any model, so that the
+characters fill the budget."""
 _MAX_WORD = 40
 _IGNORABLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u3164\ufe00-\ufe0e\uffa0\ufff0-\ufff8\U000e0000-\U000e0fff]"
@@ -31,7 +32,8 @@ _JOINING_SCRIPTS = (
     "\u0600-\u07ff\u0840-\u08ff\u0900-\u109f\u1780-\u18af\u1900-\u1cff\ua800-\ua8ff\ua980-\uaaff\uabc0-\uabff"
     "\ufb50-\ufdff\ufe70-\ufefc\U00010a00-\U00011fff\U0001e900-\U0001e95f"
 )
-"""Scripts that use joiners: Arabic and related scripts, Indic and Southeast Asian scripts, Mongolian, Adlam."""
+"""Character ranges of the scripts that use joiners: Arabic and related scripts, Indic and Southeast Asian scripts,
+Mongolian, and Adlam."""
 _EMOJI = (
     "\xa9\xae\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u23ff\u24c2\u25a0-\u27bf\u2900-\u297f\u2b00-\u2bff"
     "\u3030\u303d\u3297\u3299\U0001f000-\U0001faff"
@@ -46,7 +48,8 @@ _STRAY_JOINERS = re.compile(
 _WORD = re.compile(r"[^\W\d_]+")
 _NO_VOWELS = re.compile(r"[^aeiou]{1,4}", re.IGNORECASE)
 _RARE_LETTERS = re.compile(r"[^aeiouyAEIOUY]{4,}|[a-z][A-Z]|[jqxzJQXZ]|([A-Z]{2,})")
-"""Letters that are rare in words: 4 consonants in a row, an inner capital, j, q, x, z; group 1: capitals in a row."""
+"""Letters that are rare in ordinary words: four consonants in a row, an inner capital, and j, q, x or z. Group 1 of the
+expression matches several capitals in a row."""
 
 _LETTER_DIGIT_BORDER = re.compile("[A-Za-z](?=[0-9])|[0-9](?=[A-Za-z])")
 
@@ -56,13 +59,14 @@ def estimate_tokens(text: str) -> int:
 
     - A letter of an ordinary word or a space counts 1/3 token; a letter of a code, abbreviation or random string up to
       1 token.
-    - A digit counts 0.55 tokens, each number 0.3 more, each border between letters and digits 0.2 more.
+    - A digit counts 0.55 tokens. Each number adds 0.3 tokens, and each border between letters and digits adds 0.2
+      tokens.
     - Any other ASCII character counts 1 token.
-    - A non-ASCII character counts half of its UTF-8 bytes: 1.5 tokens for Chinese, Japanese, Korean and Thai, 1 token
-      for Cyrillic, Greek and Arabic.
+    - A non-ASCII character counts half a token per UTF-8 byte: 1.5 tokens for Chinese, Japanese, Korean and Thai, 1
+      token for Cyrillic, Greek and Arabic.
 
-    Measured against the tokenizer of XLM-R (multilingual-e5): 1 to 1.4 times its count for codes, numbers and random
-    letters, 2 times for English and German prose, more for other scripts.
+    Compared with the number of tokens of the XLM-R tokenizer (multilingual-e5), the estimate is 1 to 1.4 times as high
+    for codes, numbers and random letters, twice as high for English and German prose, and higher for other scripts.
 
     Args:
         text: Any text.
@@ -105,7 +109,7 @@ def _non_ascii(text: str) -> float:
 
 
 def sanitize(text: str) -> str:
-    """Remove characters that are invisible to a reader but read by a model.
+    """Remove characters that a reader does not see but a model reads.
 
     Control characters, bidirectional marks, tag characters, variation selectors and fillers are removed. Line ends
     become newlines, blank Braille cells become spaces, and lone surrogates become U+FFFD. A single joiner is kept
@@ -120,14 +124,14 @@ def sanitize(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     text = re.sub("\r\n?|[\x0b\x0c\x85\u2028\u2029]", "\n", text)
-    # Look up each distinct character once: a text has few of them.
+    # A text has few distinct characters, so each distinct character is checked once.
     replacements = {ord(char): new for char in set(text) if (new := _visible(char)) != char}
     text = text.translate(replacements) if replacements else text
     return text if text.isascii() else _STRAY_JOINERS.sub("", _STRAY_SELECTOR.sub("", text))
 
 
 def _visible(char: str) -> str:
-    """Return the replacement of a character: itself, a space, U+FFFD, or "" if invisible."""
+    """Return the replacement of a character: the same character, a space, U+FFFD, or "" for an invisible character."""
     if char in "\n\t\u200c\u200d":
         return char
     if "\ud800" <= char <= "\udfff":
@@ -139,8 +143,9 @@ def _visible(char: str) -> str:
 
 
 def fence(texts: Sequence[str]) -> str:
-    """Return a tag name that occurs in none of the texts, in any spelling; equal texts give the same name."""
-    # Compare letters and digits only, after NFKC and case folding: a model may read variants as the fence.
+    """Return a tag name that no text contains in any spelling; equal texts always give the same name."""
+    # A model may read a variant of the tag name as the tag name. The comparison therefore ignores everything except
+    # letters and digits, after NFKC normalization and case folding.
     plain = "\n".join("".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold())) for text in texts)
     digest = hashlib.sha256("\0".join(texts).encode("utf-8", "surrogatepass")).hexdigest()
     while digest[:12] in plain:
@@ -149,7 +154,10 @@ def fence(texts: Sequence[str]) -> str:
 
 
 class Budget:
-    """Token budget that counts the parts of a text separately and joined, and uses the greater count.
+    """Token budget of a text that consists of parts.
+
+    Tokens are counted for each part and for the joined parts. The greater of the two numbers is deducted from the
+    budget.
 
     Attributes:
         limit: Maximum number of tokens.
@@ -160,7 +168,7 @@ class Budget:
         """Create an unused budget.
 
         Args:
-            count: Returns the number of tokens of a text.
+            count: Function that returns the number of tokens of a text.
             limit: Maximum number of tokens.
         """
         self._count = count
@@ -179,7 +187,7 @@ class Budget:
         return self._count(text)
 
     def take(self, text: str) -> str:
-        """Use tokens for `text` and return it; return "" if it exceeds the budget."""
+        """Deduct the tokens of `text` and return `text`; return "" if the remaining budget is too small."""
         if not text or not self.fits(text):
             return ""
         self._sum += self._count(text)
@@ -188,21 +196,21 @@ class Budget:
         return text
 
     def fits(self, text: str) -> bool:
-        """Return whether `text` fits the remaining budget."""
+        """Return whether the remaining budget is sufficient for `text`."""
         together = self._count(PART_SEPARATOR.join([*self._texts, text]))
         return bool(max(self._sum + self._count(text), together) <= self.limit)
 
 
 def allocate_tokens(needs: Sequence[int], total: int) -> list[int]:
-    """Allocate to each source the tokens that it needs, up to a common maximum.
+    """Allocate tokens to sources: each source gets the number of tokens that it needs, up to a common maximum.
 
     Args:
         needs: Number of tokens that each source needs.
         total: Number of available tokens.
 
     Returns:
-        Number of tokens of each of the first sources. Shorter than `needs` if the common maximum for all sources would
-        be less than `_MIN_PART_TOKENS`.
+        Number of tokens of each source. The list is shorter than `needs` if the common maximum would be less than
+        `_MIN_PART_TOKENS`; the last sources then get no tokens.
     """
     for count in range(len(needs), 0, -1):
         remaining, open_count, level = total, count, 0
@@ -254,12 +262,12 @@ class Excerpt:
 
 
 def excerpt(text: str | None, focus: str, tokens: int) -> Excerpt:
-    """Sanitize a text, or only the part around `focus` of a very long text.
+    """Return a sanitized text. For a very long text, return only the part around `focus`.
 
     Args:
         text: Text of a page; None counts as empty.
         focus: Words around which a very long text is cut.
-        tokens: Token budget. Texts longer than 4,000 characters and 16 characters per token are cut.
+        tokens: Token budget. A text is cut if it has more than 4,000 characters and more than 16 characters per token.
     """
     text = text or ""
     limit = max(_MIN_WINDOW, _WINDOW_PER_TOKEN * tokens)
@@ -276,14 +284,14 @@ def fit_text(body: Callable[[str], str], text: Excerpt, budget: Budget, limit: i
     """Return the text, or the longest part around `focus` that fits, cut between words.
 
     Args:
-        body: Adds the lines around a text: number, fence and header.
+        body: Function that adds the lines around a text: source number, tags and header.
         text: Text to fit.
         budget: Budget of the whole context.
         limit: Maximum number of tokens of this source, including the lines around the text.
         focus: Index of the character around which the text is cut.
 
     Returns:
-        The text or a part with cut marks; `CUT_MARK` if no word fits, None if even the mark does not fit.
+        The text, or a part with cut marks; `CUT_MARK` if no word fits, None if `CUT_MARK` does not fit either.
     """
 
     def fits(part: str) -> bool:
@@ -296,7 +304,8 @@ def fit_text(body: Callable[[str], str], text: Excerpt, budget: Budget, limit: i
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(_cut(text, middle, focus)) else (low, middle - 1)
-    # A caller's token count may decrease for a longer text: verify the result itself.
+    # The caller's token counter may return less for a longer text, which misleads the binary search: check the final
+    # length.
     while low > 0 and not fits(_cut(text, low, focus)):
         low -= 1
     if low > 0:
@@ -310,7 +319,7 @@ def _cut(excerpt: Excerpt, length: int, focus: int = 0) -> str:
     start = max(0, min(focus - length // 4, len(text) - length))
     part = text[start : start + length]
     if start + length < len(text) and not text[start + length].isspace():
-        # Search for a word boundary within the length of a long word.
+        # If no word boundary is within the length of a long word, cut inside the word.
         border = max(part.rfind(space, max(0, length - _MAX_WORD)) for space in " \n\t")
         part = part[: border if border > 0 else length]
     if start > 0 and not text[start - 1].isspace():
@@ -318,7 +327,7 @@ def _cut(excerpt: Excerpt, length: int, focus: int = 0) -> str:
         part = part[min(borders) :] if borders else part
     if not part.strip():
         return CUT_MARK
-    # Mark the end if text after the part is missing, or if the part has no other mark.
+    # Mark the end if text after the part is omitted, or if the beginning has no mark.
     prefix = f"{_CUT_MARK_BEFORE} " if start > 0 or excerpt.cut_before else ""
     suffix = f" {CUT_MARK}" if start + length < len(text) or excerpt.cut_after or not prefix else ""
     return f"{prefix}{part.strip()}{suffix}"

@@ -1,1 +1,1 @@
-"""Heat maps, relevant areas and citations: the part of a page that answers a query."""
+"""Explanation of search hits: heat maps, relevant areas of a page, and citations."""

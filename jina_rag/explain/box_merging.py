@@ -1,4 +1,4 @@
-"""Merging of many small relevant boxes into a few areas: words into lines and passages, patches into clusters."""
+"""Merging of small relevant boxes into areas: words into lines and passages, image patches into clusters."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import numpy.typing as npt
 from jina_rag.types import Box, Float32
 
 MIN_WEIGHT = 0.4
-"""Minimum weight of a box in an area: approximately the level that is visible on a heat map."""
+"""Minimum weight of a box in an area: approximately the lowest weight that is visible on a heat map."""
 _MAX_BOXES = 1500
-"""Maximum number of merged boxes, chosen by weight: the merge compares all pairs."""
+"""Maximum number of merged boxes. The boxes with the greatest weights are chosen, because the merge compares all pairs
+of boxes."""
 _WORD_GAP = 0.02
-"""Horizontal margin of a word on each side, as a fraction of the page width: bridges a stop word of low weight."""
+"""Horizontal margin of a word on each side, as a fraction of the page width. The margin bridges a stop word of low
+weight."""
 _LINE_GAP = 0.6
-"""Vertical margin of a word above and below, in word heights: joins the lines of a passage but not two paragraphs."""
+"""Vertical margin above and below a word, in word heights. The margin joins the lines of a passage but not two
+paragraphs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Area:
     Attributes:
         box: Bounding box of the area, as fractions of the page.
         weight: Greatest weight in the area, from 0 to 1.
-        box_count: Number of merged boxes (words or image patches).
+        box_count: Number of boxes (words or image patches) merged into the area.
     """
 
     box: Box
@@ -38,11 +41,11 @@ class Area:
 def find_areas(
     boxes: Float32, weights: Float32, kind: Literal["words", "patches"], *, k: int, min_weight: float = MIN_WEIGHT
 ) -> list[Area]:
-    """Return the areas with the greatest weights, best first.
+    """Merge boxes into areas, and return the areas with the greatest weights, best first.
 
     Args:
-        boxes: Shape (n, 4), float32, as fractions of the page.
-        weights: Shape (n,), float32, from 0 to 1.
+        boxes: Boxes of the words or patches, shape (n, 4), float32, as fractions of the page.
+        weights: Weights of the boxes in the heat map, shape (n,), float32, from 0 to 1.
         kind: ``"words"`` merges words that are close to each other, ``"patches"`` merges image patches that touch.
         k: Maximum number of areas.
         min_weight: Minimum weight of a box in an area, from 0 to 1.
@@ -67,16 +70,16 @@ def find_areas(
 
 
 def _margins(boxes: Float32, kind: str) -> Float32:
-    """Return the horizontal and vertical margin within which boxes count as touching, shape (n, 2), float32."""
+    """Return the (horizontal, vertical) margin of each box, shape (n, 2), float32. Boxes touch if margins overlap."""
     height = boxes[:, 3] - boxes[:, 1]
     if kind == "words":
         return np.stack([np.full_like(height, _WORD_GAP), height * _LINE_GAP], axis=1)
-    # Neighboring patches share an edge, which is stored in 16 bits: the margin absorbs the rounding error.
+    # Adjacent patches share an edge, but edges are stored in 16 bits. The margin absorbs the rounding error.
     return np.stack([(boxes[:, 2] - boxes[:, 0]) * 0.1, height * 0.1], axis=1)
 
 
 def _connected_components(boxes: Float32, margins: Float32) -> npt.NDArray[np.int64]:
-    """Return the component number of each box, from 0, shape (n,), int64; boxes that touch share a component."""
+    """Return the index of the component of each box, shape (n,), int64; boxes that touch are in one component."""
     low, high = boxes[:, :2] - margins, boxes[:, 2:] + margins
     touches = ((low[:, None] <= high[None]) & (low[None] <= high[:, None])).all(axis=-1)
     labels = np.arange(len(boxes), dtype=np.int32)
@@ -89,7 +92,7 @@ def _connected_components(boxes: Float32, margins: Float32) -> npt.NDArray[np.in
 
 
 def _bounding_boxes(boxes: Float32, group: npt.NDArray[np.int64]) -> Float32:
-    """Return the bounding box of each group, shape (groups, 4), float32."""
+    """Return the bounding box of each component of boxes, shape (components, 4), float32."""
     count = int(group.max()) + 1
     hulls = np.concatenate([np.full((count, 2), np.inf), np.full((count, 2), -np.inf)], axis=1).astype(np.float32)
     np.minimum.at(hulls[:, :2], group, boxes[:, :2])

@@ -1,4 +1,4 @@
-"""Box of the cited passage: the lines of a paragraph, or a cluster of image patches."""
+"""Box of the passage to cite: the lines of a paragraph, or a cluster of image patches."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from jina_rag.types import Box, Float32
 MAX_LINES = 8
 """Maximum number of lines in a passage."""
 _WORD_GAP = 1.6
-"""Maximum gap between two words of a line, in word heights; the gap between columns is wider."""
+"""Maximum gap between two words of a line, in word heights. The gap between two columns is wider."""
 _LINE_GAP = 0.9
 _MAX_HEIGHT_RATIO = 1.7
-"""Maximum ratio of the heights of two lines in a paragraph; a heading exceeds it."""
+"""Maximum ratio of the heights of two lines in a paragraph. A heading and a line of text exceed this ratio."""
 _MIN_RELATIVE_WEIGHT = 0.5
 _TOUCH_TOLERANCE = np.float32(1e-3)
 """Maximum distance between patches that touch, as a fraction of the page."""
 _CELLS = 512
 _PAGE_ASPECT = 1.41
-"""Approximate ratio of page height to width: converts fractions of the height to fractions of the width."""
+"""Approximate ratio of page height to page width, which converts fractions of the height to fractions of the width."""
 
 
 def paragraph_box(boxes: Float32, start: int, weights: Float32) -> Box:
-    """Return the box of a word's paragraph, at most `MAX_LINES` lines; lines with greater weights are added first.
+    """Return the box around a word's paragraph, or around `MAX_LINES` lines of a longer paragraph.
+
+    Lines are added above and below the line of the word. Lines with greater mean weights are added first.
 
     Args:
         boxes: Word boxes, shape (n, 4), float32, as fractions of the page.
         start: Index of the word in `boxes`.
-        weights: Shape (n,), float32, from 0 to 1.
+        weights: Weights of the words in the heat map, shape (n,), float32, from 0 to 1.
     """
     line = _line(boxes, start)
     lines = [line]
@@ -50,45 +52,45 @@ def paragraph_box(boxes: Float32, start: int, weights: Float32) -> Box:
 
 
 def _line(boxes: Float32, start: int) -> npt.NDArray[np.int_]:
-    """Return the indices of the words in the line of word `start`, up to the gap between columns."""
+    """Return the indices of the words in the line of word `start`; the line ends at the gap between two columns."""
     y0, y1 = boxes[start, 1], boxes[start, 3]
     heights = boxes[:, 3] - boxes[:, 1]
     overlap = np.minimum(boxes[:, 3], y1) - np.maximum(boxes[:, 1], y0)
     same_line = np.flatnonzero(overlap >= 0.5 * np.minimum(heights, y1 - y0))
     same_line = same_line[np.argsort(boxes[same_line, 0], kind="stable")]
     gap = _WORD_GAP * max(float(np.median(heights[same_line])), 1e-4)
-    # Pages are taller than wide, so a given length is a larger fraction of the width than of the height.
+    # The gap is a fraction of the page height and is compared with fractions of the page width.
     right_edges = np.maximum.accumulate(boxes[same_line, 2])[:-1]
     breaks = np.flatnonzero(boxes[same_line[1:], 0] - right_edges > gap * _PAGE_ASPECT) + 1
     return next(run for run in np.split(same_line, breaks) if start in run)
 
 
 def _next_line(boxes: Float32, line: npt.NDArray[np.int_], side: int) -> npt.NDArray[np.int_] | None:
-    """Return the next line of the paragraph below (`side` 1) or above (-1); None at its end."""
+    """Return the line below (`side` 1) or above (`side` -1) in the paragraph; None at the end of the paragraph."""
     x0, y0, x1, y1 = bounding_box(boxes[line])
     height = float(np.median(boxes[line, 3] - boxes[line, 1]))
     distance = boxes[:, 1] - y1 if side > 0 else y0 - boxes[:, 3]
     shared_width = np.minimum(boxes[:, 2], x1) - np.maximum(boxes[:, 0], x0)
     heights = boxes[:, 3] - boxes[:, 1]
     similar = (heights <= _MAX_HEIGHT_RATIO * height) & (heights * _MAX_HEIGHT_RATIO >= height)
-    # Boxes of adjacent lines overlap slightly if they are as tall as the font.
+    # Boxes as tall as the font overlap slightly with the boxes of adjacent lines.
     near = np.flatnonzero((distance > -0.5 * height) & (distance <= _LINE_GAP * height) & (shared_width > 0) & similar)
     near = np.setdiff1d(near, line)
     if not len(near):
         return None
     neighbor = _line(boxes, int(near[distance[near].argmin()]))
     left, _, right, _ = bounding_box(boxes[neighbor])
-    # A line with little horizontal overlap belongs to another column or is a label.
+    # A line that overlaps little in width belongs to another column or is a label.
     overlap = min(right, x1) - max(left, x0)
     return neighbor if overlap >= 0.3 * min(right - left, x1 - x0) and not np.intersect1d(neighbor, line).size else None
 
 
 def nearest(boxes: Float32, target: Float32) -> int:
-    """Return the index of the box that overlaps `target` most, or of the nearest box if none overlaps.
+    """Return the index of the box that overlaps `target` most; if no box overlaps, the index of the nearest box.
 
     Args:
-        boxes: Shape (n, 4), float32.
-        target: Shape (4,), float32.
+        boxes: Boxes to choose from, shape (n, 4), float32.
+        target: Box to compare with, shape (4,), float32.
     """
     extent = np.minimum(boxes[:, 2:], target[2:]) - np.maximum(boxes[:, :2], target[:2])
     overlap = np.where((extent > 0).all(axis=1), extent.clip(0).prod(axis=1), 0)
@@ -99,7 +101,7 @@ def nearest(boxes: Float32, target: Float32) -> int:
 
 
 def are_patches(boxes: Float32) -> bool:
-    """Return whether boxes of shape (n, 4) are image patches: at least 4, of one size, without gaps."""
+    """Return whether boxes, shape (n, 4), are image patches: at least four boxes of one size without gaps."""
     if len(boxes) < 4:
         return False
     sizes = boxes[:, 2:] - boxes[:, :2]
@@ -110,7 +112,7 @@ def are_patches(boxes: Float32) -> bool:
 
 
 def patch_box(boxes: Float32, weights: Float32, peak: int) -> Box:
-    """Return the box of the connected patches around `peak` that have at least half of its weight.
+    """Return the box around the patches that are connected to `peak` and have at least half of the weight of `peak`.
 
     Args:
         boxes: Shape (n, 4), float32, as fractions of the page.
@@ -124,7 +126,8 @@ def patch_box(boxes: Float32, weights: Float32, peak: int) -> Box:
 def _connected_indices(boxes: Float32, start: int) -> list[int]:
     """Return the sorted indices of the boxes connected to box `start`, including `start`.
 
-    A raster with cells about the size of a box limits the comparisons: boxes that touch share a cell.
+    Only boxes that share a cell of a raster are compared, which limits the number of comparisons. The cells are about
+    as large as a box, so that boxes that touch share a cell.
     """
     low, high = boxes[:, :2] - _TOUCH_TOLERANCE, boxes[:, 2:] + _TOUCH_TOLERANCE
     side = np.median(boxes[:, 2:] - boxes[:, :2], axis=0).clip(1 / _CELLS, 1)
@@ -157,7 +160,7 @@ def _connected_indices(boxes: Float32, start: int) -> list[int]:
 
 
 def valid_boxes(boxes: Float32) -> npt.NDArray[np.bool_]:
-    """Return a mask of the finite, non-inverted boxes, shape (n,), bool.
+    """Return a mask that is True for finite boxes that are not inverted, shape (n,), bool.
 
     Args:
         boxes: Shape (n, 4), float32.

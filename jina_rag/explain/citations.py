@@ -1,8 +1,9 @@
-"""Citations: the box of a page that answers a query, with its image and its words.
+"""Citations: the box of a page that answers a query, with the image and the words inside the box.
 
 A citation starts from the heat map of `explain`. If the hit's region has enough weight, or the box with the greatest
-weight is inside a chart, table or figure, the whole region is cited, because half a table is not readable. Otherwise
-the surrounding passage is cited: the lines of the paragraph for words, or the connected patches for a vision model.
+weight is inside a chart, table or figure, the whole region is cited, because half a table is not readable. Otherwise,
+the passage around the box with the greatest weight is cited: the lines of the paragraph if the boxes are words, or the
+connected patches if the boxes are image patches.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Words: TypeAlias = tuple[Sequence[str], Float32]
-"""The words of a page in reading order, and their boxes, shape (n, 4), float32, as fractions of the page."""
+"""The words of a page in reading order, and the boxes of the words, shape (n, 4), float32, as fractions of the page."""
 
 MIN_SIZE: tuple[float, float] = (0.3, 0.06)
-"""Minimum width and height of a box, as fractions of the page: a smaller box has too little context to be readable."""
+"""Minimum width and height of a cited box, as fractions of the page. A smaller box shows too little context to be
+readable."""
 _MARGIN = (0.008, 0.004)
 _MIN_REGION_WEIGHT = 0.3
-"""Minimum weight inside a hit's region for the region to be cited. Measured on 87 queries with known answer words: the
-box contains 57 % of these words; 51 % if the region must contain the greatest weight, 37 % without regions."""
+"""Minimum value of the greatest weight inside a hit's region for the region to be cited. Measured on 87 queries whose
+answer words are known: the cited box contains 57 % of the answer words with this rule, 51 % if a region is cited only
+if the region contains the greatest weight of the page, and 37 % if no region is cited."""
 _MAX_REGION_SHARE = 0.8
 """Maximum area of a cited region, as a fraction of the page: a larger region counts as the whole page."""
 
@@ -49,10 +52,10 @@ class Citation:
         text: Words in the box; "" if the index stores no word boxes for the page.
         image_path: Path of the page screenshot; None if the images are not on this machine.
         weight: Mean heat map weight in the box, from 0 to 1.
-        score: Score of the hit.
+        score: Score of the cited hit.
         kind: ``"chart"``, ``"table"`` or ``"figure"`` for a cited region, else None.
         caption: Caption of the cited region; "" if none.
-        is_text: Whether the hit is a plain text without a page.
+        is_text: Whether the cited hit is a plain text without a page.
     """
 
     doc_id: str
@@ -69,14 +72,15 @@ class Citation:
 
     @property
     def label(self) -> str:
-        """File name and page, for example ``"report.pdf, page 3"``; for a plain text only the name."""
+        """File name and page, for example ``"report.pdf, page 3"``; only the name for a plain text without pages."""
         return self.path.name if self.is_text else f"{self.path.name}, page {self.page}"
 
     def crop(self, *, max_side: int | None = None) -> Image:
         """Return the cited box of the page screenshot as an RGB image.
 
         Args:
-            max_side: Maximum length of the longer side in pixels; larger images are scaled down. None keeps the size.
+            max_side: Maximum length of the longer side in pixels; larger images are scaled down. None keeps the size of
+                the box in the screenshot.
 
         Raises:
             IndexStateError: If the screenshot is missing or damaged, or the hit is a plain text.
@@ -111,7 +115,7 @@ def cite(
     Args:
         hit: Page to cite.
         explanation: Heat map of the page for the query.
-        words: Words of the page with their boxes; None if unknown. Words with an invalid box are ignored.
+        words: Words of the page and the boxes of the words; None if unknown. Words with an invalid box are ignored.
         regions: Charts, tables and figures of the page; `hit.region` is always considered.
 
     Raises:
@@ -156,7 +160,7 @@ def cite(
 
 
 def _valid_words(words: Words | None) -> Words | None:
-    """Return the words with a valid box: finite and not inverted."""
+    """Return the words whose boxes are finite and not inverted."""
     if words is None:
         return None
     texts, boxes = words[0], words[1].reshape(-1, 4)
@@ -169,9 +173,9 @@ def _select_region(
 ) -> Region | None:
     """Return the chart, table or figure to cite; None to cite a passage.
 
-    The region of the hit, which scored higher than the rest of the page, is preferred if its greatest weight reaches
-    `_MIN_REGION_WEIGHT`. Otherwise the smallest region is chosen whose box or caption contains the box with the
-    greatest weight; regions larger than `_MAX_REGION_SHARE` are excluded.
+    The hit's region scored higher than the rest of the page. The hit's region is chosen if the greatest weight inside
+    the region is at least `_MIN_REGION_WEIGHT`. Otherwise, the smallest region is chosen whose box or caption contains
+    the box with the greatest weight. Regions larger than `_MAX_REGION_SHARE` are excluded.
     """
     brightest = explanation.brightest
     if brightest is None:
@@ -207,7 +211,7 @@ def _readable_box(box: Box) -> Box:
     low, high = np.array(box[:2]) - _MARGIN, np.array(box[2:]) + _MARGIN
     middle, half = (low + high) / 2, np.maximum(high - low, MIN_SIZE) / 2
     low, high = middle - half, middle + half
-    # Clip the box to the page; if it becomes too small, move its opposite edge.
+    # Clip the box to the page. If the clipped box is too small, move the edge opposite to the clipped edge.
     low, high = np.where(low < 0, 0, low), np.where(low < 0, np.maximum(high, MIN_SIZE), high)
     low, high = np.where(high > 1, np.minimum(low, 1 - np.array(MIN_SIZE)), low), np.minimum(high, 1)
     (x0, y0), (x1, y1) = low.clip(0, 1).tolist(), high.clip(0, 1).tolist()

@@ -24,7 +24,7 @@ Method = Literal["gradient", "attention"]
 
 
 class Explainer:
-    """Explainer for the hits of one index: heat maps, citations and chat contexts. Stateless."""
+    """Creates heat maps, citations and chat contexts for the hits of one index. Stateless."""
 
     def __init__(self, resources: IndexResources, embed: Callable[[Sequence[Input]], list[Query]]) -> None:
         """Create an explainer.
@@ -37,7 +37,7 @@ class Explainer:
         self._embed = embed
 
     def explain(self, query: Input, hit: ScoredPage) -> Explanation:
-        """Return the heat map of a hit's page for the query, from the stored vectors that ranked the page.
+        """Return the heat map of a hit's page for the query, computed from the stored vectors that ranked the page.
 
         Args:
             query: Query as text, image or both.
@@ -54,17 +54,17 @@ class Explainer:
         """Return the heat map of a reranker's score over the page image.
 
         Args:
-            reranker: Reranker that can explain its scores; None raises an error.
+            reranker: Reranker that supports explanations of scores; None raises an error.
             query: Query as text, image or both.
             hit: Page to explain.
             method: ``"gradient"`` or ``"attention"``; None for the reranker's default.
 
         Raises:
-            InvalidInputError: If the reranker is None or cannot explain its scores, or the hit is a plain text.
+            InvalidInputError: If the reranker is None or does not support explanations, or the hit is a plain text.
             IndexStateError: If the page is no longer in the index, or its screenshot is missing.
         """
         if reranker is None:
-            raise InvalidInputError("The index has no reranker. Open it with reranker=NAME to explain its scores.")
+            raise InvalidInputError("The index has no reranker. Open the index with reranker=NAME to explain scores.")
         if not isinstance(reranker, ExplainingReranker):
             raise InvalidInputError(
                 f"{reranker.name} cannot explain its scores. Open the index with reranker='jinaai/jina-reranker-m0'."
@@ -83,7 +83,7 @@ class Explainer:
         return Explanation.from_attribution(attribution.boxes, attribution.weights, image)
 
     def cite(self, query: Input, hits: Sequence[ScoredPage]) -> list[Citation]:
-        """Return one citation per hit: the box that answers the query, with its words.
+        """Return one citation per hit: the box that answers the query, with the words inside the box.
 
         Args:
             query: Query as text, image or both.
@@ -97,7 +97,7 @@ class Explainer:
     def context_sources(
         self, query: Input, hits: Sequence[ScoredPage], *, cite: bool
     ) -> tuple[list[ScoredPage], Callable[[ScoredPage], str], Callable[[ScoredPage], Citation] | None]:
-        """Return hits, text lookup and citation lookup in the form that `jina_rag.build_context` takes.
+        """Return hits, a text lookup and a citation lookup as arguments for `jina_rag.build_context`.
 
         Args:
             query: Query as text, image or both.
@@ -105,15 +105,16 @@ class Explainer:
             cite: Whether to compute citations; False skips reading the stored vectors.
 
         Returns:
-            Copies of the hits with temporary ids, and the lookup functions `text_of` and `citation_of`, which require
-            these ids. `citation_of` is None unless `cite`.
+            Copies of the hits with temporary ids, and the functions `text_of` and `citation_of`, which accept only
+            these copies. `citation_of` is None if `cite` is False.
 
         Raises:
             IndexStateError: If a page is no longer in the index.
         """
         points = [self._point(hit, vectors=cite) for hit in hits]
         citations = self._citations(query, hits, points) if cite else None
-        # Number the hits by list position: two hits can share a page, and hits built by the caller have no id.
+        # The temporary id of a hit is the index in the list. Page ids do not identify hits: two hits can have the same
+        # page, and hits built by the caller have no page id.
         numbered_hits = [replace(hit, page_id=f"{number}") for number, hit in enumerate(hits)]
         return (
             numbered_hits,
@@ -138,10 +139,10 @@ class Explainer:
 
     def _point(self, hit: ScoredPage, *, vectors: bool) -> Point:
         point_id = hit.page_id
-        if not point_id:  # built by the caller, or by another version
+        if not point_id:  # hit built by the caller, or by another version of jina_rag
             record = self._resources.manifest.document(hit.doc_id)
             point_id = schema.point_id(record.sha256, hit.page) if record is not None else ""
-        # The point id includes the content hash: a page of a replaced file has another id.
+        # The point id depends on the content hash of the file, so a page of a replaced file is not found.
         points = self._resources.store.fetch([point_id], vectors=vectors) if point_id else []
         if not points:
             raise IndexStateError(

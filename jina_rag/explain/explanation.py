@@ -1,7 +1,8 @@
 """Heat map of a page for a query, from the stored page vectors and their boxes.
 
-The query vectors are compared with the stored page vectors, each of which represents one or more boxes of the page. The
-page is not re-encoded and its image is not read, so the heat map shows exactly the similarities used in the ranking.
+The query vectors are compared with the stored page vectors. Each page vector represents one or more boxes of the page.
+The page is not re-encoded and the page image is not read, so the heat map shows exactly the similarities used in the
+ranking.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _NEAR_SIGMA = 0.06
-"""Standard deviation of the local mean of word weights, as a fraction of the page height. Measured on pages with a
-judged box: the word with the greatest weight is inside the box 1.4 times as often as a random word at 0.035, 1.6 times
-as often from 0.06 to 0.08."""
+"""Standard deviation of the Gaussian for the local mean of word weights, as a fraction of the page height. Measured on
+pages with a judged box: with 0.035, the word with the greatest weight is inside the judged box 1.4 times as often as a
+random word; with values from 0.06 to 0.08, 1.6 times as often."""
 _FAR_SIGMA = 0.08
-"""Standard deviation of the query coverage around a word, as a fraction of the page height."""
+"""Standard deviation of the Gaussian for the query coverage around a word, as a fraction of the page height."""
 _CELLS = 256
 _WORD_BLUR = 0.004
 
@@ -40,12 +41,14 @@ class Explanation:
     """Relevance of each box of a page to a query, and to each query token.
 
     Attributes:
-        boxes: Shape (n, 4), float32, as fractions of the page.
-        weights: Shape (n,), float32, from 0 to 1: 1 for the most relevant box, 0 for boxes below the page's median.
+        boxes: Boxes on the page, shape (n, 4), float32, as fractions of the page.
+        weights: Weights of the boxes, shape (n,), float32, from 0 to 1. The most relevant box has weight 1; boxes below
+            the median of the page have weight 0.
         image_path: Path of the page screenshot to draw on; None for a plain text.
         kind: ``"words"`` if the boxes are pieces of text, ``"patches"`` if they are image patches.
-        tokens: Query tokens as text; "" for tokens that the model adds to the user's words. Empty if unknown.
-        maps: Source of `of_token` and `per_token`; None if the explanation has no token maps.
+        tokens: Texts of the query tokens; "" for tokens that the model adds to the user's words. Empty if the embedder
+            does not report tokens.
+        maps: Token maps that `of_token` and `per_token` return; None if the explanation has no token maps.
     """
 
     boxes: Float32
@@ -69,9 +72,10 @@ class Explanation:
         """Return an explanation from the patch attributions of a vision model, for example a reranker.
 
         Args:
-            boxes: Shape (patches, 4), float32, as fractions of the page; non-finite and inverted boxes are dropped.
-            weights: Shape (patches,), float32: contribution of each patch to the score, in any unit. Negative
-                contributions become 0, the greatest becomes 1.
+            boxes: Boxes of the patches, shape (patches, 4), float32, as fractions of the page; non-finite and inverted
+                boxes are dropped.
+            weights: Contribution of each patch to the score, shape (patches,), float32, in any unit. Negative
+                contributions become 0, and the greatest contribution becomes 1.
             image_path: Path of the page screenshot.
 
         Raises:
@@ -101,22 +105,23 @@ class Explanation:
     def per_token(self) -> Float32:
         """Token maps of all query tokens, shape (tokens, n), float32, from 0 to 1; computed at each access.
 
-        The lift of a box for a token is its similarity minus the token's median on the page. A weight is the lift
-        divided by the greatest lift of any of the user's tokens, to the power of 1.5. All maps share this scale: a
-        word that the page does not mention has low weights. Neighboring boxes have no influence.
+        The lift of a box for a token is the similarity of the box minus the median similarity of all boxes to the
+        token. A weight is the lift divided by the greatest lift of any token of the user's words, to the power of 1.5.
+        All maps are divided by the same greatest lift, so the map of a word that the page does not mention has low
+        weights. Neighboring boxes do not influence a weight.
         """
         if self.maps is None:
             return np.zeros((0, len(self.weights)), dtype=np.float32)
         return self.maps.all_maps()
 
     def of_token(self, token: int | Sequence[int]) -> Float32:
-        """Return the token map of one query token, or the maximum over several, for example the pieces of a word.
+        """Return the token map of one query token, or the maximum of several token maps, for example for a word.
 
         Args:
             token: Index of the token, from 0, or several indices.
 
         Returns:
-            Shape (n,), float32, from 0 to 1, on the scale of `per_token`.
+            Weights, shape (n,), float32, from 0 to 1, comparable with the weights in `per_token`.
 
         Raises:
             InvalidInputError: If an index is out of range, `token` is empty, or the explanation has no token maps.
@@ -131,7 +136,7 @@ class Explanation:
 
     @property
     def words(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
-        """Words of the query, joined from `tokens`, each with the indices of its tokens."""
+        """Words of the query, each with the indices of the tokens in `tokens` that form the word."""
         words: list[tuple[str, list[int]]] = []
         for index, text in enumerate(self.tokens):
             if not words or text[:1].isspace():
@@ -143,7 +148,8 @@ class Explanation:
     def areas(self, k: int = 5, *, token: int | Sequence[int] | None = None) -> list[Area]:
         """Return the most relevant areas of the page, best first.
 
-        Words are merged into lines and passages, patches into connected clusters.
+        If the boxes are words, close words are merged into lines and passages. If the boxes are patches, patches that
+        touch are merged into clusters.
 
         Args:
             k: Maximum number of areas.
@@ -160,7 +166,7 @@ class Explanation:
         """Return the heat map as an array, shape (height, width), float32, from 0 to 1; 0 outside of all boxes.
 
         Args:
-            size: Width and height in pixels, for example those of the screenshot.
+            size: Width and height of the array in pixels, for example the size of the screenshot.
             token: Index of one or several query tokens; None for the whole query.
 
         Raises:
@@ -178,11 +184,11 @@ class Explanation:
         label: str = "",
         token: int | Sequence[int] | None = None,
     ) -> Image:
-        """Return the page screenshot with the heat map over it, an RGB image.
+        """Return the page screenshot with the heat map as a color overlay, an RGB image.
 
         Args:
             max_side: Maximum length of the longer side in pixels; None keeps the screenshot's size.
-            frame: Box to draw a frame around, as fractions of the page, for example that of the best region.
+            frame: Box to draw a frame around, as fractions of the page, for example the box of the best region.
             label: Text at a corner of the frame.
             token: Index of one or several query tokens; None for the whole query.
 
@@ -202,7 +208,7 @@ class Explanation:
     def save(
         self, path: Path, *, frame: Box | None = None, label: str = "", token: int | Sequence[int] | None = None
     ) -> None:
-        """Write the result of `image` to a PNG file.
+        """Write the page screenshot with the heat map (see `image`) to a PNG file.
 
         Args:
             path: Path of the PNG file.
@@ -220,7 +226,7 @@ class Explanation:
         return self.weights if token is None else self.of_token(token)
 
     def _blur_share(self, size: tuple[int, int]) -> float:
-        """Return the blur radius as a fraction of the page's longer side: a quarter of a patch; constant for words."""
+        """Return the blur radius as a fraction of the longer side: `_WORD_BLUR`, or a quarter of a patch."""
         if self.kind == "words" or not len(self.boxes):
             return _WORD_BLUR
         sides = np.median(self.boxes[:, 2:] - self.boxes[:, :2], axis=0) * size
@@ -239,26 +245,26 @@ def explain(
 ) -> Explanation:
     """Return the heat map of one page for one query.
 
-    The weight of a box combines three scores: its mean similarity with the query tokens; the local mean of these
-    similarities; and the query coverage, MaxSim over the neighborhood with closer boxes counting more. A passage that
-    answers the query therefore outranks a single similar word. The cube root of the product of the scores, each scaled
-    from 0 to 1, is thresholded at the page's median, rescaled and raised to the power of 1.5. Neighborhoods of words
-    are twice as wide as high, because the words of a line belong together. Neighborhoods of patches reach to the
-    adjacent patch.
+    The weight of a box combines three scores of the box: the mean similarity with the query tokens; the mean of this
+    similarity over the neighboring boxes; and the query coverage, which is MaxSim over the neighboring boxes, where
+    closer boxes count more. A passage that answers the query therefore outranks a single similar word. Each score is
+    scaled from 0 to 1. The cube root of the product of the scores is thresholded at the median of the page, scaled from
+    0 to 1 and raised to the power of 1.5. The neighborhood of a word is twice as wide as high, because the words of a
+    line belong together. The neighborhood of a patch extends to the adjacent patches.
 
     Args:
-        query: Shape (query tokens, dim), float32.
-        document: Shape (rows, dim), float32, as stored.
+        query: Multi-vector of the query, shape (query tokens, dim), float32.
+        document: Multi-vector of the page as stored, shape (rows, dim), float32.
         grid: Box of each page token.
         image_path: Path of the page screenshot.
         tokens: Text of each row of `query` (`Embeddings.tokens`); None if unknown.
-        assignment: Row of `document` that holds each page token after pooling, shape (page tokens,), int32; None
-            without pooling.
+        assignment: Index of the row of `document` into which each page token was pooled, shape (page tokens,), int32;
+            None if the page was not pooled.
         image: Index of the explained image in a document of several images; boxes on other images are dropped.
 
     Raises:
-        InvalidInputError: If the number of boxes differs from the number of page tokens, or the number of `tokens` from
-            the number of query vectors.
+        InvalidInputError: If the number of boxes in `grid` differs from the number of page tokens, or the length of
+            `tokens` differs from the number of query vectors.
     """
     row_of = np.arange(len(document), dtype=np.int32) if assignment is None else assignment
     if len(grid) != len(row_of):
@@ -276,13 +282,14 @@ def explain(
         near_sigma, far_sigma = _spreads(boxes, grid.kind)
         parts = (similarity, _support(boxes, similarity, near_sigma), maps.coverage(boxes, far_sigma))
         weights = _min_max_scale(np.cbrt(np.prod([_min_max_scale(part) for part in parts], axis=0)))
-        # For any query, half of the boxes are below the median: only the boxes above it are informative.
+        # Half of the boxes of any page are below the median, also if no box answers the query. Only weights above the
+        # median are kept.
         weights = _min_max_scale(np.maximum(weights, np.median(weights))) ** 1.5
     return Explanation(boxes, weights.astype(np.float32), image_path, grid.kind, tuple(tokens or ()), maps)
 
 
 def _spreads(boxes: Float32, kind: str) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Return the standard deviations (horizontal, vertical) of the local mean and of the query coverage."""
+    """Return (horizontal, vertical) standard deviations for the local mean, and for the query coverage."""
     if kind == "words":
         # Words of a line are more related than words of a column.
         return (2 * _NEAR_SIGMA, _NEAR_SIGMA), (2 * _FAR_SIGMA, _FAR_SIGMA)
@@ -303,19 +310,20 @@ def _support(boxes: Float32, weights: Float32, sigma: tuple[float, float] = (2 *
     np.add.at(sums[0], (rows, columns), weights)
     np.add.at(sums[1], (rows, columns), 1)
     weight_sums, counts = (down @ plane @ across for plane in sums)
-    # Additive smoothing pulls isolated boxes, whose local mean is their own weight, towards the page's mean.
+    # The local mean of an isolated box is the weight of the box alone. Additive smoothing moves the mean toward the
+    # mean of the page.
     local_means: Float32 = (weight_sums[rows, columns] + 3 * weights.mean()) / (counts[rows, columns] + 3)
     return local_means
 
 
 def _kernel(sigma: float) -> Float32:
-    """Return the Gaussian weight of each cell for each other cell along one axis, shape (cells, cells), float32."""
+    """Return the Gaussian weight between each pair of cells along one axis, shape (cells, cells), float32."""
     centers = np.arange(_CELLS, dtype=np.float32) / (_CELLS - 1)
     kernel: Float32 = np.exp(-0.5 * ((centers[:, None] - centers[None]) / np.float32(sigma)) ** 2)
     return kernel
 
 
 def _min_max_scale(weights: Float32) -> Float32:
-    """Return `weights` scaled from 0 to 1; all zeros if all are equal."""
+    """Return `weights` scaled linearly to the range from 0 to 1; zeros if all weights are equal."""
     low, high = weights.min(), weights.max()
     return (weights - low) / (high - low) if high > low else np.zeros_like(weights)

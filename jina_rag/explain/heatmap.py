@@ -18,17 +18,18 @@ _LOW = np.array([255, 221, 87], dtype=np.float32)
 _HIGH = np.array([214, 40, 40], dtype=np.float32)
 _FRAME = (29, 78, 216)
 _MAX_OVERLAY_SIDE = 800
-"""Maximum side of the drawn overlay in pixels: enough for blurred edges, and ten times faster than full size."""
+"""Maximum side of the overlay in pixels. The size suffices for blurred edges, and drawing is ten times as fast as at
+full size."""
 _BACKGROUND_BLUR = 0.015
 """Blur radius that removes letters and keeps the page background, as a fraction of the longer side."""
 
 
 def load_image(path: Path, box: Box | None = None, *, max_side: int | None = None) -> Image:
-    """Return an image file, or a box of it, as an RGB image.
+    """Load an image file, or a box of the image, as an RGB image.
 
     Args:
         path: Path of the image file.
-        box: Box to crop, as fractions of the image, at least 1 pixel; None for the whole image.
+        box: Box to crop, as fractions of the image; the crop has at least 1 pixel per side. None loads the whole image.
         max_side: Maximum length of the longer side in pixels; larger images are scaled down. None keeps the size.
 
     Raises:
@@ -52,7 +53,7 @@ def load_image(path: Path, box: Box | None = None, *, max_side: int | None = Non
         ) from exc
     if max_side is None or max(image.size) <= max_side:
         return image
-    # A side is at least 1 pixel, also for very narrow images.
+    # Scaling a very narrow image must not reduce a side to 0 pixels.
     width, height = (max(1, round(side * max_side / max(image.size))) for side in image.size)
     return image.resize((width, height), pillow.Resampling.LANCZOS)
 
@@ -61,17 +62,17 @@ def raster(boxes: Float32, weights: Float32, size: tuple[int, int]) -> Float32:
     """Rasterize weights: each pixel gets the greatest weight of the boxes that cover it.
 
     Args:
-        boxes: Shape (n, 4), float32, as fractions of the page.
-        weights: Shape (n,), float32.
-        size: Width and height in pixels.
+        boxes: Boxes on the page, shape (n, 4), float32, as fractions of the page.
+        weights: Weights of the boxes, shape (n,), float32.
+        size: Width and height of the result in pixels.
 
     Returns:
-        Shape (height, width), float32; 0 outside of all boxes. A box covers at least 1 pixel.
+        Weights of the pixels, shape (height, width), float32; 0 outside of all boxes. A box covers at least 1 pixel.
     """
     columns, rows = size
     canvas = np.zeros((rows, columns), dtype=np.float32)
     low = np.floor(boxes[:, :2] * (columns, rows)).clip(0, (columns - 1, rows - 1)).astype(int)
-    # Subtract the rounding error: an edge on a pixel boundary must not cover the next pixel.
+    # With a rounding error, an edge on a pixel boundary would cover the next pixel; subtract a small margin.
     high = np.ceil(boxes[:, 2:] * (columns, rows) - 1e-3).astype(int)
     high = np.maximum(high, low + 1)
     for i in np.flatnonzero(weights > 0):
@@ -107,7 +108,8 @@ def overlay(page: Image, boxes: Float32, weights: Float32, *, blur: float) -> Im
     dark_mask = background.point([255 - max(0, min(255, (level - 70) * 4)) for level in range(256)])
     if dark_mask.getextrema()[1] == 0:
         return tinted_page
-    # A dark background cannot be darkened: screen blending lightens it and keeps white text white.
+    # Multiplying does not change a dark background. Screen blending lightens a dark background and keeps white text
+    # white.
     light = intensity * (_LOW + (_HIGH - _LOW) * intensity)
     lightened_page = ImageChops.screen(
         page, pillow.fromarray(light.astype(np.uint8)).resize(page.size, pillow.Resampling.BILINEAR)
@@ -149,5 +151,5 @@ def _label_position(image: Image, box: tuple[float, float, float, float], size: 
         for x in (x0, x1 - width)
     ]
     gray = np.asarray(image.convert("L"))
-    # Least detail: lowest standard deviation of gray values.
+    # The detail of a corner is measured as the standard deviation of the gray values.
     return min(corners, key=lambda xy: float(gray[xy[1] : xy[1] + height, xy[0] : xy[0] + width].std()))

@@ -1,7 +1,7 @@
 """Token maps: relevance of each box of a page to each query token, computed on demand.
 
-All maps of hundreds of tokens over tens of thousands of boxes take up to hundreds of megabytes. Therefore only the
-vectors are stored, and the maps are computed in blocks of limited size.
+The maps of hundreds of query tokens over tens of thousands of boxes take hundreds of megabytes. Therefore, only the
+vectors are stored, and the maps are computed on demand in blocks of limited size.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from jina_rag.scoring import similarity
 from jina_rag.types import Float32
 
 _CELLS = 64
-"""Rows and columns of the raster on which the matches of a token are spread."""
+"""Number of rows and of columns of the raster on which the lifts of a token are spread to neighboring cells."""
 _BLOCK_SIZE = 4_000_000
-"""Number of float32 values in one block of shape (tokens, boxes) or (tokens, cells): 16 MB."""
+"""Maximum number of float32 values in one block of shape (tokens, boxes) or (tokens, cells), which then takes 16 MB."""
 _GAMMA = 1.5
-"""Exponent that lowers small weights, as in `explain`: without it, half of the page would be yellow."""
+"""Exponent that lowers small weights, as in `explain`. Without the exponent, half of the page would be yellow."""
 
 
 class TokenMaps:
@@ -35,8 +35,9 @@ class TokenMaps:
         Args:
             query: Query vectors, shape (tokens, dim), float32.
             rows: Page vectors as stored, shape (rows, dim), float32.
-            row_of: Index into `rows` for each box, shape (boxes,), integer.
-            texts: Text of each query token; tokens with empty text are excluded from the scale. Empty if unknown.
+            row_of: Index of the row in `rows` that represents each box, shape (boxes,), integer.
+            texts: Text of each query token; empty if unknown. Tokens with empty text are ignored when the maximum that
+                scales the maps to [0, 1] is computed.
         """
         self._query, self._rows, self._row_of = query, rows, row_of
         token_numbers = [i for i, text in enumerate(texts) if text.strip()]
@@ -51,7 +52,9 @@ class TokenMaps:
         return len(self._row_of)
 
     def lifts(self) -> Iterator[Float32]:
-        """Yield the lifts: similarity minus the token's median on the page, at least 0.
+        """Yield the lifts of all tokens in blocks.
+
+        A lift is the similarity of a box to a token minus the median over the boxes of the page, at least 0.
 
         Yields:
             Blocks of shape (tokens, boxes), float32, in the order of the tokens.
@@ -62,7 +65,8 @@ class TokenMaps:
     def token_map(self, token: int) -> Float32:
         """Return the map of one token, shape (boxes,), float32, from 0 to 1.
 
-        A weight is the lift divided by the greatest lift of any token with text, to the power of 1.5.
+        The weight of a box is the lift of the box divided by the greatest lift of any token with text, to the power of
+        1.5.
 
         Args:
             token: Index of the query token, from 0.
@@ -85,10 +89,11 @@ class TokenMaps:
         return maps
 
     def coverage(self, boxes: Float32, spread: tuple[float, float]) -> Float32:
-        """Return the query coverage around each box: MaxSim over its neighborhood, shape (boxes,), float32.
+        """Return the query coverage of each box: MaxSim over the boxes nearby, shape (boxes,), float32.
 
-        The coverage is the mean over the tokens of the greatest lift nearby, with Gaussian decay by distance. It
-        uses lifts instead of similarities, because some tokens are similar to every box.
+        For each token, the greatest lift near the box is taken, where lifts decay with distance by a Gaussian. The
+        coverage is the mean of these values over the tokens. Lifts replace similarities, because some tokens are
+        similar to every box.
 
         Args:
             boxes: Shape (boxes, 4), float32, as fractions of the page.
@@ -111,7 +116,7 @@ class TokenMaps:
 
     @cached_property
     def _max_lift(self) -> np.float32:
-        """Greatest lift of the tokens that set the scale; 1 if no lift is above 0."""
+        """Greatest lift of the tokens with text, which scales the maps; 1 if no lift is above 0."""
         if not self.num_boxes:
             return np.float32(1)
         blocks = [self._scale_tokens[i : i + self._stride] for i in range(0, len(self._scale_tokens), self._stride)]
@@ -124,7 +129,7 @@ class TokenMaps:
         return max(1, _BLOCK_SIZE // max(self.num_boxes, _CELLS * _CELLS))
 
     def _to_weights(self, lifts: Float32) -> Float32:
-        # Clip: tokens excluded from the scale can exceed 1.
+        # Clip: lifts of tokens without text can exceed the maximum.
         weights: Float32 = (lifts / self._max_lift).clip(0, 1) ** np.float32(_GAMMA)
         return weights
 
@@ -137,7 +142,7 @@ class TokenMaps:
 
 
 def _decayed_maximum(planes: npt.NDArray[np.float32], axis: int, spread: float) -> npt.NDArray[np.float32]:
-    """Return the maximum around each cell along one axis, with Gaussian decay by distance.
+    """Return the maximum of the values near each cell along one axis, where values decay with distance by a Gaussian.
 
     Args:
         planes: Shape (tokens, rows, columns), float32, values of at least 0.
