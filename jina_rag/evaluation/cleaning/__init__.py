@@ -1,9 +1,9 @@
 """Cleaning of query-passage pairs before training or evaluation.
 
-The steps follow Jina Embeddings v1 (Günther et al., arXiv 2307.11224, section "Pairwise data preparation"): they drop
-empty pairs, exact duplicates after normalization, pairs in other languages, and inconsistent pairs. A pair is
-consistent if its passage ranks among the first `n` for its query. The near-duplicate step is an addition: the paper
-removes exact duplicates only.
+The steps `Complete`, `ExactDuplicates`, `Languages` and `Consistency` follow Jina Embeddings v1 (Günther et al., arXiv
+2307.11224, section "Pairwise data preparation"). The four steps drop empty pairs, exact duplicates after normalization,
+pairs in other languages, and inconsistent pairs. A pair is consistent if the passage ranks among the first `n` passages
+for the query. The step `NearDuplicates` is an addition, because the paper removes exact duplicates only.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Consistency filter: drop pairs whose passage an embedder ranks low for their query."""
+"""Consistency filter, which drops a pair if an embedder ranks the passage low for the query."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ from jina_rag.types import Float32
 
 @dataclass(frozen=True)
 class Consistency:
-    """A step that keeps a pair if its passage ranks among the first `n` for its query.
+    """A step that keeps a pair if the passage ranks among the first `n` passages for the query.
 
-    The step ranks the pair's passage against a random sample of passages by the cosine similarity of dense vectors.
-    The sample is drawn once, uniformly from all pairs that reach the step. Sampled passages with the same text as the
-    pair's own passage are ignored for that pair. A tie counts against the pair.
+    The step ranks the passage of a pair against a random sample of passages by the cosine similarity of dense vectors.
+    The sample is drawn once, uniformly from all pairs that reach the step. A sampled passage with the same text as the
+    passage of the pair is ignored. A sampled passage with an equal similarity ranks before the passage of the pair.
 
     The paper embeds 1,000,000 pairs with all-MiniLM-L6-v2 and requires rank 1 or 2. A smaller sample is a weaker test:
-    an unrelated passage stays by chance in about `n` of `sample` cases, and a passage on the same subject more often.
+    a pair with an unrelated passage stays by chance with a probability of about `n` / `sample`, and a pair with a
+    passage on the same subject more often.
 
-    State: the step writes all pairs to a temporary file (as large as the pairs), then reads them back. Memory holds the
-    sample's vectors (sample × dim × 4 bytes) and one batch.
+    State: the step writes the texts and the record of each pair to a temporary file, and then reads this file. The file
+    is at most about twice as large as the input. Memory holds the vectors of the sampled passages (`sample` × dim × 4
+    bytes) and one batch of pairs.
 
     Attributes:
         embedder: Any embedder whose `encode_query` and `encode_document` return dense vectors.
-        n: Largest rank, counted from 1, at which a pair stays.
-        sample: Number of passages to rank against; all passages if the input has fewer.
+        n: Maximum rank of the passage, counted from 1, for a pair to stay.
+        sample: Number of sampled passages. If the input has fewer pairs, all passages are used.
         seed: Seed of the random sample.
-        batch: Pairs per embedding call.
+        batch: Number of pairs per call of the embedder.
 
     Raises:
         InvalidInputError: If `n` or `batch` is below 1, or `sample` is below `n`.
@@ -63,7 +65,7 @@ class Consistency:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Name and fingerprint of the embedder, rank, sample size and seed."""
+        """Settings of the step: name and fingerprint of the embedder, maximum rank, sample size and seed."""
         return {
             "embedder": self.embedder.name,
             "fingerprint": self.embedder.fingerprint,
@@ -73,10 +75,10 @@ class Consistency:
         }
 
     def run(self, pairs: Iterable[Pair], drop: OnDrop, scratch: Path) -> Iterator[Pair]:
-        """Yield the consistent pairs in order, after all pairs have been read.
+        """Yield the consistent pairs in input order, after all input pairs have been read.
 
         Args:
-            pairs: Input pairs; read once.
+            pairs: Input pairs, which the step reads once.
             drop: Called with each pair that the step drops.
             scratch: An empty folder for the step's temporary file.
 
@@ -91,7 +93,10 @@ class Consistency:
                 yield from self._rank([_parse_pair(line) for line in lines], sample, hashes, drop)
 
     def _spool(self, pairs: Iterable[Pair], file: BinaryIO) -> list[int]:
-        """Write the pairs to `file` and return the byte offsets of the sample, sorted (algorithm R, Vitter 1985)."""
+        """Write the pairs to `file` and return the byte offsets of the sampled pairs in ascending order.
+
+        Source: Vitter, 1985 (reservoir sampling, algorithm R).
+        """
         rng = random.Random(self.seed)  # noqa: S311  # a sample, not a secret
         offsets: list[int] = []
         for count, pair in enumerate(pairs):
@@ -104,7 +109,7 @@ class Consistency:
         return sorted(offsets)
 
     def _embed_sample(self, file: BinaryIO, offsets: Sequence[int]) -> tuple[Float32, npt.NDArray[np.uint64]]:
-        """Return the sample's vectors, shape (m, dim), float32, and the hashes of its passages, shape (m,), uint64."""
+        """Return the vectors, shape (m, dim), float32, and text hashes, shape (m,), uint64, of the sampled passages."""
         vectors: list[Float32] = []
         hashes: list[int] = []
         for batch_offsets in batches(offsets, self.batch):
@@ -123,7 +128,7 @@ class Consistency:
             queries = self._dense(self.embedder.encode_query([pair.query for pair in pairs], multi=False).single)
             passages = self._dense(self.embedder.encode_document([pair.passage for pair in pairs], multi=False).single)
         except InvalidInputError as exc:
-            if len(pairs) > 1:  # embed one by one, so that only the unreadable pair is dropped
+            if len(pairs) > 1:  # embed pairs one by one to drop only the pair that the embedder rejects
                 for pair in pairs:
                     yield from self._rank([pair], sample, hashes, drop)
                 return
@@ -143,7 +148,8 @@ class Consistency:
     def _dense(self, single: Float32 | None) -> Float32:
         if single is None:
             raise InvalidInputError(
-                f"The embedder {self.embedder.name!r} returned no dense vectors. Pass an embedder with dense vectors."
+                f"The embedder {self.embedder.name!r} returned no dense vectors. Pass an embedder with dense vectors, "
+                'for example "lite" (--embedder lite).'
             )
         return normalise(single)
 

@@ -17,7 +17,9 @@ from jina_rag.evaluation.cleaning.sqlite_scratch import scratch_table
 
 @dataclass(frozen=True, slots=True)
 class Complete:
-    """A step that drops pairs with an empty side, and pairs whose query and passage are the same text.
+    """A step that drops pairs with an empty query or passage, and pairs with the same text as query and passage.
+
+    Texts are normalized with `same_text` before the comparison.
 
     Source: Günther et al., arXiv 2307.11224, de-duplication.
     """
@@ -27,10 +29,10 @@ class Complete:
     settings: ClassVar[Mapping[str, Any]] = {}
 
     def run(self, pairs: Iterable[Pair], drop: OnDrop, scratch: Path) -> Iterator[Pair]:
-        """Yield the complete pairs in order.
+        """Yield the complete pairs in input order.
 
         Args:
-            pairs: Input pairs; read once.
+            pairs: Input pairs, which the step reads once.
             drop: Called with each pair that the step drops.
             scratch: Unused.
         """
@@ -45,14 +47,15 @@ class Complete:
 
 @dataclass(frozen=True, slots=True)
 class ExactDuplicates:
-    """A step that keeps the first of identical pairs and drops the others.
+    """A step that drops each pair that is identical to an earlier pair.
 
-    Pairs are identical if they differ only in case, white space, invisible characters and Unicode form. The paper
-    compares hashes after normalizing white space and case; this step also normalizes Unicode form (NFKC) and removes
+    Pairs are identical if the texts differ at most in case, white space, invisible characters and Unicode form. The
+    paper normalizes white space and case before hashing. This step also normalizes the Unicode form (NFKC) and removes
     invisible characters.
 
-    State: a file with a 128-bit hash and a number for each pair that stays, about 30 bytes per pair. Memory does not
-    grow with the input. Among 10^12 different pairs, the probability of a hash collision is below 10^-14.
+    State: a file with the 128-bit hash and the number (`Pair.number`) of each kept pair, about 30 bytes per kept pair.
+    Memory does not grow with the input. Among 10^12 different pairs, the probability of a hash collision is below
+    10^-14.
 
     Source: Günther et al., arXiv 2307.11224, de-duplication.
     """
@@ -64,10 +67,10 @@ class ExactDuplicates:
     }  # fmt: skip
 
     def run(self, pairs: Iterable[Pair], drop: OnDrop, scratch: Path) -> Iterator[Pair]:
-        """Yield each pair once, in order.
+        """Yield the first of identical pairs, in input order.
 
         Args:
-            pairs: Input pairs; read once.
+            pairs: Input pairs, which the step reads once.
             drop: Called with each duplicate.
             scratch: An empty folder for the file of hashes.
         """
@@ -94,6 +97,6 @@ def digest(*texts: str) -> bytes:
     hasher = hashlib.blake2b(digest_size=16)
     for text in texts:
         part = same_text(text).encode("utf-8", "surrogatepass")
-        # The length prefix keeps ("ab", "c") and ("a", "bc") apart.
+        # The length prefix gives ("ab", "c") and ("a", "bc") different hashes.
         hasher.update(len(part).to_bytes(8, "little") + part)
     return hasher.digest()

@@ -13,27 +13,28 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.cleaning.pairs import Dropped, OnDrop, Pair
 
 _MAX_READ = 500
-"""Characters of a text that the identifier reads; more cost time and do not change the result."""
+"""Maximum number of characters to identify the language of a text. More take time and do not change the result."""
 _WORDLESS = frozenset({"zxx"})
-"""Code that the identifier returns for a text without words, for example numbers."""
+"""Codes that py3langid returns for a text without words, for example a text of numbers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Languages:
     """A step that drops pairs whose query or passage is in a language outside `codes`.
 
-    The step identifies the language of each side. A side is foreign if a language outside `codes` is at least `odds`
-    times as probable as the most probable language of `codes`; an ambiguous text stays. A side with fewer than `least`
-    bytes of letters is identified together with the other side, because a few words often exist in several languages.
+    The step identifies the languages of query and passage separately. A text is foreign if its most probable language
+    is outside `codes` and at least `odds` times as probable as the most probable language in `codes`. A pair with an
+    ambiguous text therefore stays. A text with fewer than `least` bytes of letters is identified together with the
+    other text of the pair, because a few words often exist in several languages.
 
-    The paper uses fastText's model. This step uses py3langid (extra ``eval``): a naive Bayes classifier over byte
-    n-grams (Lui and Baldwin, 2012) with a BSD license, weights in the package, 140 languages, and NumPy as its only
-    dependency.
+    The paper uses fastText's model. This step uses py3langid (extra ``eval``), a naive Bayes classifier over byte
+    n-grams (Lui and Baldwin, 2012). py3langid has a BSD license, contains the weights, supports 140 languages, and
+    depends on NumPy only.
 
     Attributes:
         codes: Language codes of py3langid, for example ``"en"``.
-        odds: Minimum ratio of the probabilities of the foreign language and of the best language in `codes`.
-        least: Minimum UTF-8 bytes of letters for a side to be identified alone.
+        odds: Minimum ratio between the probability of a foreign language and the highest probability in `codes`.
+        least: Minimum number of UTF-8 bytes of letters for a text to be identified alone.
 
     Raises:
         InvalidInputError: If `codes` is empty or a string, or `odds` is below 1.
@@ -54,7 +55,7 @@ class Languages:
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Language codes, odds, minimum letters, and the identifier's name and version."""
+        """Settings of the step: language codes, `odds`, `least`, and the version of py3langid."""
         version = require("py3langid", extra="eval").__version__
         return {
             "wanted": list(self.codes),
@@ -64,10 +65,10 @@ class Languages:
         }
 
     def run(self, pairs: Iterable[Pair], drop: OnDrop, scratch: Path) -> Iterator[Pair]:
-        """Yield the pairs without a foreign side, in order.
+        """Yield the pairs without a foreign text, in input order.
 
         Args:
-            pairs: Input pairs; read once.
+            pairs: Input pairs, which the step reads once.
             drop: Called with each pair that the step drops.
             scratch: Unused.
 
@@ -106,7 +107,7 @@ class Languages:
 
 
 def _has_letters(text: str, least: int) -> bool:
-    """Return whether the letters of `text` take at least `least` UTF-8 bytes (3 per Chinese letter, 1 per Latin)."""
+    """Return whether the letters of `text` take at least `least` UTF-8 bytes (Latin: 1 per letter, Chinese: 3)."""
     count = 0
     for letter in filter(str.isalpha, text):
         count += len(letter.encode("utf-8", "replace"))

@@ -1,8 +1,8 @@
 """MinHash signatures over character n-grams, for estimating the Jaccard similarity of two texts.
 
 The fraction of positions at which two signatures agree is an unbiased estimate of the Jaccard similarity J of the
-texts' n-gram sets. Its standard error is sqrt(J (1 − J) / size). A signature stores 16 bits of each minimum, which adds
-at most 1/65536 to the estimate.
+texts' n-gram sets. The standard error of the estimate is sqrt(J (1 − J) / size). A signature stores 16 bits of each
+minimum. Different minima with the same 16 bits increase the expected estimate by at most 1/65536.
 
 Source: Broder, 1997 (MinHash); Li and König, 2010 (b-bit minwise hashing).
 """
@@ -23,12 +23,12 @@ UInt64 = npt.NDArray[np.uint64]
 Signature = npt.NDArray[np.uint16]
 _GAP: Final = re.compile(r"[\W_]+")
 _NGRAM_BATCH = 2048
-"""n-grams hashed per batch, so that memory does not grow with the length of a text."""
+"""Number of n-grams that are hashed at once, so that memory does not grow with the length of a text."""
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 def near_text(text: str) -> str:
-    """Return the case-folded letters and digits of `text` (NFKC); each run of other characters becomes one space."""
+    """Return `text` in NFKC, case-folded, with one space for each run of other characters than letters and digits."""
     return _GAP.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 
@@ -40,8 +40,8 @@ def ngrams(text: str, n: int) -> UInt64:
         n: Characters per n-gram.
 
     Returns:
-        Shape (n-grams,), uint64, repeated n-grams included. A text of at most `n` characters has one n-gram, an empty
-        text has none.
+        Hashes in text order, shape (n-grams,), uint64. A repeated n-gram has one hash per occurrence. A text of at most
+        `n` characters has one n-gram, and an empty text has no n-gram.
     """
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4").astype(np.uint64)
     if len(codes) == 0:
@@ -73,7 +73,7 @@ def signature(text: str, *, n: int, size: int, seed: int) -> Signature:
     """
     if n < 1 or size < 1:
         raise InvalidInputError(f"n is {n} and size is {size}; expected both to be at least 1.")
-    # Repeated n-grams do not change a minimum; hash each distinct n-gram once.
+    # A repeated n-gram does not change a minimum, so each distinct n-gram is hashed once.
     hashes = np.unique(ngrams(text, n))
     factors, offsets = _functions(size, seed)
     lowest = np.full(size, np.iinfo(np.uint64).max, dtype=np.uint64)
@@ -82,12 +82,12 @@ def signature(text: str, *, n: int, size: int, seed: int) -> Signature:
         np.minimum(lowest, (factors[:, None] * batch + offsets[:, None]).min(axis=1), out=lowest)
     if len(hashes) == 0:
         lowest[:] = 0
-    # The high bits of a minimum are nearly all zero; the middle bits are uniformly distributed.
+    # Use middle bits, because the high bits of a minimum are nearly all zero and would agree by chance.
     return ((lowest >> np.uint64(24)) & np.uint64(0xFFFF)).astype(np.uint16)
 
 
 def agreement(one: Signature, other: Signature) -> float:
-    """Return the estimated Jaccard similarity of two signatures of the same size, from 0 to 1."""
+    """Return the estimated Jaccard similarity (0 to 1) of two texts from signatures of equal size."""
     return float(np.mean(one == other))
 
 

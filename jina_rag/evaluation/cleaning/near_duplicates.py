@@ -1,4 +1,4 @@
-"""Near-duplicate detection over pairs, with MinHash and locality-sensitive hashing in a file."""
+"""Near-duplicate detection for query-passage pairs, with MinHash signatures and locality-sensitive hashing on disk."""
 
 from __future__ import annotations
 
@@ -19,32 +19,33 @@ from jina_rag.evaluation.cleaning.sqlite_scratch import scratch_table
 _BANDS = 24
 _QUERY_ROWS, _PASSAGE_ROWS = 3, 4
 _CANDIDATES = 32
-"""Maximum earlier pairs that a pair is compared with, those that share the most bands first."""
+"""Maximum number of earlier pairs to compare with a pair. The pairs that share the most bands are selected."""
 
 
 @dataclass(frozen=True, slots=True)
 class NearDuplicates:
-    """A step that drops pairs whose query and passage are both similar to those of an earlier pair.
+    """A step that drops a pair if query and passage are similar to the query and passage of one earlier pair.
 
-    Both sides must be similar: several queries for one passage are not duplicates, and neither are several passages for
-    one query. Similarity is the Jaccard similarity of character n-grams over letters and digits, estimated from MinHash
-    signatures of 96 positions for a passage and 72 for a query.
+    Several queries for one passage, or several passages for one query, are not duplicates, so query and passage must
+    both be similar. Similarity is the Jaccard similarity of character n-grams over letters and digits, estimated from
+    MinHash signatures of 96 positions for a passage and 72 positions for a query.
 
-    The step compares two pairs if their signatures agree in at least one of 24 bands. A band holds 3 positions of the
-    query's and 4 of the passage's signature. The probability of a comparison is 0.9999 for pairs with similarities of
-    0.85 and 0.85, 0.97 at the default thresholds of 0.8 and 0.7, and 0.04 at 0.4 and 0.4. The bands only select
-    candidates; the estimated similarities decide.
+    The step compares two pairs if the signatures agree in at least one of 24 bands. A band consists of 3 positions of
+    the query's signature and 4 positions of the passage's signature. The probability that two pairs are compared is
+    0.9999 if both similarities are 0.85, 0.97 at the default thresholds (0.8 for passages, 0.7 for queries), and 0.04
+    if both similarities are 0.4. The bands only select the pairs to compare. The estimated similarities decide which
+    pairs are dropped.
 
-    The step compares a pair with earlier pairs that stayed, never with dropped pairs. A chain of pairs that each
-    resemble the previous one is therefore not dropped as a whole.
+    The step compares a pair only with earlier pairs that the step has kept. In a chain of pairs in which each pair
+    resembles only the previous pair, some pairs are therefore kept.
 
-    State: a file with a signature of 336 bytes and 24 index rows for each pair that stays, about 800 bytes per pair.
-    Memory does not grow with the input.
+    State: a file with two signatures (336 bytes in total) and 24 index rows for each kept pair, about 800 bytes per
+    kept pair. Memory does not grow with the input.
 
     Attributes:
         passage: Minimum similarity of near-duplicate passages, above 0 and at most 1.
-        query: Minimum similarity of near-duplicate queries, above 0 and at most 1. The default is lower than that of
-            passages, because one changed word is a larger fraction of a short text.
+        query: Minimum similarity of near-duplicate queries, above 0 and at most 1. The default is lower than the
+            default of `passage`, because one changed word is a larger fraction of a short text.
         passage_ngram: Characters per n-gram of a passage.
         query_ngram: Characters per n-gram of a query.
         seed: Seed of the hash functions.
@@ -63,26 +64,27 @@ class NearDuplicates:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for value in (self.passage, self.query):
+        for name, value in (("passage (--near)", self.passage), ("query (--near-query)", self.query)):
             if not 0 < value <= 1:
                 raise InvalidInputError(
-                    f"The near-duplicate threshold is {value}; expected a number in (0, 1] (--near, --near-query)."
+                    f"The similarity threshold {name} is {value}; expected a number above 0 and at most 1."
                 )
         if min(self.passage_ngram, self.query_ngram) < 1:
             raise InvalidInputError(
-                f"passage_ngram is {self.passage_ngram} and query_ngram is {self.query_ngram}; expected at least 1."
+                f"passage_ngram is {self.passage_ngram} and query_ngram is {self.query_ngram}; expected both to be at "
+                "least 1."
             )
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Similarity thresholds, n-gram lengths, seed, and the sizes of the bands."""
+        """Settings of the step: similarity thresholds, n-gram lengths, seed, and number and size of the bands."""
         return asdict(self) | {"bands": _BANDS, "passage_rows": _PASSAGE_ROWS, "query_rows": _QUERY_ROWS}
 
     def run(self, pairs: Iterable[Pair], drop: OnDrop, scratch: Path) -> Iterator[Pair]:
-        """Yield the pairs without an earlier near-duplicate, in order.
+        """Yield the pairs without an earlier near-duplicate, in input order.
 
         Args:
-            pairs: Input pairs; read once.
+            pairs: Input pairs, which the step reads once.
             drop: Called with each near-duplicate.
             scratch: An empty folder for the file of signatures.
         """
@@ -102,7 +104,7 @@ class NearDuplicates:
                     table.execute(
                         "INSERT INTO signed VALUES (?, ?, ?)", (pair.number, query.tobytes(), passage.tobytes())
                     )
-                    # Inserting sorted rows into the B-tree is faster.
+                    # Insertion into the B-tree is faster in sorted order.
                     table.executemany(
                         "INSERT OR IGNORE INTO bands VALUES (?, ?)", [(key, pair.number) for key in sorted(keys)]
                     )
@@ -115,7 +117,7 @@ class NearDuplicates:
     def _match(
         self, table: sqlite3.Connection, keys: list[int], query: Signature, passage: Signature
     ) -> tuple[int, float, float] | None:
-        """Return (number, query similarity, passage similarity) of the most similar near-duplicate, or None."""
+        """Return (pair number, query similarity, passage similarity) of the most similar earlier pair, or None."""
         best: tuple[int, float, float] | None = None
         for number, query_bytes, passage_bytes in table.execute(_CANDIDATES_SQL, (*keys, _CANDIDATES)):
             query_score = agreement(query, np.frombuffer(query_bytes, dtype=np.uint16))
@@ -136,7 +138,7 @@ _CANDIDATES_SQL = (
 
 
 def _keys(query: Signature, passage: Signature) -> list[int]:
-    """Return one 63-bit key per band; two pairs share a key if all positions of the band agree."""
+    """Return one 63-bit key per band. Two pairs share the key of a band if all positions of the band agree."""
     rows: npt.NDArray[np.uint64] = np.concatenate(
         [query.reshape(_BANDS, _QUERY_ROWS), passage.reshape(_BANDS, _PASSAGE_ROWS)], axis=1
     ).astype(np.uint64)

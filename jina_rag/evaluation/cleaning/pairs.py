@@ -26,7 +26,7 @@ class Pair:
         number: Position in the input, counted from 1; the line number if the pair comes from a file.
         query: The query's text.
         passage: The passage's text.
-        record: The input object with all its keys, written to the output if the pair stays.
+        record: The complete input object, which is written to the output if the pair stays.
     """
 
     number: int
@@ -41,10 +41,10 @@ class Dropped:
 
     Attributes:
         number: `Pair.number`, or the line number of a line without a pair.
-        step: Name of the step, or ``"read"`` for a line without a pair.
-        reason: A short text that is identical for all pairs dropped for the same reason.
-        duplicate_of: `Pair.number` of the pair that stays, if this pair duplicates another; else None.
-        detail: Values that led to the decision: similarities, language or rank.
+        step: Name of the step that dropped the pair, or ``"read"`` for a line without a pair.
+        reason: A short text, identical for all pairs with the same fault, so that reports can count pairs by reason.
+        duplicate_of: `Pair.number` of the earlier pair that this pair duplicates; None if the pair is not a duplicate.
+        detail: Values that led to the decision, for example the similarities, the language or the rank.
         record: The input object; empty for a line without a pair.
     """
 
@@ -64,7 +64,7 @@ class Dropped:
 
 
 OnDrop: TypeAlias = Callable[[Dropped], None]
-"""Callback for each pair that a step drops."""
+"""Callback for each dropped pair or line."""
 
 
 class Step(Protocol):
@@ -77,14 +77,14 @@ class Step(Protocol):
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """All settings that affect the step's decisions, seeds included, as JSON values."""
+        """All settings that affect which pairs the step drops, including seeds, as JSON values."""
         ...
 
     def run(self, pairs: Iterable[Pair], drop: OnDrop, scratch: Path) -> Iterator[Pair]:
-        """Yield the pairs that stay, in order.
+        """Yield the pairs that stay, in input order.
 
         Args:
-            pairs: Input pairs; read once, in order.
+            pairs: Input pairs, which the step reads once and in order.
             drop: Called with each pair that the step drops.
             scratch: An empty folder for state that does not fit in memory; deleted after the run.
         """
@@ -97,21 +97,21 @@ def read_pairs(
     """Yield the pairs of a JSONL file, reading one line at a time.
 
     Lines without a pair are reported to `drop` and skipped. The first non-blank line must hold a pair, because an
-    invalid first line means a wrong file or wrong keys.
+    invalid first line usually means that the file or the keys are wrong.
 
     Args:
         path: A UTF-8 file with one JSON object per line. Blank lines are skipped.
-        drop: Called with each line that is not a JSON object or lacks one of the two texts; None raises an error
-            instead.
-        query_key: Record key of the query.
-        passage_key: Record key of the passage.
+        drop: Called with each line that is not a JSON object or lacks the query or the passage. If None, such a line
+            raises an error.
+        query_key: Key of the query in the JSON object.
+        passage_key: Key of the passage in the JSON object.
 
     Yields:
-        The pairs in the order of the file, numbered by line.
+        The pairs in file order. `Pair.number` is the line number.
 
     Raises:
-        InvalidInputError: If the file cannot be read, its first line holds no pair, or, with `drop=None`, any line
-            holds no pair.
+        InvalidInputError: If the file cannot be read, if the first non-blank line holds no pair, or if `drop` is None
+            and any line holds no pair.
     """
     first = True
     with explain_os_errors(f"{path} cannot be read"), path.open("rb") as file:
@@ -122,7 +122,10 @@ def read_pairs(
                 yield _pair(number, _record(line), query_key, passage_key)
             except InvalidInputError as exc:
                 if first or drop is None:
-                    raise InvalidInputError(f"{path}, line {number}: {exc}") from exc
+                    raise InvalidInputError(
+                        f'{path}, line {number}: {exc} Expected a JSON object with the strings "{query_key}" '
+                        f'(--query-key) and "{passage_key}" (--passage-key).'
+                    ) from exc
                 drop(Dropped(number, "read", str(exc)))
             first = False
 
@@ -133,21 +136,21 @@ def as_pairs(
     """Yield records as pairs, numbered from 1.
 
     Args:
-        records: Objects that hold a query and a passage.
-        query_key: Record key of the query.
-        passage_key: Record key of the passage.
+        records: Mappings that hold a query and a passage.
+        query_key: Key of the query in a record.
+        passage_key: Key of the passage in a record.
 
     Yields:
         One pair per record, in order.
 
     Raises:
-        InvalidInputError: If a record lacks one of the two texts; the message has the pair's number.
+        InvalidInputError: If a record lacks the query or the passage. The message has the number of the pair.
     """
     for number, record in enumerate(records, start=1):
         try:
             yield _pair(number, record, query_key, passage_key)
         except InvalidInputError as exc:
-            raise InvalidInputError(f"Pair {number}: {exc}") from exc
+            raise InvalidInputError(f"Pair {number}: {exc} Add the text, or pass query_key and passage_key.") from exc
 
 
 def batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
@@ -158,7 +161,10 @@ def batches(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
 
 
 def dump(record: Mapping[str, Any]) -> bytes:
-    r"""Return `record` as one line of JSON in UTF-8; lone surrogates, which UTF-8 cannot encode, become ``\udcXX``."""
+    r"""Return `record` as one line of JSON in UTF-8.
+
+    UTF-8 cannot encode lone surrogates, so a record with lone surrogates is written in ASCII with ``\uXXXX`` escapes.
+    """
     try:
         return json.dumps(record, ensure_ascii=False).encode("utf-8") + b"\n"
     except UnicodeEncodeError:
@@ -166,8 +172,8 @@ def dump(record: Mapping[str, Any]) -> bytes:
 
 
 def same_text(text: str) -> str:
-    """Return `text` normalized: NFKC, case-folded, without invisible characters, single spaces as white space."""
-    # NFKC runs twice because casefold can produce text outside the form, for example from U+0345.
+    """Return `text` in NFKC, case-folded, without invisible characters, and with single spaces as white space."""
+    # NFKC is applied again after case folding, which can produce text that is not in NFKC, for example from U+0345.
     text_folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).translate(_INVISIBLE).casefold())
     return " ".join(text_folded.split())
 
@@ -178,7 +184,7 @@ def _record(line: bytes) -> Mapping[str, Any]:
     except UnicodeDecodeError as exc:
         raise InvalidInputError("not UTF-8 text.") from exc
     except (ValueError, RecursionError) as exc:
-        raise InvalidInputError("not JSON.") from exc  # a key of the JSON report
+        raise InvalidInputError("not JSON.") from exc  # The JSON report uses the message as a key.
     if not isinstance(record, dict):
         raise InvalidInputError("not a JSON object.")
     return record

@@ -1,4 +1,4 @@
-"""Streaming pipeline of cleaning steps, with a report of every dropped pair."""
+"""Streaming pipeline of cleaning steps, which reports every dropped pair."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from jina_rag.evaluation.cleaning.report import CleaningReport, StepReport
 from jina_rag.evaluation.files import FILE_MODE, explain_os_errors, file_hash
 
 Progress: TypeAlias = Callable[[str, int], None]
-"""Callback that receives the name of a step and the number of pairs that have passed it."""
+"""Callback that receives the name of a step and the number of pairs that have passed the step."""
 
 
 class Cleaning:
@@ -30,7 +30,7 @@ class Cleaning:
 
     Attributes:
         steps: The steps in order.
-        report: Counts of the current run, complete after the run's last pair.
+        report: Report of the current run, or of the last run. The report is complete after the last pair of the run.
 
     Example:
         >>> cleaning = Cleaning([Complete(), ExactDuplicates()])
@@ -61,17 +61,17 @@ class Cleaning:
         on_drop: OnDrop | None = None,
         scratch: Path | None = None,
     ) -> Iterator[Mapping[str, Any]]:
-        """Yield the records that stay, in order; `report` is complete after the last record.
+        """Yield the records that stay, in input order. `report` is complete after the last record.
 
         Args:
-            records: Objects that hold a query and a passage; read once.
-            query_key: Record key of the query.
-            passage_key: Record key of the passage.
+            records: Mappings that hold a query and a passage, read once.
+            query_key: Key of the query in a record.
+            passage_key: Key of the passage in a record.
             on_drop: Called with each dropped pair; None to ignore dropped pairs.
             scratch: Folder for the steps' temporary files; None for the system's temporary folder.
 
         Raises:
-            InvalidInputError: If a record lacks one of the two texts.
+            InvalidInputError: If a record lacks the query or the passage.
         """
         pairs = as_pairs(records, query_key=query_key, passage_key=passage_key)
         for pair in self.run(pairs, on_drop=on_drop, scratch=scratch):
@@ -85,24 +85,24 @@ class Cleaning:
         scratch: Path | None = None,
         progress: Progress | None = None,
     ) -> Iterator[Pair]:
-        """Yield the pairs that stay, in order, and start a new `report`.
+        """Yield the pairs that stay, in input order, and replace `report`.
 
         Args:
-            pairs: Input pairs; read once.
+            pairs: Input pairs, which the pipeline reads once.
             on_drop: Called with each dropped pair; None to ignore dropped pairs.
             scratch: Folder for the steps' temporary files; None for the system's temporary folder.
-            progress: Called with (step name, pairs passed) for each pair that passes a step; None for no reports.
+            progress: Called with the step name and the number of passed pairs for each passed pair; None to ignore.
         """
         report = self.report = CleaningReport([StepReport(step.name, step.settings) for step in self.steps])
         with tempfile.TemporaryDirectory(prefix="jina-rag-clean-", dir=scratch) as root, ExitStack() as open_steps:
             flow: Iterator[Pair] = iter(pairs)
-            wait_seconds = [0.0] * (len(self.steps) + 1)  # seconds spent waiting for each step; index 0 is the input
+            wait_seconds = [0.0] * (len(self.steps) + 1)  # index i + 1: seconds of waiting for step i; index 0 stays 0
             for position, (step, tally) in enumerate(zip(self.steps, report.steps, strict=True)):
                 folder = Path(root) / str(position)
                 folder.mkdir()
                 running = step.run(_count_reads(flow, tally), _count_drops(tally, on_drop), folder)
                 if hasattr(running, "close"):
-                    # Close a step's files before its folder is deleted, even if the caller stops early.
+                    # Close the files of a step before the temporary folder is deleted, even if the caller stops early.
                     open_steps.callback(running.close)
                 flow = _measure_time(running, tally, wait_seconds, position, folder, progress)
             for pair in flow:
@@ -123,30 +123,32 @@ def clean_file(
 ) -> CleaningReport:
     """Clean a JSONL file of pairs and write the pairs that stay to `output`.
 
-    Both output files are written atomically. Memory does not grow with the input; the docstring of each step states its
-    disk usage.
+    `output` and `dropped` are written atomically. Memory does not grow with the input. The docstring of each step class
+    states the disk usage of the step.
 
     Args:
-        path: A JSONL file with one object per line that holds a query and a passage. Other keys are preserved.
+        path: A JSONL file with one object per line. Each object holds a query and a passage. Other keys are preserved.
         output: Destination of the pairs that stay, in order.
         steps: The steps in order; None for the default steps of `Cleaning`.
-        dropped: Destination of the dropped pairs, one ``{"line", "step", "reason", "duplicate_of", …, "pair"}`` per
-            line; None to write no such file.
-        query_key: Record key of the query.
-        passage_key: Record key of the passage.
+        dropped: Destination of the dropped pairs, one object ``{"line", "step", "reason", "duplicate_of", …, "pair"}``
+            per line; None for no file.
+        query_key: Key of the query in an object.
+        passage_key: Key of the passage in an object.
         scratch: Folder for the steps' temporary files; None for the folder of `output`.
-        progress: Called with (step name, pairs passed) for each pair that passes a step; None for no reports.
+        progress: Called with the step name and the number of passed pairs for each passed pair; None to ignore.
 
     Returns:
         The report of the run, with the name and the SHA-256 of the input file.
 
     Raises:
-        InvalidInputError: If a file cannot be read or written, two of the paths are the same file, or the first line
-            holds no pair.
+        InvalidInputError: If a file cannot be read or written, if two of the paths are the same file, or if the first
+            non-blank line holds no pair.
     """
     paths = [p.resolve() for p in (path, output, dropped) if p is not None]
     if len(set(paths)) < len(paths):
-        raise InvalidInputError("The input, output and dropped-pairs paths must differ. Pass different files.")
+        raise InvalidInputError(
+            f"Input, output (--output) and dropped (--dropped) paths must differ; got {', '.join(map(str, paths))}."
+        )
     cleaning = Cleaning(steps)
     unreadable: dict[str, int] = {}
     with ExitStack() as stack:
@@ -176,7 +178,7 @@ def _measure_time(
     folder: Path,
     progress: Progress | None,
 ) -> Iterator[Pair]:
-    """Yield `pairs` and record the step's seconds: the wait for the step minus the wait for the previous step."""
+    """Yield `pairs` and record the seconds of the step: wait for the step minus wait for the previous step."""
     for count in itertools.count(1):
         start = time.perf_counter()
         try:
@@ -194,7 +196,7 @@ def _measure_time(
 
 @contextmanager
 def _atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a file that is renamed to `path` once it is complete."""
+    """Open a temporary file that replaces `path` after the block succeeds."""
     with explain_os_errors(f"{path} cannot be written"), open_atomic(path, mode=FILE_MODE) as file:
         yield file
 

@@ -1,4 +1,4 @@
-"""Report of a cleaning run: dropped pairs per step and reason, with all settings."""
+"""Report of a cleaning run: number of dropped pairs by step and reason, and settings of each step."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class StepReport:
 
     Attributes:
         name: Name of the step.
-        settings: All settings that affect the step's decisions.
+        settings: All settings that affect which pairs the step drops.
         read: Number of pairs that reached the step.
         dropped: Number of dropped pairs by reason.
-        seconds: Time spent in the step, previous steps excluded, in seconds.
+        seconds: Time spent in the step, without the time of previous steps, in seconds.
         disk_bytes: Size of the step's temporary files at the end of the run, in bytes.
     """
 
@@ -37,7 +37,7 @@ class StepReport:
 
 @dataclass(slots=True)
 class CleaningReport:
-    """Counts of one cleaning run, complete after the run's last pair.
+    """Counts of one cleaning run, complete after the last pair of the run.
 
     Attributes:
         steps: Reports of the steps, in order.
@@ -70,6 +70,6 @@ class CleaningReport:
 
     def __str__(self) -> str:
         lines = [f"{self.read} read, {self.kept} kept, {self.dropped} dropped"]
-        lines += [f"  unreadable, {reason} {count}" for reason, count in self.unreadable.items()]
+        lines += [f"  unreadable ({reason.rstrip('.')}): {count}" for reason, count in self.unreadable.items()]
         lines += [f"  {s.name}, {reason}: {count}" for s in self.steps for reason, count in s.dropped.items()]
         return "\n".join(lines)

@@ -8,14 +8,14 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 CACHE_BYTES = 8 * 2**20
-"""SQLite page cache of a temporary table, in bytes (8 MiB)."""
+"""Size of SQLite's cache for one file, in bytes (8 MiB)."""
 
 
 @contextmanager
 def scratch_table(path: Path, *statements: str) -> Iterator[sqlite3.Connection]:
-    """Open a SQLite file for one run.
+    """Create a SQLite file for the state of one step and return a context manager that yields the connection.
 
-    The file is temporary, so journaling and syncing are off; a crash may corrupt the file.
+    Journaling and syncing are off. A crash may corrupt the file, which is temporary and deleted after the run.
 
     Args:
         path: Path of the new file.
@@ -31,7 +31,7 @@ def scratch_table(path: Path, *statements: str) -> Iterator[sqlite3.Connection]:
             table.execute(f"PRAGMA {pragma}")
         for statement in statements:
             table.execute(statement)
-        # A single transaction avoids a commit per row; a full cache spills to the file.
+        # A single transaction avoids a commit per row. SQLite writes rows to the file when the cache is full.
         table.execute("BEGIN")
         yield table
         table.execute("COMMIT")

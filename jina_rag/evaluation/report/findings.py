@@ -14,16 +14,16 @@ MAIN_MEASURE = "nDCG@5"
 SMALL_GROUP = 10
 """Number of queries below which reports mark the results of a group as anecdotal."""
 _SIZE_TOLERANCE = 1.05
-"""Largest ratio of two sizes that count as equal: a store varies by a few percent between runs of one setting."""
+"""Maximum ratio of two sizes that count as equal. Two runs of a setting create stores that differ by a few percent."""
 _LANGUAGE_GROUPS = {"same": "same language", "cross": "different languages"}
-"""Names of the language groups, by the languages of query and page."""
+"""Language group → displayed name. The languages of query and page are the same or different."""
 
 
 def main_measure(evaluation: Evaluation) -> str:
-    """Return the measure for plots and lowest-scoring queries.
+    """Return the main measure, which the plots show and which ranks the lowest-scoring queries.
 
     Returns:
-        nDCG@5, or else the first measure; empty if no query has relevance judgments.
+        nDCG@5 if the evaluation has this measure, else the first measure; empty if no query has relevance judgments.
     """
     names = list(evaluation.settings[0].measures)
     return MAIN_MEASURE if MAIN_MEASURE in names else names[0] if names else ""
@@ -40,11 +40,11 @@ class Verdict:
 
     Attributes:
         comparison: The paired comparison.
-        equal: Number of queries without a difference.
-        kind: ``"better"`` or ``"worse"`` if the interval excludes zero, ``"equal"`` if no query differs, else
-            ``"open"``.
-        sentence: The conclusion as a sentence with the settings' names.
-        short: The conclusion without the settings' names.
+        equal: Number of queries with the same value for both settings.
+        kind: ``"better"`` or ``"worse"`` if the interval of the mean difference excludes zero, ``"equal"`` if all
+            queries have the same value for both settings, else ``"open"``.
+        sentence: The conclusion as a sentence with the names of both settings.
+        short: The conclusion without names.
     """
 
     comparison: PairedComparison
@@ -55,7 +55,7 @@ class Verdict:
 
 
 def verdict(comparison: PairedComparison, queries: int) -> Verdict:
-    """Return the conclusion from the interval of a paired comparison.
+    """Return the conclusion from a paired comparison, based on the interval of the mean difference.
 
     Args:
         comparison: A paired comparison of two settings.
@@ -86,15 +86,16 @@ def verdicts(evaluation: Evaluation) -> list[Verdict]:
 
 
 def best(evaluation: Evaluation) -> dict[str, tuple[str, ...]]:
-    """Return the best settings of each column of the settings table.
+    """Return the names of the best settings by measure, by latency and by size.
 
     Args:
         evaluation: An evaluation with at least one setting.
 
     Returns:
         Measure, ``"milliseconds"`` or ``"bytes"`` → names of the best settings. A measure or ``"milliseconds"`` has an
-        entry only if the paired interval against every other setting excludes zero. ``"bytes"`` lists all settings
-        within 5 % of the smallest size, and has no entry if all settings are within 5 %.
+        entry only if the best setting differs significantly from every other setting, which means that the interval of
+        the paired difference excludes zero. ``"bytes"`` lists the settings whose size exceeds the smallest size by at
+        most 5 %, and has no entry if the list would contain all settings.
     """
     settings = evaluation.settings
     if len(settings) < 2:
@@ -115,7 +116,7 @@ def best(evaluation: Evaluation) -> dict[str, tuple[str, ...]]:
 
 
 def _is_better(evaluation: Evaluation, high: SettingResult, low: SettingResult, name: str) -> bool:
-    """Return whether `high` is significantly better than `low`, by an existing comparison or a new one."""
+    """Return whether `high` is significantly better than `low`, by the stored comparison or else by a new comparison."""
     for pair in evaluation.comparisons:
         if pair.measure == name and (pair.first, pair.second) == (low.name, high.name):
             return pair.difference.low > 0
@@ -126,13 +127,13 @@ def _is_better(evaluation: Evaluation, high: SettingResult, low: SettingResult, 
 
 def _is_faster(evaluation: Evaluation, fast: SettingResult, slow: SettingResult) -> bool:
     if not (fast.latency and slow.latency):
-        return False  # queries ran in batches, without a latency per query
+        return False  # no latency per query, because the queries ran in batches
     times = [{result.query_id: result.milliseconds for result in setting.per_query} for setting in (fast, slow)]
     return _is_less(times[0], times[1], evaluation.seed)
 
 
 def _is_less(first: Mapping[str, float], second: Mapping[str, float], seed: int) -> bool:
-    """Return whether the interval of `second` − `first` is above zero; False if the settings have different queries."""
+    """Return whether the interval of the mean of `second` − `first` is above zero; False for different queries."""
     return bool(first) and first.keys() == second.keys() and difference(first, second, seed=seed).low > 0
 
 
@@ -142,13 +143,13 @@ def _values(setting: SettingResult, name: str) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """A measure of each setting over one group of queries.
+    """Values of a measure for one group of queries, with one mean per setting.
 
     Attributes:
         name: Name of the group.
         queries: Number of queries.
-        means: Mean of each setting, in the order of the settings.
-        intervals: 95 % interval of each mean; None for a single query, or if values of queries are missing.
+        means: Mean of the measure for each setting, in the order of `Evaluation.settings`.
+        intervals: 95 % interval of each mean; None if the group has a single query or the value of a query is missing.
     """
 
     name: str
@@ -158,11 +159,11 @@ class GroupRow:
 
 
 def groups(evaluation: Evaluation, kind: str, measure: str) -> list[GroupRow]:
-    """Return the means and bootstrap intervals of a measure by query group, the largest group first.
+    """Return the means and bootstrap intervals of a measure for each query group, largest group first.
 
     Args:
         evaluation: The evaluation.
-        kind: Grouping of the queries, ``"modality"`` or ``"language"``.
+        kind: Property that groups the queries, ``"modality"`` or ``"language"``.
         measure: Name of the measure.
     """
     counts: dict[str, int] = {}
@@ -187,7 +188,7 @@ def groups(evaluation: Evaluation, kind: str, measure: str) -> list[GroupRow]:
 
 
 def fingerprints(evaluation: Evaluation) -> dict[str, list[str]]:
-    """Return embedder fingerprint → quoted names of the settings with that embedder."""
+    """Return the quoted names of the settings by embedder fingerprint."""
     names: dict[str, list[str]] = {}
     for setting in evaluation.settings:
         if setting.fingerprint:
@@ -196,19 +197,19 @@ def fingerprints(evaluation: Evaluation) -> dict[str, list[str]]:
 
 
 def first_unjudged(evaluation: Evaluation, setting: SettingResult) -> int:
-    """Return the number of judged queries whose first page is unjudged."""
+    """Return the number of judged queries whose first retrieved page is unjudged."""
     results = [result for result in setting.per_query if result.measures and result.ranking]
     return sum(result.ranking[0] not in report_query(evaluation, result.query_id).relevant for result in results)
 
 
 def count_successes(evaluation: Evaluation, setting: SettingResult, depth: int) -> int:
-    """Return the number of judged queries with a relevant page among the first `depth` pages."""
+    """Return the number of judged queries with a page of the highest grade among the first `depth` retrieved pages."""
     judged_results = [result for result in setting.per_query if result.measures]
     return sum((rank_of(r, report_query(evaluation, r.query_id)) or depth + 1) <= depth for r in judged_results)
 
 
 def caution(evaluation: Evaluation) -> str:
-    """Return a text about the reliability of the results: number of queries, interval width, unjudged pages."""
+    """Return a text on how reliable the results are, given the number of queries, interval width and unjudged pages."""
     measure = main_measure(evaluation)
     if not measure:
         return "No query has relevance judgments, so the evaluation measured only latency and size, not quality."
@@ -218,30 +219,29 @@ def caution(evaluation: Evaluation) -> str:
     text = f"With only {query_count}, " if queries < 50 else f"With {query_count}, "
     if ends:
         half_width = max((high - low) / 2 for low, high in ends)
-        text += (
-            f"the 95 % interval of {measure} is about ±{half_width:.2f}. A smaller difference is significant only if a "
-        )
-        text += "paired comparison shows it." if len(evaluation.settings) > 1 else "comparison of settings shows it."
+        method = "paired comparison" if len(evaluation.settings) > 1 else "comparison of settings"
+        text += f"the 95 % interval of {measure} is about ±{half_width:.2f}. "
+        text += f"A smaller difference is significant only if a {method} confirms the difference."
     else:
         text += f"no interval was computed for {measure}, so differences may be due to chance."
     max_unjudged = max((first_unjudged(evaluation, setting) for setting in evaluation.settings), default=0)
     if max_unjudged:
         number_text = f"up to {max_unjudged}" if len(evaluation.settings) > 1 else f"{max_unjudged}"
-        text += f" For {number_text} of the queries, the first page is unjudged: it counts as not relevant, "
-        text += "but may be relevant."
+        text += f" For {number_text} of the queries, the first page is unjudged. "
+        text += "An unjudged page counts as not relevant, but may be relevant."
     return text
 
 
 def headline(evaluation: Evaluation) -> str:
-    """Return a sentence with the number of queries whose relevant page ranks first, or among the first five.
+    """Return a sentence with the numbers of queries for which a relevant page ranks first and among the first five.
 
     Args:
-        evaluation: An evaluation; the sentence describes its first setting.
+        evaluation: The evaluation, whose first setting the sentence describes.
     """
     setting = evaluation.settings[0]
     judged_results = [result for result in setting.per_query if result.measures]
     if not judged_results:
-        return f"{count(len(evaluation.queries), 'query', 'queries')} ran; none of them has relevance judgments."
+        return f"{count(len(evaluation.queries), 'query', 'queries')} ran; no query has relevance judgments."
     first_count, top_five_count = count_successes(evaluation, setting, 1), count_successes(evaluation, setting, 5)
     total = len(judged_results)
     several = len(evaluation.settings) > 1

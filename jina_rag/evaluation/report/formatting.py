@@ -6,14 +6,14 @@ import math
 from datetime import UTC, datetime
 
 _JOINERS = frozenset("\u200c\u200d\u200e\u200f")
-"""Joiners and direction marks of Persian, Hindi, Hebrew and Arabic text, which do not affect the text around them."""
+"""Joiners and direction marks of Persian, Hindi, Hebrew and Arabic text, which do not reorder the surrounding text."""
 
 
 def sanitize(text: object) -> str:
-    r"""Return untrusted text for one line of a page, with characters that act on the line replaced by their escapes.
+    r"""Return untrusted text on one line, with escapes for the characters that could change the display of the line.
 
-    Escaped characters are control characters, line breaks, bidirectional overrides (which can make a file name read
-    backwards) and bytes that are not text. Readable characters are unchanged.
+    Control characters, line breaks, bidirectional overrides (which can make a file name read backwards) and undecodable
+    bytes become backslash escapes. Readable characters are unchanged, and other white space becomes a space.
 
     >>> sanitize("invoice\u202efdp.exe")
     'invoice\\u202efdp.exe'

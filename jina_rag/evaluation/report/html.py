@@ -1,6 +1,7 @@
 """HTML report of an evaluation, with images as data URIs and plots as SVG.
 
-The report's Content-Security-Policy forbids all requests and allows one script by its hash; the script sorts a table.
+The Content-Security-Policy of the report forbids all requests. The policy allows one script, identified by hash, which
+sorts the table of queries and expands collapsed sections for printing.
 Without matplotlib, the report omits the plots and names the command that installs matplotlib.
 """
 
@@ -42,9 +43,9 @@ _SMALL = Bounds(300, 40_000)
 _MAX_RELEVANT = 2
 _MAX_HITS = 3
 _MAX_QUERY_BYTES = (_MAX_RELEVANT + 1) * _LARGE.bytes + (_MAX_HITS - 1) * _SMALL.bytes
-"""Maximum bytes of the images of one query. Encoded in base64, they take 0.51 MB, and those of ten queries 5.1 MB."""
+"""Maximum bytes of the images of one query. In base64, the images take 0.51 MB, and the images of ten queries 5.1 MB."""
 _MAX_BYTES = 20_000_000
-"""Maximum bytes of all images. With more than 52 queries, images are scaled down."""
+"""Maximum bytes of all images, before base64. With more than 52 queries, images are scaled down."""
 
 
 def write_html(evaluation: Evaluation, path: Path, *, documents: Mapping[str, Path], failures: int = 10) -> None:
@@ -52,8 +53,8 @@ def write_html(evaluation: Evaluation, path: Path, *, documents: Mapping[str, Pa
 
     Args:
         evaluation: The evaluation.
-        path: Path of the report. Its images take at most 0.51 MB per lowest-scoring query, and 27 MB in total.
-        documents: Document name → path. The report renders pages that no setting has retrieved from these files.
+        path: Path of the report. The images take at most 0.51 MB per lowest-scoring query, and 27 MB in total.
+        documents: Document name → path. Pages without a screenshot in an index are rendered from these files.
         failures: Number of lowest-scoring queries of the first setting to show with page images.
 
     Raises:
@@ -69,7 +70,7 @@ def render(evaluation: Evaluation, *, documents: Mapping[str, Path], failures: i
 
     Args:
         evaluation: An evaluation with at least one setting.
-        documents: Document name → path. The report renders pages that no setting has retrieved from these files.
+        documents: Document name → path. Pages without a screenshot in an index are rendered from these files.
         failures: Number of lowest-scoring queries of the first setting to show with page images.
     """
     import jinja2
@@ -100,7 +101,7 @@ def render(evaluation: Evaluation, *, documents: Mapping[str, Path], failures: i
 
 @dataclass(frozen=True, slots=True)
 class _PageView:
-    """A page of a lowest-scoring query in the template: document and page number, image, grade, rank and score."""
+    """Template variables of a page of a lowest-scoring query."""
 
     page: PageKey
     image: InlineImage
@@ -159,7 +160,7 @@ def _context(evaluation: Evaluation, documents: Mapping[str, Path], failures: in
 
 
 def _by_setting(all_verdicts: Sequence[Verdict]) -> list[tuple[str, str, list[Verdict]]]:
-    """Return (second, first, verdicts) for each pair of settings, in order."""
+    """Return the verdicts of each pair of settings, as (name of the second setting, name of the first, verdicts)."""
     pairs: dict[tuple[str, str], list[Verdict]] = {}
     for verdict in all_verdicts:
         pairs.setdefault((verdict.comparison.second, verdict.comparison.first), []).append(verdict)

@@ -1,4 +1,4 @@
-"""Page images for the report, from the screenshots of the index or else rendered from the documents."""
+"""Page images for the report: screenshots from the index, or else images rendered from the documents."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _RENDERING = IngestSettings(dpi=100, ocr="never", regions=False)
 _MAX_ASPECT_RATIO = 1.45
-"""Maximum ratio of an image's height to its width; an A4 page has 1.41."""
+"""Maximum ratio of height to width of an image. The ratio of an A4 page is 1.41."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +40,13 @@ class Bounds:
     bytes: int
 
     def scale(self, fraction: float) -> Bounds:
-        """Return the limits scaled to a fraction (0 to 1) of the bytes and of the pixels, at least 1 each."""
+        """Return limits for a fraction (0 to 1) of the pixels and of the bytes. Each limit is at least 1."""
         return Bounds(max(1, round(self.width * math.sqrt(fraction))), max(1, round(self.bytes * fraction)))
 
 
 @dataclass(frozen=True, slots=True)
 class InlineImage:
-    """A page image for HTML.
+    """A page image as a data URI, or the error message of a page that cannot be rendered.
 
     Attributes:
         uri: The image as a data URI; empty if the page cannot be rendered.
@@ -64,16 +64,16 @@ class InlineImage:
 def images(
     bounds: Mapping[PageKey, Bounds], evaluation: Evaluation, documents: Mapping[str, Path]
 ) -> dict[PageKey, InlineImage]:
-    """Return an image of each page.
+    """Return the image of each page, or an error message for a page that cannot be rendered.
 
     Args:
-        bounds: Page → size limits of its image.
-        evaluation: The evaluation, whose rankings hold the paths of screenshots in the index.
+        bounds: Page → size limits of the image.
+        evaluation: The evaluation, whose results hold the paths of the screenshots in the index.
         documents: Document name → path, for pages without a screenshot. Each document is opened once, in a worker
             process.
 
     Returns:
-        Page → image, or the reason for a missing image.
+        Page → image. `InlineImage.reason` is the error message of a page without an image.
     """
     screenshots = {
         page: path
@@ -101,7 +101,7 @@ def images(
 def _render_pages(path: Path | None, numbers: list[int]) -> Iterator[tuple[int, Image | str]]:
     """Yield the pages of a document, each as (number, image) or (number, error message)."""
     if path is None:
-        yield from ((number, "The judged folder does not list the document.") for number in numbers)
+        yield from ((number, "docs.jsonl of the judged folder does not list the document.") for number in numbers)
         return
     remaining = list(numbers)
     try:

@@ -1,7 +1,7 @@
 """SVG plots of the report: quality against size and latency, and quality by query group.
 
-The plots keep text as text elements and use the color variables of the report's style sheet. The module does not import
-pyplot, and it restores matplotlib's settings.
+The SVG contains text as text elements, and colors as variables of the report's style sheet. Drawing a plot does not
+import pyplot, and does not change the global settings of matplotlib.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _MARKERS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "p": "⬟", "P": "✚"}
 """matplotlib marker → character for the legend. 7 markers and 8 colors distinguish 56 settings."""
 _PALETTE = ("#1d4ed8", "#c2410c", "#0f766e", "#9333ea", "#a16207", "#be185d", "#4d7c0f", "#475569")
-"""Colors of the settings, replaced by the variables ``--s0`` to ``--s7`` of the style sheet."""
+"""Colors of the settings. The SVG refers to these colors as ``--s0`` to ``--s7``, variables of the style sheet."""
 _INK, _SOFT, _GRID, _PAPER = "#16181d", "#5a6170", "#e9ebf0", "#fefefe"
 _VARIABLES = {color: f"--s{index}" for index, color in enumerate(_PALETTE)} | {
     _INK: "--ink", _SOFT: "--soft", _GRID: "--grid", _PAPER: "--paper",
@@ -35,7 +35,7 @@ _VARIABLES = {color: f"--s{index}" for index, color in enumerate(_PALETTE)} | {
 _SVG = "{http://www.w3.org/2000/svg}"
 _METADATA = ("Creator", "Date", "Format", "Type")
 _WIDTH = 430
-"""Width of a plot, in points; the page scales the plot."""
+"""Width of a plot, in points. The style sheet scales the plot to the available width."""
 _MAX_NAME_WIDTH = 15
 """Maximum width of a group's name, in terminal columns."""
 _STYLE = {
@@ -47,7 +47,7 @@ _STYLE = {
 
 
 def key(index: int) -> Markup:
-    """Return the colored marker of the setting at `index`, for use before its name."""
+    """Return the colored marker of the setting at `index` as HTML, to be shown before the name of the setting."""
     character = list(_MARKERS.values())[index % len(_MARKERS)]
     return Markup('<span class="key s{}" aria-hidden="true">{}</span>').format(index % len(_PALETTE), character)
 
@@ -60,7 +60,7 @@ def cost_plots(settings: Sequence[SettingResult], measure: str) -> list[tuple[st
         measure: Measure of the vertical axis; empty for no plots.
 
     Returns:
-        Pairs of a caption and an ``<svg>`` element. Size and latency have a plot only if all settings have a value.
+        Caption and ``<svg>`` element of each plot. A plot is omitted if the size or latency of a setting is unknown.
 
     Raises:
         MissingDependencyError: If matplotlib is not installed.
@@ -86,7 +86,7 @@ def _scatter(
     highest: Sequence[float],
     unit: Callable[[float], str],
 ) -> Markup:
-    """Return a plot of quality against cost, with the interval of each setting and a line to its highest cost."""
+    """Return a plot of quality against cost, with an interval of the quality and a line to the highest cost."""
 
     def draw(axes: Axes) -> None:
         from matplotlib.ticker import LogLocator, NullLocator
@@ -129,8 +129,8 @@ def group_bars(rows: Sequence[GroupRow], names: Sequence[str], *, kind: str, mea
 
     Args:
         rows: The query groups.
-        names: Names of the settings, in order.
-        kind: Grouping of the queries, for the plot's title.
+        names: Names of the settings, in the order of `GroupRow.means`.
+        kind: Property that groups the queries, for the title of the plot.
         measure: Name of the measure.
 
     Returns:
@@ -183,7 +183,7 @@ def _svg(draw: Callable[[Axes], None], height: float, title: str, descriptions: 
 
     file = io.StringIO()
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": title}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the browser's fonts have the glyph
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the browser draws the text with other fonts
         figure = Figure((_WIDTH / 72, height / 72), layout="constrained")
         draw(figure.subplots())
         figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(_METADATA))
@@ -195,7 +195,7 @@ def _svg(draw: Callable[[Axes], None], height: float, title: str, descriptions: 
         if element.tag == f"{_SVG}g":
             attributes.pop("id", None)
         for name, mark in (("id", ""), ("href", "#")):
-            if name in attributes:  # the prefix makes ids unique on a page with several plots
+            if name in attributes:  # the prefix makes ids unique in a report with several plots
                 attributes[name] = f"{mark}{prefix}-{attributes[name].removeprefix('#')}"
         if "style" in attributes:
             style = re.sub(r" *font-family:[^;]*;?", "", attributes["style"])
@@ -204,7 +204,7 @@ def _svg(draw: Callable[[Axes], None], height: float, title: str, descriptions: 
         element.attrib.clear()
         element.attrib.update(attributes)
     for definitions in root.findall("defs"):
-        root.remove(definitions)  # the style sheet of the figure, and clip paths
+        root.remove(definitions)  # matplotlib's style sheet and clip paths, which are not needed
     markup = "".join(ET.tostring(child, encoding="unicode") for child in root)
     return Markup(
         '<svg class="plot" viewBox="{0}" role="img" aria-labelledby="{1}-title {1}-text">'

@@ -37,7 +37,7 @@ class ReportQuery:
 
 
 def report_query(evaluation: Evaluation, query_id: str) -> ReportQuery:
-    """Return the query with `query_id`; the id replaces a text that the evaluation does not store."""
+    """Return the query with `query_id`. If the evaluation does not store the text of the query, the text is the id."""
     entry = evaluation.queries.get(query_id, {})
     return ReportQuery(
         query_id=query_id,
@@ -52,7 +52,7 @@ def report_query(evaluation: Evaluation, query_id: str) -> ReportQuery:
 def rank_of(result: QueryResult, query: ReportQuery) -> int | None:
     """Return the rank (from 1) of the first page with the query's highest grade, or None if no such page is ranked."""
     best_pages = set(query.best_pages)
-    pages = dict.fromkeys(result.ranking)  # repeated pages are ignored, as in the measures
+    pages = dict.fromkeys(result.ranking)  # repetitions of a page are ignored, as in the measures
     return next((rank for rank, page in enumerate(pages, start=1) if page in best_pages), None)
 
 
@@ -63,7 +63,7 @@ class RetrievedPage:
     Attributes:
         page: Document name and page number.
         rank: Rank, counted from 1.
-        score: Score, comparable within one query; None if the result has no scores.
+        score: Score, comparable only with other scores of the query; None if the result has no scores.
         grade: Relevance grade; None for an unjudged page.
     """
 
@@ -81,7 +81,7 @@ class SettingOutcome:
         setting: Name of the setting.
         measure: Value of the main measure; None for a query without judgments.
         rank: Rank of the first relevant page, see `rank_of`; None if no relevant page was retrieved.
-        depth: Number of retrieved pages.
+        depth: Number of distinct retrieved pages.
         milliseconds: Wall time of the search, in milliseconds.
     """
 
@@ -94,13 +94,13 @@ class SettingOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Miss:
-    """A query with a score below 1 for one setting.
+    """A query for which the main measure of one setting is below 1.
 
     Attributes:
         query: The query.
         measure: Value of the main measure.
         rank: Rank of the first relevant page, see `rank_of`; None if no relevant page was retrieved.
-        depth: Number of retrieved pages.
+        depth: Number of distinct retrieved pages.
         relevant: Pairs of a relevant page and its grade, highest grade first.
         retrieved: Retrieved pages, best first.
         settings: Results of all settings for the query.
@@ -118,7 +118,7 @@ class Miss:
 
 
 def by_query(evaluation: Evaluation) -> dict[str, list[tuple[str, QueryResult]]]:
-    """Return the results by query id, as pairs of a setting's name and its result."""
+    """Return the results of all settings by query id, as pairs (setting name, result)."""
     results: dict[str, list[tuple[str, QueryResult]]] = {}
     for setting in evaluation.settings:
         for result in setting.per_query:
@@ -129,7 +129,7 @@ def by_query(evaluation: Evaluation) -> dict[str, list[tuple[str, QueryResult]]]
 def outcomes(
     results: Sequence[tuple[str, QueryResult]], query: ReportQuery, measure: str
 ) -> tuple[SettingOutcome, ...]:
-    """Return the outcomes of all settings for a query.
+    """Return measure, rank and search time of each setting for a query.
 
     Args:
         results: Results of the query, from `by_query`.
@@ -149,10 +149,10 @@ def outcomes(
 
 
 def misses(evaluation: Evaluation, setting: SettingResult, measure: str, limit: int) -> list[Miss]:
-    """Return the lowest-scoring queries of a setting, lowest first; queries with a score of 1 are excluded.
+    """Return the queries with the lowest value of a measure, lowest first, excluding queries with the value 1.
 
-    Queries with equal scores are ordered by the rank of the first relevant page, the worst rank first, and then by the
-    mean score of all settings.
+    Queries with equal values are ordered by the rank of the first relevant page, worst rank first, and then by the mean
+    value of all settings.
 
     Args:
         evaluation: The evaluation.
@@ -177,7 +177,7 @@ def misses(evaluation: Evaluation, setting: SettingResult, measure: str, limit: 
 def _miss(query: ReportQuery, result: QueryResult, others: Sequence[tuple[str, QueryResult]], measure: str) -> Miss:
     scores: dict[PageKey, float] = {}
     for page, score in zip(result.ranking, result.scores, strict=False):
-        scores.setdefault(page, score)  # a repeated page keeps its first score
+        scores.setdefault(page, score)  # the first score of a repeated page counts
     pages = list(dict.fromkeys(result.ranking))
     return Miss(
         query=query,

@@ -19,8 +19,7 @@ def markdown(evaluation: Evaluation) -> str:
         evaluation: The evaluation.
 
     Returns:
-        GitHub-flavored Markdown. The best value of a column is bold if its paired interval against every other setting
-        excludes zero.
+        GitHub-flavored Markdown. Values of the best settings (see `best`) and significant differences are bold.
     """
     if not evaluation.settings:
         return "No setting was evaluated.\n"

@@ -486,6 +486,8 @@ def test_report_lists_steps_in_order_with_settings_and_counts(tmp_path):
     assert next(line for line in lines if line["line"] == 2)["pair"] == records[1]
     assert "8 read, 1 kept, 7 dropped" in str(report)
     assert "near duplicates, near duplicate: 1" in str(report)
+    assert "  unreadable (not JSON): 1\n" in str(report)
+    assert result["unreadable"]["not JSON."] == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dropped.jsonl", "out.jsonl", "pairs.jsonl"]
 
 
@@ -658,7 +660,7 @@ def test_command_with_embedder_reports_unreadable_lines(cli, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--near", "2"], "in (0, 1]"),
+        (["--near", "2"], "passage (--near) is 2.0; expected a number above 0"),
         (["--language", "xx"], "Unsupported language 'xx'"),
         (["--query-key", "q"], '"q" is missing'),
         (["--report", "none/report.json"], "folder 'none' does not exist"),

@@ -538,7 +538,7 @@ def test_page_images_come_from_screenshots_or_documents(documents, tmp_path):
     second = decode_image(outcome["report", 2].uri)
     assert second.size == (584, 827)  # rendered from the file: 420 x 595 points at 100 dpi
     assert "Page 101 does not exist" in outcome["report", 101].reason
-    assert outcome["other", 1].reason == "The judged folder does not list the document."
+    assert outcome["other", 1].reason == "docs.jsonl of the judged folder does not list the document."
 
 
 def decode_image(uri: str) -> Image.Image:
