@@ -1,8 +1,9 @@
-"""OCR: words with boxes from pixels, by PP-OCR models on the CPU, in this process and without a download.
+"""OCR: PP-OCR models read the words of an image and the box of each word, on the CPU and in the calling process.
 
-The models are the ONNX files in the wheel of ``rapidocr``. The post-processing of ``rapidocr`` converts the detector's
-output to line outlines. This package adds tiling, skipping of known lines, rotated text, reading order and word
-splitting. OCR writes no file except the cache that the caller passes, opens no connection and prints nothing.
+OCR needs no download: the models are the ONNX files in the wheel of ``rapidocr``. The post-processing of ``rapidocr``
+converts the output of the detector to line outlines. This package adds tiling of long images, rotated text, reading
+order and word splitting, and it skips lines whose words the caller already has. OCR writes no file except the cache
+that the caller passes, opens no connection and prints nothing.
 """
 
 from __future__ import annotations
@@ -62,12 +63,12 @@ def read_areas(
     Args:
         image: An image in any mode. Flatten an alpha channel first.
         areas: Boxes as fractions of the image. Overlapping areas are read twice.
-        skip_boxes: Boxes of known words, as fractions of the image. A detected line is skipped if these boxes
-            cover at least 30 % of its box, which saves most of the time.
+        skip_boxes: Boxes of words that the caller already has, as fractions of the image. A detected line is not read
+            if `skip_boxes` cover at least 30 % of the box of the line, which saves most of the OCR time.
         max_side: Longest side of an area in pixels for line detection; a larger area is scaled down.
         min_score: Minimum mean confidence of a line's characters, 0 to 1. Other lines are dropped.
         cache: Cache of the words of areas; None to read every area.
-        revision: Document revision that the words are cached for.
+        revision: Document revision under which `cache` stores the words; see `OcrCache.forget`.
 
     Returns:
         Words in the order of the areas, in reading order inside an area, with boxes as fractions of the whole image and

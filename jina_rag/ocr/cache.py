@@ -1,4 +1,4 @@
-"""Cache of OCR words by the content of the pixels, in an SQLite file.
+"""Cache of OCR words in an SQLite file, with keys computed from the pixels.
 
 The same scan in another file, or an unchanged page of a changed document, is read from the cache. The cache contains
 words of documents, so `OcrCache.forget` erases the words of deleted documents.
@@ -31,9 +31,10 @@ log = logging.getLogger(__name__)
 # Version of the OCR pipeline. Increment this number with each change of `jina_rag.ocr` that alters recognized words.
 RECIPE = 1
 
-# Limit of decompressed bytes per area, far above the words of a page: a damaged file cannot exhaust the memory.
+# Limit of decompressed bytes per area, so that a damaged file cannot exhaust the memory. The words of a page are far
+# smaller.
 _MAX_BYTES = 1 << 26
-# Seconds to wait for the lock of another process that writes.
+# Seconds to wait while another process writes to the file.
 _LOCK_TIMEOUT = 5.0
 _TABLES = """
 PRAGMA secure_delete = ON;
@@ -49,7 +50,7 @@ def area_key(pixels: npt.NDArray[np.uint8], skip_boxes: Float32, *, max_side: in
 
     Args:
         pixels: Pixels of the area, shape (height, width, 3), uint8, RGB.
-        skip_boxes: Boxes of known words in pixels of the area, shape (n, 4), float32.
+        skip_boxes: Boxes of words that the caller already has, in pixels of the area, shape (n, 4), float32.
         max_side: Longest side in pixels for line detection, as in `jina_rag.ocr.read_words`.
         min_score: Minimum confidence of a line, 0 to 1, as in `jina_rag.ocr.read_words`.
 
@@ -74,7 +75,7 @@ class OcrCache:
         path: The file.
 
     Args:
-        path: The file. It is created at the first use; its folder must exist.
+        path: Path of the file, in an existing folder. The file is created at the first use.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -97,9 +98,9 @@ class OcrCache:
 
         def find(database: sqlite3.Connection) -> list[Word] | None:
             row = database.execute("SELECT words FROM areas WHERE key = ?", (key,)).fetchone()
-            # A damaged entry counts as a miss: the caller reads the area and overwrites the entry.
+            # A damaged entry counts as missing: the caller reads the area and overwrites the entry.
             words = None if row is None else _decode(row[0])
-            # The use of most hits is already recorded; checking first avoids a disk write.
+            # Most cached entries are already recorded as used; checking first avoids a disk write.
             query, use = "SELECT 1 FROM uses WHERE key = ? AND revision = ?", (key, revision)
             if words is not None and revision is not None and not database.execute(query, use).fetchone():
                 database.execute("INSERT OR IGNORE INTO uses VALUES (?, ?)", use)
@@ -124,10 +125,10 @@ class OcrCache:
         self._run(write)
 
     def forget(self, revisions: Iterable[str]) -> None:
-        """Erase the words that only these document revisions use, overwriting them on disk.
+        """Erase the words that only `revisions` use, and overwrite the bytes on disk.
 
         Args:
-            revisions: Document revisions; unknown ones are ignored.
+            revisions: Document revisions. Unknown revisions are ignored.
         """
         rows = [(revision,) for revision in revisions]
 
@@ -170,8 +171,8 @@ class OcrCache:
                 return None
 
     def _open(self) -> sqlite3.Connection:
-        # Create the file before SQLite, which would create it readable by other users. The journal files of SQLite get
-        # the mode of this file.
+        # Create the file before SQLite opens the path, because SQLite would make the file readable by other users. The
+        # journal files of SQLite get the mode of this file.
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         self.path.chmod(0o600)
         database = sqlite3.connect(self.path, timeout=_LOCK_TIMEOUT, check_same_thread=False)

@@ -15,12 +15,13 @@ from jina_rag.ocr.recognition import Pixels
 from jina_rag.ocr.weights import Models
 from jina_rag.types import Float32
 
-# The network halves the resolution five times.
+# The network halves the resolution five times, so the sides of the input must be multiples of 2**5.
 _SIDE_MULTIPLE = 32
 # Longer images are split into tiles of this aspect ratio, so that the scaled-down text stays legible.
 _TILE_ASPECT = 1.6
 _MIN_TILE_SIDE = 640
-# An area has no text if the difference of its lightest and darkest values (0 to 255) is below this.
+# An area has no text if the difference between the highest and lowest value (0 to 255) of each channel is below this
+# contrast.
 _MIN_CONTRAST = 24
 _MARGIN = 16
 # Number of image rows that fit into the processor's cache.
@@ -29,7 +30,11 @@ _ROW_CHUNK = 64
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    """Rows or columns `start` to `end` of an image, with the lines whose center is in the range `first` to `last`."""
+    """Rows or columns `start` to `end` of an image.
+
+    Tiles overlap. The tile returns only the lines with a center from `first` to `last`, so that each line is returned
+    once.
+    """
 
     start: int
     end: int
@@ -41,9 +46,10 @@ def find_lines(models: Models, pixels: Pixels, *, max_side: int) -> list[Float32
     """Return the outlines of the text lines of an image.
 
     Args:
-        models: The OCR models; the detector and its post-processing are used.
+        models: The loaded OCR models, of which `detector` and `outlines` are used.
         pixels: Shape (height, width, 3), uint8, RGB.
-        max_side: Longest side in pixels of the image, or of each tile of a long image; larger ones are scaled down.
+        max_side: Longest side of the image in pixels, or of each tile of a long image. Larger images and tiles are
+            scaled down.
 
     Returns:
         The corners of each line in pixels, shape (4, 2), float32, clockwise from the top left corner.
@@ -98,9 +104,10 @@ def _find_quads(models: Models, pixels: Pixels, max_side: int) -> Float32:
 
 
 def content_bounds(pixels: Pixels) -> tuple[int, int, int, int] | None:
-    """Return the box of an image that can contain text, without the empty margins.
+    """Return the box of the content of an image, without the empty margins.
 
-    Line detection takes time for every pixel, and margins are a large part of most pages.
+    The time of line detection grows with the number of pixels, and margins are a large part of most pages. Cropping an
+    image to this box therefore makes line detection faster.
 
     Args:
         pixels: Shape (height, width, 3), uint8, RGB.
@@ -108,7 +115,7 @@ def content_bounds(pixels: Pixels) -> tuple[int, int, int, int] | None:
     Returns:
         The box (x0, y0, x1, y1) in pixels, or None for an image without contrast.
     """
-    # Each channel separately: text may differ from the background in color only.
+    # Each channel is checked separately, because text may differ from the background in color only.
     rows = np.flatnonzero((_spread(pixels, 1) >= _MIN_CONTRAST).any(axis=1))
     columns = np.flatnonzero((_spread(pixels, 0) >= _MIN_CONTRAST).any(axis=1))
     if len(rows) == 0 or len(columns) == 0:
@@ -123,12 +130,12 @@ def content_bounds(pixels: Pixels) -> tuple[int, int, int, int] | None:
 
 
 def _spread(pixels: Pixels, axis: int) -> Pixels:
-    """Return the range of values of each channel along an axis, as np.ptp does, in a fraction of the time."""
+    """Return the maximum minus the minimum of each channel along an axis; faster than np.ptp."""
     return _channel_extremes(np.maximum, pixels, axis) - _channel_extremes(np.minimum, pixels, axis)
 
 
 def _contrast(pixels: Pixels) -> int:
-    """Return the largest range of values of any channel of an image."""
+    """Return the maximum minus the minimum of the image channel with the largest difference."""
     highest, lowest = (_channel_extremes(ufunc, pixels, 0) for ufunc in (np.maximum, np.minimum))
     return int((highest.max(axis=0).astype(int) - lowest.min(axis=0)).max())
 

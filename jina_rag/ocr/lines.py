@@ -19,14 +19,15 @@ _VERTICAL_ASPECT = 1.5
 _UPRIGHT_SCORE = 0.8
 # Number of sampled lines that decide the direction of all lines.
 _SAMPLE_SIZE = 4
-# Vertical lines with a lower score or fewer characters are also read rotated by 180 degrees.
+# Vertical lines with a score below _MIN_SCORE or with fewer than _MIN_LENGTH characters are read a second time, rotated
+# by 180 degrees.
 _MIN_SCORE = 0.9
 _MIN_LENGTH = 6
 # Lines of about this aspect ratio are long enough to decide the direction.
 _SAMPLE_ASPECT = 8
 # Width of a space, relative to a character.
 _SPACE_WIDTH = 0.5
-# A line is skipped if the boxes of known words cover at least this fraction of its box.
+# A line is skipped if `skip_boxes` cover at least this fraction of the box of the line.
 _MAX_COVER = 0.3
 
 
@@ -38,8 +39,8 @@ class Line:
         text: Characters of the line.
         score: Mean confidence of the characters, 0 to 1.
         quad: Corners in pixels, shape (4, 2), float32, in the direction of the text: top of the first character, top of
-            the last, bottom of the last, bottom of the first.
-        edges: Start of each character along the line, and the end of the last one, as fractions from 0 to 1.
+            the last character, bottom of the last character, bottom of the first character.
+        edges: Start of each character along the line, and the end of the last character, as fractions from 0 to 1.
     """
 
     text: str
@@ -72,8 +73,8 @@ def read_lines(pixels: Pixels, skip_boxes: Float32, *, max_side: int) -> list[Li
 
     Args:
         pixels: Shape (height, width, 3), uint8, RGB.
-        skip_boxes: Boxes of known words in pixels, shape (n, 4), float32. A line is skipped if these boxes cover at
-            least 30 % of its box.
+        skip_boxes: Boxes of words that the caller already has, in pixels, shape (n, 4), float32. A line is skipped if
+            `skip_boxes` cover at least 30 % of the box of the line.
         max_side: Longest side of the image in pixels for line detection; a larger image is scaled down. Lines are
             recognized at full resolution.
 
@@ -86,18 +87,18 @@ def read_lines(pixels: Pixels, skip_boxes: Float32, *, max_side: int) -> list[Li
     lines = _read(models, pixels, [quad for quad in quads if not _is_vertical(quad)])
     if lines and np.mean([line.score for line in lines]) < _UPRIGHT_SCORE:
         lines = _read_upside_down(models, pixels, lines)
-    # First guess of the direction. Next to horizontal lines, vertical text is mostly axis labels, which run up; on its
-    # own it runs down, as columns of Chinese or Japanese and pages rotated clockwise do.
+    # The first direction to try. Next to horizontal lines, most vertical lines are axis labels, which run up. Without
+    # horizontal lines, vertical lines run down: columns of Chinese or Japanese text, and pages rotated clockwise.
     quarters = 3 if lines else 1
     return lines + _read_vertical(models, pixels, [_rotate(quad, quarters) for quad in quads if _is_vertical(quad)])
 
 
 def _read_vertical(models: Models, pixels: Pixels, quads: list[Float32]) -> list[Line]:
-    """Read vertical lines, or the same lines rotated by 180 degrees if those score higher.
+    """Read vertical lines in the direction of the corners, or rotated by 180 degrees if the rotated text scores higher.
 
-    Up to 4 lines are compared one by one; of more lines, a sample of 4 decides for all.
+    For up to 4 lines, each line is compared separately. For more lines, a sample of 4 decides the direction of all.
     """
-    # Sample the shortest of the lines that are long enough to decide, then the longest of the others.
+    # Sample the shortest of the lines that are long enough to decide, then the longest of the shorter lines.
     quads = sorted(quads, key=lambda quad: (_aspect(quad) < _SAMPLE_ASPECT, abs(_aspect(quad) - _SAMPLE_ASPECT)))
     lines = _read(models, pixels, quads[:_SAMPLE_SIZE])
     doubtful = [index for index, line in enumerate(lines) if line.score < _MIN_SCORE or len(line.text) < _MIN_LENGTH]
@@ -112,9 +113,9 @@ def _read_vertical(models: Models, pixels: Pixels, quads: list[Float32]) -> list
 
 
 def _read_upside_down(models: Models, pixels: Pixels, lines: list[Line]) -> list[Line]:
-    """Return the lines, or their readings rotated by 180 degrees if those score higher.
+    """Read horizontal lines rotated by 180 degrees; return the rotated lines if the rotated text scores higher.
 
-    Up to 4 lines are compared one by one; of more lines, the 4 longest decide for all.
+    For up to 4 lines, each line is compared separately. For more lines, the 4 longest decide the direction of all.
     """
     if len(lines) <= _SAMPLE_SIZE:
         flipped = _read(models, pixels, [_rotate(line.quad, 2) for line in lines])
@@ -154,7 +155,7 @@ def _crop(pixels: Pixels, quad: Float32) -> Pixels:
 
 
 def _edges(reading: Reading) -> tuple[float, ...]:
-    """Return `Line.edges`, interpolated between the centers of visible characters; centers of spaces are inexact."""
+    """Return `Line.edges`, interpolated between visible characters, because the centers of spaces are inexact."""
     visible = [index for index, character in enumerate(reading.text) if not character.isspace()]
     if not visible:
         return (0.0,) * (len(reading.text) + 1)
@@ -166,16 +167,16 @@ def _edges(reading: Reading) -> tuple[float, ...]:
 
 
 def _is_vertical(quad: Float32) -> bool:
-    # Same measure as get_rotate_crop_image, which would rotate such a line.
+    # The ratio is computed as in get_rotate_crop_image, which rotates lines of at least this ratio.
     sides = np.linalg.norm(np.roll(quad, -1, axis=0) - quad, axis=1)
     return int(max(sides[1], sides[3])) >= _VERTICAL_ASPECT * int(max(sides[0], sides[2]))
 
 
 def _aspect(quad: Float32) -> float:
-    """Return the ratio of length to height, in the direction of the text."""
+    """Return the ratio of length to height of a line, with the length in the direction of the text."""
     return float(np.linalg.norm(quad[1] - quad[0])) / max(float(np.linalg.norm(quad[3] - quad[0])), 1.0)
 
 
 def _rotate(quad: Float32, quarters: int) -> Float32:
-    """Return the quad with the text rotated by `quarters`: 1 runs down, 2 is upside down, 3 runs up."""
+    """Return the corners in the order of rotated text: 1 quarter for text that runs down, 2 upside down, 3 up."""
     return np.roll(quad, -quarters, axis=0)

@@ -1,7 +1,7 @@
-"""In-memory editing of ONNX files, without the package ``onnx``: subgraphs and flushed denormals.
+"""In-memory editing of ONNX files without the package ``onnx``: subgraph extraction and removal of denormal weights.
 
-An ONNX file is a protobuf message: a sequence of fields, each a number and a value. Fields that this module does not
-interpret are copied unchanged. The field numbers are those of ``onnx.proto``, which are stable.
+An ONNX file is a protobuf message, a sequence of fields. Each field has a field number and a value. Fields that this
+module does not interpret are copied unchanged. The field numbers come from ``onnx.proto`` and are stable.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """A field of a message at bytes `start` to `end`; its value starts at byte `value`."""
+    """A field of a protobuf message at bytes `start` to `end`. The value of the field starts at byte `value`."""
 
     number: int
     start: int
@@ -77,7 +77,8 @@ class Graph:
     def flush_denormals(self) -> int:
         """Set denormal weights to zero and return their number.
 
-        Denormals are numbers below 1.2e-38; a multiplication with one takes a hundred times as long.
+        Denormals are float32 numbers with an absolute value below 1.2e-38. Multiplication by a denormal is a hundred
+        times slower than multiplication by another number.
         """
         smallest, count = np.finfo(np.float32).tiny, 0
         for field in self._weights:
@@ -107,7 +108,7 @@ class Graph:
         return bytes(self._data)
 
     def subgraph(self, inputs: Mapping[str, Shape], outputs: Mapping[str, Shape]) -> bytes:
-        """Return an ONNX file of the operations between some tensors.
+        """Return an ONNX file with the operations that compute the output tensors from the input tensors.
 
         Args:
             inputs: Shape of each input tensor, float32, by name.
@@ -140,7 +141,7 @@ class Graph:
         )
 
     def _floats(self, weight: _Field) -> Float32:
-        """Return a view of the values of a weight; empty if they are not float32 or are stored in another file."""
+        """Return a view of the values of a weight; empty if the weight is not float32 or is in another file."""
         kind = span = None
         for field in self._fields(weight.value, weight.end):
             if field.number == _WEIGHT_TYPE:
@@ -179,7 +180,7 @@ class Graph:
             else:
                 raise ValueError(f"not an ONNX file: unknown field type {kind} at byte {position}")
             if end_of_field > end:
-                raise ValueError(f"not an ONNX file: the field at byte {position} extends past its message")
+                raise ValueError(f"not an ONNX file: the field at byte {position} extends past the end of the message")
             yield _Field(key >> 3, position, value, end_of_field)
             position = end_of_field
 

@@ -17,7 +17,7 @@ _MIN_LINES = 3
 
 
 def reading_order(lines: Sequence[Line]) -> list[int]:
-    """Return the indices of `lines` in reading order: column by column, or row by row without columns.
+    """Return the indices of `lines` in reading order: column by column, or row by row on a page without columns.
 
     The page is rotated first, so that most characters run from left to right. Columns of vertical Chinese or Japanese
     text are therefore read from right to left.
@@ -45,7 +45,7 @@ def _quarters(line: Line) -> int:
 
 def _upright_box(line: Line, quarters: int) -> tuple[float, float, float, float]:
     x, y = line.quad[:, 0], line.quad[:, 1]
-    # Rotates the page by that number of quarters counterclockwise: text that runs down then runs to the right.
+    # Rotate the page counterclockwise by `quarters` quarter turns. After the rotation, the text runs to the right.
     x, y = {0: (x, y), 1: (y, -x), 2: (-x, -y), 3: (-y, x)}[quarters]
     return float(x.min()), float(y.min()), float(x.max()), float(y.max())
 
@@ -58,7 +58,7 @@ def _order(boxes: Float32, members: list[int]) -> list[int]:
 
 
 def _columns(boxes: Float32, members: list[int]) -> list[list[int]]:
-    """Split at the widest empty vertical strip; return no groups unless both sides are columns of text."""
+    """Split at the widest empty vertical strip; return an empty list unless both sides are columns of text."""
     sides = _split(boxes, members, 0)
     for side in sides:
         side_boxes = boxes[side]
@@ -69,12 +69,12 @@ def _columns(boxes: Float32, members: list[int]) -> list[list[int]]:
 
 
 def _bands(boxes: Float32, members: list[int]) -> list[list[int]]:
-    """Split at the widest empty horizontal strip; return no groups if the boxes have no gap."""
+    """Split at the widest empty horizontal strip; return an empty list if the boxes have no gap."""
     return _split(boxes, members, 1) if len(members) >= 2 * _MIN_LINES else []
 
 
 def _split(boxes: Float32, members: list[int], axis: int) -> list[list[int]]:
-    """Split boxes at the widest gap along an axis; return no groups if the boxes have no gap."""
+    """Split boxes at the widest gap along an axis; return an empty list if the boxes have no gap."""
     starts, ends = boxes[members, axis], boxes[members, axis + 2]
     order = np.argsort(starts)
     gaps = starts[order][1:] - np.maximum.accumulate(ends[order])[:-1]
@@ -85,7 +85,11 @@ def _split(boxes: Float32, members: list[int], axis: int) -> list[list[int]]:
 
 
 def _rows(boxes: Float32, members: list[int]) -> list[int]:
-    """Order boxes by row, then from left to right; boxes of a row have their centers within half a height."""
+    """Order boxes by row, then from left to right.
+
+    The first box of a row is the box with the highest center. The row also contains the boxes with a center at most
+    half the height of the first box lower.
+    """
     remaining = sorted(members, key=lambda i: boxes[i, 1] + boxes[i, 3])
     order: list[int] = []
     while remaining:

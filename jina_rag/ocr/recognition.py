@@ -20,11 +20,13 @@ Pixels = npt.NDArray[np.uint8]
 
 # Height in pixels of the training lines.
 _HEIGHT = 48
-# Blank pixel columns appended to a line, as in the training data; without them the model misses the last characters.
+# Blank pixel columns appended to a line, as in the training data. Without blank columns, the model misses the last
+# characters.
 _BLANK_COLUMNS = 32
 # Number of pixel columns per time step of the model.
 _STEP_COLUMNS = 8
-# Number of vectors per run of the classifier, which has most of the weights and reads all of them in each run.
+# Number of vectors per run of the classifier. The classifier has most of the weights of the model, and each run reads
+# all weights of the classifier.
 _CLASSIFIER_BATCH = 64
 # A time step with a blank logit above this value is blank: in tests with many scripts, no other class had a higher
 # logit where the blank logit was 25 or more.
@@ -34,9 +36,10 @@ _BLANK_LOGIT = 26.0
 _TARGET_STEPS = 2.2
 _MIN_STEPS = 1.8
 _MIN_SCALE = 0.5
-# Larger scales are not used: they save less time than reading some lines twice costs.
+# Scales above this limit are not used, because the saved time is less than the time for reading some lines twice.
 _MAX_SCALE = 0.8
-# The character width of a page is measured on this number of lines, of about this aspect ratio and at least this score.
+# The character width of a page is measured on _SAMPLE_SIZE lines with an aspect ratio near _SAMPLE_ASPECT. Lines with a
+# score below _CONFIDENT_SCORE are ignored.
 _SAMPLE_SIZE = 4
 _SAMPLE_ASPECT = 8
 _CONFIDENT_SCORE = 0.8
@@ -61,9 +64,9 @@ def read_crops(models: Models, crops: Sequence[Pixels]) -> list[Reading]:
     """Return the text of each line image.
 
     Args:
-        models: The OCR models; the encoder and the classifier are used.
+        models: The loaded OCR models, of which `encoder` and `classifier` are used.
         crops: Upright images of one line each, shape (height, width, 3), uint8, RGB. Pass all lines of a page in one
-            call: a sample of them sets the horizontal scale of the others.
+            call, because a sample of the lines determines the horizontal scale of the remaining lines.
     """
     order = sorted(range(len(crops)), key=lambda index: abs(_aspect(crops[index]) - _SAMPLE_ASPECT))
     readings = dict(zip(order, _read(models, [crops[index] for index in order[:_SAMPLE_SIZE]], 1.0), strict=False))
@@ -97,7 +100,7 @@ def _aspect(crop: Pixels) -> float:
 def _read(models: Models, crops: Sequence[Pixels], scale: float) -> list[Reading]:
     if not crops:
         return []
-    # One line at a time: batches need padding and exceed the processor's cache.
+    # Lines are encoded one at a time, because batches need padding and exceed the processor's cache.
     lines, line_fractions = [], []
     for crop in crops:
         image, line_fraction = _image(crop, scale)
@@ -118,7 +121,7 @@ def _read(models: Models, crops: Sequence[Pixels], scale: float) -> list[Reading
 
 
 def _image(crop: Pixels, scale: float) -> tuple[Float32, float]:
-    """Return the model input, shape (1, 3, 48, width), float32, and the fraction of its width that the line takes."""
+    """Return the model input, shape (1, 3, 48, width), float32, and the fraction of the width that the line fills."""
     import cv2
 
     height, width = crop.shape[:2]
@@ -134,7 +137,7 @@ def _image(crop: Pixels, scale: float) -> tuple[Float32, float]:
 def _classify(
     models: Models, vectors: Float32, starts: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Float32]:
-    """Decode the steps of many lines; return step, class id and confidence of each character."""
+    """Decode the vectors of many lines; return the time step, class id and confidence of each character."""
     # einsum, because NumPy would start threads for a matrix product.
     blank = np.einsum("ij,j->i", vectors, models.blank[:-1]) + models.blank[-1]
     best_ids = np.zeros(len(vectors), np.int64)

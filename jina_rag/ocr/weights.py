@@ -19,7 +19,7 @@ from jina_rag.errors import CheckpointError, MissingDependencyError
 from jina_rag.ocr.onnx_graph import Graph, Node
 from jina_rag.types import Float32
 
-# An onnxruntime.InferenceSession; onnxruntime is imported only when it is used.
+# An onnxruntime.InferenceSession. The type is Any, because onnxruntime is imported only when a session is opened.
 Session: TypeAlias = Any
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ _SHA256 = {
     },
 }
 _REINSTALL = 'Run: pip install --force-reinstall "rapidocr==3.10.*"'
-# Arguments of rapidocr's DBPostProcess in its own pipeline.
+# Arguments that the pipeline of rapidocr passes to DBPostProcess.
 _OUTLINES = {"thresh": 0.3, "box_thresh": 0.5, "unclip_ratio": 1.6, "use_dilation": True}
 
 
@@ -44,9 +44,10 @@ class Models:
         detector: Session that maps an image to the text probability of each pixel.
         outlines: rapidocr's DBPostProcess, which maps text probabilities to the corners of lines.
         encoder: Session that maps a line image of height 48 pixels to one vector per time step.
-        classifier: Session that maps these vectors to one logit per character.
-        blank: Weights of the blank class in `classifier`, then its bias, shape (dim + 1,), float32. All zero for
-            weights with unknown hashes, whose range of logits was not measured.
+        classifier: Session that maps the vectors from `encoder` to one logit per character.
+        blank: Weights and bias of the blank class in `classifier`, concatenated, shape (dim + 1,), float32. All zeros
+            for model files with unknown hashes, because the range of the blank logits was not measured; OCR then
+            classifies every time step.
         characters: Character of each class; the first class is the blank.
     """
 
@@ -90,7 +91,7 @@ def digest() -> str:
 
 
 def _folder() -> Path:
-    # Importing rapidocr would take half a second, and the weights are verified before the import.
+    # Find the folder without importing rapidocr: the import takes half a second, and the weights are verified first.
     spec = importlib.util.find_spec("rapidocr")
     if spec is None or not spec.submodule_search_locations:
         raise MissingDependencyError("The package 'rapidocr' is not installed. Run: pip install rapidocr")
@@ -122,7 +123,7 @@ def _load(folder: Path, release: str) -> Models:
 
 @dataclass(frozen=True, slots=True)
 class _Head:
-    """The classifier in the recognizer's graph: input and output tensor, blank weights, number of classes."""
+    """The classifier in the graph of the recognizer: input and output tensor, blank weights, number of classes."""
 
     vectors: str
     values: str
@@ -131,7 +132,7 @@ class _Head:
 
 
 def _head(graph: Graph, release: str) -> _Head:
-    """Find the classifier: MatMul and Add before the final Softmax, which is omitted because few values are used."""
+    """Return the classifier: MatMul and Add, without the final Softmax, because few of the probabilities are needed."""
     producers = {name: node for node in graph.nodes for name in node.outputs}
 
     def producer(name: str, kind: str) -> Node | None:
@@ -164,7 +165,7 @@ def _verified_model(folder: Path, task: str, release: str) -> bytes:
     files = sorted(folder.glob(f"*_{task}_*.onnx"))
     if len(files) != 1:
         raise CheckpointError(
-            f"rapidocr {release} has {len(files)} files of the {task} model; expected one. {_REINSTALL}"
+            f"{folder} has {len(files)} model files *_{task}_*.onnx of rapidocr {release}; expected one. {_REINSTALL}"
         )
     data = files[0].read_bytes()
     hashes = _SHA256.get(release)
@@ -181,11 +182,11 @@ def _verified_model(folder: Path, task: str, release: str) -> bytes:
 def _session(data: bytes) -> Session:
     ort = require_onnxruntime()
     options = ort.SessionOptions()
-    # Pages are read in parallel, one core each; a spinning thread would occupy the core of another page.
+    # Pages are read in parallel on one core each. A spinning thread would occupy the core of another page.
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Each line has its own width, so memory kept per shape would grow without limit.
+    # Lines have different widths, so memory that onnxruntime keeps per input shape would grow without limit.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     options.log_severity_level = 3

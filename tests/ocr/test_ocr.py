@@ -164,7 +164,7 @@ def test_damaged_or_missing_weights_raise_checkpoint_error(tmp_path):
         weights._verified_model(tmp_path, "det", "3.10.0")
     assert weights._verified_model(tmp_path, "det", "9.9")  # an unknown version is accepted unverified
     detector_file.unlink()
-    with pytest.raises(CheckpointError, match="has 0 files of the det model"):
+    with pytest.raises(CheckpointError, match="has 0 model files"):
         weights._verified_model(tmp_path, "det", "3.10.0")
 
 

@@ -1,4 +1,4 @@
-"""Interface of the text encoders behind the lite models: tokens for words, and vectors for tokens."""
+"""Interface of the text encoders that the lite models use to split words into tokens and to encode tokens."""
 
 from __future__ import annotations
 
@@ -36,8 +36,9 @@ class Backbone(Protocol):
         name: Model name, for example ``"lite"``.
         fingerprint: First 12 hexadecimal digits of the sha256 of the weights.
         dim: Length of a token vector.
-        typical: Threshold and width of the model's similarities: the mean best cosine per query token that separates
-            relevant from irrelevant texts, and the width of the range around the threshold where both kinds occur.
+        typical: Threshold and width. The threshold is the mean best cosine per query token that separates relevant from
+            irrelevant texts. The width is the size of the range around the threshold in which both relevant and
+            irrelevant texts occur.
         centre: Mean of the unit token vectors of `jina_rag.reference_queries`, shape (dim,), float32. None for a model
             whose vectors need no centering.
     """

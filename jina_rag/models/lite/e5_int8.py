@@ -1,7 +1,7 @@
-"""Requantization of the e5 weights from 4 bits to int8, for 8-bit matrix products, at every load.
+"""Requantization of the e5 weights from 4 bits to int8 at every load, for 8-bit matrix products.
 
-The int8 weights are not cached on disk: the conversion takes a fraction of a second, less time than verifying a cache
-file, and no file can be outdated or incomplete.
+The int8 weights are not cached on disk, because the conversion takes a fraction of a second, less than the verification
+of a cache file. A cache file could also be outdated or incomplete.
 """
 
 from __future__ import annotations
@@ -18,20 +18,24 @@ from jina_rag.models.lite.e5_weights import BLOCK, E5Weights
 from jina_rag.types import Float32
 
 LEVELS = 63
-"""Largest absolute int8 weight: the sum of two products must fit into 16 bits (tools/build_lite_graph.py)."""
+"""Largest absolute int8 weight. With this limit, the sum of two products of weight and activation fits into 16 bits
+(see tools/build_lite_graph.py).
+"""
 PRODUCTS = {"qkv": ("q", "k", "v"), "ao": ("ao",), "fi": ("fi",), "fo": ("fo",)}
-"""The four matrix products of a layer, each with the tensors of the weight file that it concatenates."""
+"""The four matrix products of a layer, by name. The value lists the tensors of the weight file that are concatenated
+for the product.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """Quantization parameters of the activations, measured by tools/calibrate_lite.py.
 
-    Each attribute maps a product of `PRODUCTS` to an array.
+    Each attribute maps the name of a matrix product (a key of `PRODUCTS`) to an array.
 
     Attributes:
-        smooth: Smoothing factor per channel, shape (layers, columns), float32. The activation is divided by the
-            factor; the weights of its column are multiplied by the factor.
+        smooth: Smoothing factor per channel, shape (layers, columns), float32. Activations of a channel are divided by
+            the factor, and the weights of the channel's column are multiplied by the factor.
         scale: Quantization step of the activation, shape (layers,), float32.
         zero: Zero point of the activation, shape (layers,), uint8.
     """
@@ -100,7 +104,8 @@ def layer_tensors(weights: E5Weights, calibration: Calibration, layer: int) -> d
         smooth = calibration.smooth[name][layer]
         quantised, steps = quantise(blocks, smooth)
         if name == "qkv":
-            # The attention output is a weighted mean of the values, so its smoothing factors are applied to the values.
+            # The attention output is a weighted mean of the value vectors, so the division by the smoothing factors of
+            # the product "ao" is moved into the weights that compute the value vectors.
             values = slice(2 * weights.hidden, None)
             steps[values] /= calibration.smooth["ao"][layer]
             bias[values] /= calibration.smooth["ao"][layer]
@@ -118,10 +123,10 @@ def layer_tensors(weights: E5Weights, calibration: Calibration, layer: int) -> d
 
 
 def quantise(blocks: npt.NDArray[np.uint8], smooth: Float32) -> tuple[npt.NDArray[np.int8], Float32]:
-    """Requantize a 4-bit matrix to int8 with one step per output.
+    """Requantize a 4-bit matrix to int8 with one quantization step per output.
 
     Args:
-        blocks: 4-bit blocks, shape (rows, n, 18), uint8. A row is an output of the layer.
+        blocks: 4-bit blocks, shape (rows, n, 18), uint8. A row has the weights of one output of the layer.
         smooth: Smoothing factor of each column, shape (32 n,), float32.
 
     Returns:

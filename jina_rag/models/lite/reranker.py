@@ -1,7 +1,7 @@
 """Lite reranker: late interaction with the lite embedder, so that reranking works without a download.
 
-Query and document are encoded separately, so the lite reranker uses the same information as the embedder. A
-cross-encoder, which reads both together, is more accurate.
+Query and document are encoded separately, so the lite reranker uses no more information than the embedder. A
+cross-encoder, which reads query and document together, is more accurate.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class LiteReranker:
     """Reranker that scores a document by its best window; implements `jina_rag.protocols.Reranker`.
 
     The mean cosine per query token, MaxSim divided by the number of query tokens, is mapped to a score from 0 to 1.
-    Cosines of small text encoders fill a narrow part of [-1, 1]; a logistic curve spreads them and preserves their
-    order. On 60 queries and 45 pages in many languages, the median of this mean cosine for e5 was 0.30 on pages without
-    the answer and 0.52 on pages with the answer (MiniLM: 0.22 and 0.53). A score of 0.5 is between the two medians. The
-    scores are not probabilities.
+    Cosines of small text encoders fill a narrow part of [-1, 1]. A logistic curve spreads the cosines over the range
+    from 0 to 1 and preserves the order of the documents. On 60 queries and 45 pages in many languages, the median of
+    the mean cosine of e5 was 0.30 on pages without the answer and 0.52 on pages with the answer (MiniLM: 0.22 and
+    0.53). A score of 0.5 is between the two medians. The scores are not probabilities.
 
     Attributes:
         modality: ``"text"``.

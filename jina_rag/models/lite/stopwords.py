@@ -1,7 +1,8 @@
 """Stop words, whose token vectors are dropped after encoding.
 
-The lists are short and shared by all languages: dropping a word that has content in another language ("die", "no",
-"son", single letters) costs more than keeping a stop word.
+The lists apply to texts in all languages. A stop word of one language can be a content word of another language ("die",
+"no", "son", single letters). The lists are short, because dropping a content word harms search more than keeping a stop
+word.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ STOP_WORDS = frozenset(word for words in _LISTS.values() for word in words.split
 PARTICLES = frozenset(
     "の は が を に で と も へ や から まで です ます した する 的 了 是 在 和 与 及 或 之 為 为".split()
 )
-"""Particles of Japanese and Chinese; dropped as tokens, because these scripts have no spaces between words."""
+"""Japanese and Chinese particles, which are dropped token by token, because both scripts have no spaces between words.
+"""
 
 
 @lru_cache(maxsize=20_000)

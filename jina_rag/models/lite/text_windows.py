@@ -1,4 +1,4 @@
-"""Overlapping windows over long texts; each token vector comes from the window with the most context around it."""
+"""Overlapping windows over long texts. A token vector comes from the window with the most context around the token."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ class Window(NamedTuple):
 def windows(count: int, size: int, overlap: int) -> list[Window]:
     """Return the fewest windows of at most `size` tokens that cover a text.
 
-    All windows have the same length: they fit into one batch without padding, and the last window has full context.
+    All windows have the same length, so that the windows of a text form one batch without padding and the last window
+    has full context.
 
     Args:
         count: Tokens of the text.

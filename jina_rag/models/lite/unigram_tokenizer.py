@@ -1,11 +1,11 @@
-"""Unigram tokenizer of XLM-RoBERTa and multilingual-e5, with 250,000 pieces, word by word.
+"""Unigram tokenizer of XLM-RoBERTa and multilingual-e5 with 250,000 pieces, applied word by word.
 
 The `tokenizers` package takes two seconds to build this model, longer than the rest of a search. This implementation
 looks up pieces by a rolling hash: prefix sums over the characters give the hashes of all pieces, and of all substrings
-of the words, in a few array operations. Each match is verified character by character. The pieces are those of
-`tokenizers`, which a property test verifies.
+of the words, in a few array operations. Each match is verified character by character. A property test verifies that
+this implementation and `tokenizers` return the same pieces.
 
-Source: Kudo, Subword Regularization (ACL 2018), section 3.2; normalization as SentencePiece's nmt_nfkc.
+Source: Kudo, Subword Regularization (ACL 2018), section 3.2. The normalization follows SentencePiece's nmt_nfkc.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Unigram:
 
         Args:
             letters: Concatenated code points of all pieces, shape (characters,), uint32.
-            offsets: Start of each piece in `letters`, and the end of the last one, shape (pieces + 1,), int32.
+            offsets: Start of each piece in `letters`, and the end of the last piece, shape (pieces + 1,), int32.
             scores: Log probability of each piece, shape (pieces,), float32.
             unk: Id for characters that no piece covers.
             reserved: Ids of special tokens, for example ``<s>``. A text that contains these characters is tokenized to
@@ -101,7 +101,8 @@ class Unigram:
 
         Returns:
             The pieces of each word: id, start and end. Start and end are character positions in the word without
-            ``META``; they are equal for a piece that is only ``META``. Adjacent unknown characters form one piece.
+            ``META``. For a piece that is only ``META``, start and end are equal. Adjacent unknown characters form one
+            piece.
         """
         pieces_of_words: list[list[Piece]] = [[] for _ in words]
         # Batches hold words of similar length, because the longest word sets the number of steps of a batch.
@@ -137,7 +138,7 @@ class Unigram:
             yield self._path(size, back, piece)
 
     def _path(self, end: int, back: list[int], piece: list[int]) -> list[Piece]:
-        """Return the pieces of a path; `back` and `piece` have the length and id of the piece to each position."""
+        """Return the pieces of the best path; `back[i]` and `piece[i]` are length and id of the piece that ends at i."""
         path: list[Piece] = []
         while end:
             start = end - back[end]
