@@ -1,7 +1,8 @@
 """Binary quantization: sign codes with one bit per dimension, relative to the mean row of the page.
 
 Dot products of sign codes with a float query approximately preserve the order of the tokens, at 1/16 of the bytes of
-float16. Sign codes locate the matching words of a page that is already ranked; ranking always uses the stored vectors.
+float16. Search uses sign codes only to locate the matching words on a page after the ranking. The ranking always uses
+the stored vectors.
 
 Source: Charikar, Similarity Estimation Techniques from Rounding Algorithms (STOC 2002); for late interaction, the
 residual codes of ColBERTv2 (Santhanam et al., NAACL 2022) and PLAID (Santhanam et al., CIKM 2022).
@@ -29,7 +30,7 @@ def encode_signs(rows: Float32) -> str:
 
 
 def decode_signs(text: str, dim: int) -> Float32:
-    """Return the rows of sign codes, unit vectors of ±1/√dim.
+    """Return the rows that sign codes encode: unit vectors with the values ±1/√dim.
 
     Args:
         text: Result of `encode_signs`.

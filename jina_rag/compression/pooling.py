@@ -26,9 +26,11 @@ Assignment = npt.NDArray[np.int32]
 """Index of the pooled row of each of n original rows, shape (n,), int32."""
 
 _BLOCK = 1024
-"""Rows per clustered block; comparing all pairs of a longer page takes seconds."""
+"""Maximum number of rows that are clustered together. Longer pages are split into blocks, because comparing all pairs
+of rows of a longer page takes seconds.
+"""
 _ROUNDS = 32
-"""Limit of merging rounds; 7 are typical."""
+"""Limit of merging rounds; 7 rounds are typical."""
 _TIE = np.float32(1e-6)
 _TYPES = {"1": "u1", "2": "<u2"}
 """Dtype of the row indices in an encoded assignment, by bytes per index."""
@@ -36,17 +38,20 @@ _Array = TypeVar("_Array", bound=npt.NDArray[Any])
 
 
 def pool_tokens(rows: Float32, factor: float, *, max_rows: int | None = None) -> tuple[Float32, Assignment]:
-    """Return the pooled rows of a page, about 1/factor of the original rows, and their assignment. Deterministic.
+    """Return the pooled rows of a page, about 1/factor of the original rows, and the assignment of the original rows.
+
+    The result is deterministic.
 
     Args:
         rows: L2-normalized rows in reading order, shape (n, dim), float32.
-        factor: Mean number of rows per pooled row, at least 1; 1 merges none.
+        factor: Mean number of original rows per pooled row, at least 1; a factor of 1 merges no rows.
         max_rows: Limit of pooled rows, at least 1, independent of `factor`. None: no limit.
 
     Returns:
-        The pooled rows, shape (min(ceil(n / factor), max_rows), dim), float32, in the order of their first original
-        row; and the assignment, shape (n,), int32. A pooled row is the L2-normalized mean of its original rows; means
-        without normalization rank worse at factors of 3 and above.
+        The pooled rows, shape (min(ceil(n / factor), max_rows), dim), float32; and the assignment, shape (n,), int32,
+        with the index of the pooled row of each original row. A pooled row is the L2-normalized mean of the merged
+        rows, because means without normalization rank worse at factors of 3 and above. Pooled rows are in the order of
+        the first original row of each pooled row.
 
     Raises:
         InvalidInputError: If `factor` or `max_rows` is below 1, or `rows` is not two-dimensional.
@@ -60,7 +65,8 @@ def pool_tokens(rows: Float32, factor: float, *, max_rows: int | None = None) ->
     if target_count >= count:
         return rows.astype(np.float32, copy=False), np.arange(count, dtype=np.int32)
     blocks = min(math.ceil(count / _BLOCK), target_count)
-    # Rows and targets are split at the same fractions, so no block has more targets than rows.
+    # The number of pooled rows is divided among the blocks in the same fractions as the original rows, so that each
+    # block has at least as many original rows as pooled rows.
     cuts = [count * block // blocks for block in range(blocks + 1)]
     targets = [target_count * block // blocks for block in range(blocks + 1)]
     block_means: list[Float32] = []
@@ -73,7 +79,7 @@ def pool_tokens(rows: Float32, factor: float, *, max_rows: int | None = None) ->
 
 
 def _merge(rows: Float32, target_count: int) -> tuple[Float32, Assignment]:
-    """Return the means of `target_count` clusters of the rows, and the assignment of the rows."""
+    """Return the means of `target_count` clusters of the rows, and the index of the cluster of each row."""
     means = rows.astype(np.float32)
     sizes = np.ones(len(rows), dtype=np.float32)
     labels = np.arange(len(rows), dtype=np.int32)
@@ -100,7 +106,8 @@ def _nearest_pairs(means: Float32, sizes: Float32, max_pairs: int) -> tuple[npt.
     cost += squares[None]
     cost *= sizes[:, None] * sizes[None] / (sizes[:, None] + sizes[None])
     order = np.arange(len(means), dtype=np.int32)
-    # Tie-break for equal rows: they form disjoint pairs, instead of all having the first row as the nearest.
+    # Tie-break, so that equal rows form disjoint pairs. Without the tie-break, the first of the equal rows would be the
+    # nearest neighbor of all other equal rows.
     cost += (order[:, None] ^ order[None]) * _TIE
     np.fill_diagonal(cost, np.inf)
     nearest = cost.argmin(axis=1)
@@ -115,7 +122,7 @@ def _nearest_pairs(means: Float32, sizes: Float32, max_pairs: int) -> tuple[npt.
 def _merge_clusters(
     means: Float32, sizes: Float32, labels: Assignment, target: npt.NDArray[np.int_]
 ) -> tuple[Float32, Float32, Assignment]:
-    """Merge the clusters that have the same `target`; the result is in the order of the targets."""
+    """Merge the clusters with equal `target`; return the merged clusters in the order of the targets."""
     _, target = np.unique(target, return_inverse=True)
     total = np.bincount(target, weights=sizes).astype(np.float32)
     sums = np.zeros((len(total), means.shape[1]), dtype=np.float32)
@@ -124,10 +131,10 @@ def _merge_clusters(
 
 
 def expand(values: _Array, assignment: Assignment) -> _Array:
-    """Return the value of the pooled row for each original row, reversing `pool_tokens`.
+    """Return the value of the pooled row for each original row, expanding the result of `pool_tokens`.
 
     Args:
-        values: The pooled rows or one value for each, shape (pooled rows, …), any dtype.
+        values: The pooled rows or one value for each pooled row, shape (pooled rows, …), any dtype.
         assignment: Index of the pooled row of each original row, shape (n,), int32.
 
     Returns:
@@ -152,7 +159,7 @@ def encode_assignment(assignment: Assignment) -> str:
 
 
 def decode_assignment(text: str) -> Assignment:
-    """Return the assignment of an encoded text, shape (n,), int32.
+    """Return the assignment that a text from `encode_assignment` encodes, shape (n,), int32.
 
     Args:
         text: Result of `encode_assignment`.

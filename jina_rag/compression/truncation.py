@@ -14,14 +14,15 @@ from jina_rag.types import Float32
 def cut_rows(rows: Float32, dim: int) -> Float32:
     """Return the first `dim` dimensions of each row, renormalized.
 
-    Valid only for models with Matryoshka training; rows of queries and pages must have the same length.
+    Truncation is valid only for models with Matryoshka training. The rows of queries and pages must be truncated to the
+    same length.
 
     Args:
         rows: Rows, shape (tokens, length), float32.
         dim: Dimensions to keep, from 1 to the length of the rows.
 
     Returns:
-        L2-normalized rows, shape (tokens, dim), float32; `rows` itself if `dim` is their length.
+        L2-normalized rows, shape (tokens, dim), float32; `rows` itself if `dim` is the length of the rows.
 
     Raises:
         InvalidInputError: If `dim` is below 1 or above the length of the rows.
@@ -35,11 +36,11 @@ def row_dim(embedder: Embedder, requested_dim: int | None) -> int:
     """Return the length of the rows that an index stores.
 
     Args:
-        embedder: The model; ``multi_matryoshka_dims`` has the lengths that its rows can be truncated to.
+        embedder: The model, whose `multi_matryoshka_dims` lists the lengths to which rows can be truncated.
         requested_dim: Value of `Storage.multi_dim`. None: the full length of the model's rows.
 
     Raises:
-        InvalidInputError: If the model does not support `requested_dim`; the message has the supported lengths.
+        InvalidInputError: If the model does not support `requested_dim`; the message lists the supported lengths.
     """
     full = embedder.multi_dim
     allowed = [dim for dim in embedder.multi_matryoshka_dims if dim < full]

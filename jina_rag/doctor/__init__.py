@@ -1,1 +1,1 @@
-"""Checks of an installation: `examination.examine` compares model outputs with the published code."""
+"""Checks of an installation: `examination.examine` compares model outputs with outputs of the published code."""

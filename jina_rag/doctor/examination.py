@@ -1,7 +1,7 @@
-"""Examination of an installation: packages, devices, memory, tiny checkpoints with known outputs, and a model.
+"""Examination of an installation: package versions, devices, memory, and the outputs of models.
 
-The report fits on one page and contains no path of the user except the model path, so it can be attached to a bug
-report.
+The outputs of tiny checkpoints, and optionally of one other model, are compared with expected outputs. The report fits
+on one page and contains no path of the user except the model path, so the user can attach the report to a bug report.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Finding:
         what: Name of the check, for example ``"load"``.
         status: ``"ok"``; ``"failed"`` for a wrong result; ``"refused"`` for a model that cannot be loaded;
             ``"skipped"`` for a check that cannot run on this machine.
-        detail: Figures, or the reason of the status.
+        detail: Measured values, or the reason for the status.
     """
 
     what: str
@@ -53,11 +53,11 @@ class Finding:
 
 @dataclass
 class Examination:
-    """The report of an examination.
+    """Report on an installation: facts about the machine, and the results of the checks.
 
     Attributes:
-        facts: Names and values: versions, machine, devices.
-        findings: Results of the checks, in order.
+        facts: Pairs of name and value, for example the version of a package, the operating system or a device.
+        findings: Results of the checks, in the order in which the checks ran.
     """
 
     facts: list[tuple[str, str]] = field(default_factory=list)
@@ -85,21 +85,21 @@ def examine(
 ) -> Examination:
     """Examine this installation, and optionally a model.
 
-    The tiny checkpoints run on the CPU in float32, because their known outputs were recorded on the CPU in float32.
+    The tiny checkpoints run on the CPU in float32, because the expected outputs were recorded on the CPU in float32.
 
     Args:
         model: Name, hub id or folder of a model. None: examine only the installation.
         device: Device of `model`, as in `jina_rag.load_embedder`.
         dtype: Dtype of `model`, as in `jina_rag.load_embedder`.
-        expected: File of known outputs to compare with the outputs of `model`.
-        write_expected: File to write the outputs of `model` to, as known outputs for other machines.
-        local_files_only: Use only local files; download none.
+        expected: File of expected outputs to compare with the outputs of `model`.
+        write_expected: File to which the outputs of `model` are written, as expected outputs for other machines.
+        local_files_only: Whether to load only files on this machine, without downloads.
 
     Returns:
         The facts about the machine, and the results of the checks.
 
     Raises:
-        InvalidInputError: If `expected` is not a file of known outputs.
+        InvalidInputError: If `expected` is not a file of expected outputs.
     """
     examination = Examination(facts=_facts())
     findings = examination.findings
@@ -128,7 +128,7 @@ def examine(
 
 
 def _families(model: str | None) -> Sequence[str]:
-    """Return the families whose tiny checkpoints are relevant for `model`."""
+    """Return the model families whose tiny checkpoints are checked: the family of `model`, or all families."""
     if model is None:
         return TINY_FAMILIES
     if model in catalogue.MODELS:
@@ -159,12 +159,12 @@ def _facts() -> list[tuple[str, str]]:
 
 
 def _examine_tiny(family: str) -> Finding:
-    """Compare the packaged tiny checkpoint of a family with its known outputs, on the CPU in float32."""
+    """Compare the outputs of a family's tiny checkpoint with the packaged expected outputs, on the CPU in float32."""
     check = f"tiny {family}"
     try:
         with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
             checkpoint = open_checkpoint(unpack_tiny(family, Path(scratch) / family), name=family)
-            # Not through the registry, which prints the license of the published weights.
+            # The registry would print the license of the published weights, which the tiny checkpoints do not contain.
             model = build(checkpoint, LoadOptions(device="cpu", dtype="float32"))
             return _summary(check, compare(model, read_known_outputs(tiny_archive(family)), exact=True))
     except MissingDependencyError as exc:
@@ -172,7 +172,7 @@ def _examine_tiny(family: str) -> Finding:
     except JinaRagError as exc:
         return Finding(check, "refused", str(exc))
     except (ImportError, OSError, RuntimeError, TypeError, AttributeError) as exc:
-        # Errors of incompatible package versions are findings.
+        # Incompatible package versions can raise these errors, which are reported as a failed check.
         return Finding(check, "failed", f"{type(exc).__name__}: {exc}")
 
 
@@ -197,7 +197,7 @@ def _load(model: str, *, device: str, dtype: str, local_files_only: bool) -> Emb
 
 
 def _run_test_call(model: Embedder | Reranker) -> Finding:
-    """Run and time one small call."""
+    """Run one small call of the model and return the duration of the call."""
     started = time.monotonic()
     if isinstance(model, Embedder):
         embeddings = model.encode_query([_TEXTS[0]])
@@ -209,7 +209,7 @@ def _run_test_call(model: Embedder | Reranker) -> Finding:
 
 
 def _calls_to_write(model: Embedder | Reranker) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """Return the calls of `write_expected`, and the images that they use."""
+    """Return the calls whose outputs `examine` writes to `write_expected`, and the images in the inputs."""
     image = {"image": "chart.png"}
     pixels = isinstance(model, Reranker) or model.modality == "image"
     images = {"chart.png": _chart()} if pixels else {}
@@ -225,7 +225,7 @@ def _calls_to_write(model: Embedder | Reranker) -> tuple[list[dict[str, Any]], d
 
 
 def _chart() -> bytes:
-    """Return the PNG of a small bar chart, drawn without fonts, so that it is the same on every machine."""
+    """Return the PNG of a small bar chart. The chart has no text, so that the pixels are equal on every machine."""
     from io import BytesIO
 
     from PIL import Image
@@ -260,5 +260,5 @@ def _summary(check: str, comparisons: Sequence[Comparison]) -> Finding:
     largest = max(c.difference for c in comparisons)
     if failed:
         names = ", ".join(f"{c.key} by {c.difference:.1e}" for c in failed[:3])
-        return Finding(check, "failed", f"{len(failed)} of {len(comparisons)} known outputs differ: {names}")
-    return Finding(check, "ok", f"{len(comparisons)} known outputs, max diff {largest:.1e}")
+        return Finding(check, "failed", f"{len(failed)} of {len(comparisons)} expected outputs differ: {names}")
+    return Finding(check, "ok", f"{len(comparisons)} expected outputs, max diff {largest:.1e}")

@@ -1,8 +1,8 @@
-"""Files of known outputs of a model, and their comparison with the outputs of this machine.
+"""Files of expected outputs of a model, and comparison of the expected outputs with the outputs on this machine.
 
-The file is a ZIP archive: ``expected.json`` has the calls and their inputs, ``expected.npz`` the returned arrays, and
-``images/`` the images of the inputs. Each tiny checkpoint includes such a file. `write_known_outputs` creates one for
-any model, to compare two machines or two versions.
+A file of expected outputs is a ZIP archive: ``expected.json`` has the calls with the inputs, ``expected.npz`` has the
+returned arrays, and ``images/`` has the images of the inputs. The package includes a file of expected outputs for each
+tiny checkpoint. `write_known_outputs` creates a file for any model, to compare two machines or two versions.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ _OUTPUTS = ("single", "multi", "raw", "score")
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Comparison of one known output with the output of this machine.
+    """Comparison of one expected output with the output on this machine.
 
     Attributes:
-        key: Key of the known output.
+        key: Key of the expected output.
         difference: Largest absolute difference; infinite if the shapes differ.
-        cosine: Lowest cosine of a vector with the known vector; for multi-vectors, the lowest mean cosine over the rows
-            of an input; 1 for scores.
+        cosine: Lowest cosine of a vector with the expected vector. For multi-vectors, the cosines are averaged over the
+            rows of each input before the lowest value is taken. 1 for scores.
         tolerance: Limit of `difference` in float32.
-        passed: Whether the outputs agree: in float32, the difference is within the tolerance; in other dtypes, the
-            cosine is at least 0.999 (scores: the difference is at most 0.02, for raw scores 0.1).
+        passed: Whether the outputs agree. In float32, the difference must not exceed the tolerance. In other dtypes,
+            the cosine must be at least 0.999, and the difference of scores at most 0.02 (raw scores: 0.1).
     """
 
     key: str
@@ -52,7 +52,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class KnownOutputs:
-    """Content of a file of known outputs.
+    """Content of a file of expected outputs.
 
     Attributes:
         model: Name of the model.
@@ -68,19 +68,21 @@ class KnownOutputs:
 
 
 def read_known_outputs(path: Path) -> KnownOutputs:
-    """Read a file of known outputs.
+    """Read a file of expected outputs.
 
     Args:
         path: The ZIP archive, at most 256 MiB unpacked.
 
     Raises:
-        InvalidInputError: If the file cannot be read, is too large or is not a file of known outputs.
+        InvalidInputError: If the file cannot be read, is too large or is not a file of expected outputs.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             files = [i for i in archive.infolist() if i.filename in (SPEC, ARRAYS) or i.filename.startswith("images/")]
             if sum(item.file_size for item in files) > MAX_BYTES:
-                raise InvalidInputError(f"{path} has more than {MAX_BYTES:,} bytes unpacked. Check the file.")
+                raise InvalidInputError(
+                    f"{path} has more than {MAX_BYTES:,} bytes unpacked. Pass a file that --write-expected created."
+                )
             spec = json.loads(archive.read(SPEC))
             with np.load(BytesIO(archive.read(ARRAYS)), allow_pickle=False) as arrays:
                 values = {key: arrays[key].astype(np.float32) for key in arrays.files}
@@ -95,18 +97,18 @@ def read_known_outputs(path: Path) -> KnownOutputs:
                 raise KeyError(f"{check['call']} → {check['output']}")
     except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError) as exc:
         raise InvalidInputError(
-            f"{path} is not a file of known outputs: {exc}. Create one with `jina-rag doctor MODEL --write-expected "
-            "FILE`."
+            f"{path} is not a file of expected outputs: {exc}. Create the file with `jina-rag doctor MODEL "
+            "--write-expected FILE`."
         ) from exc
     return KnownOutputs(str(spec.get("model", "")), checks, values, images)
 
 
 def compare(model: Embedder | Reranker, outputs: KnownOutputs, *, exact: bool) -> list[Comparison]:
-    """Run the calls of known outputs with a model and return the comparisons, in the order of the calls.
+    """Repeat the recorded calls with a model and return the comparison of each output, in the order of the calls.
 
     Args:
         model: An embedder or a reranker, as the calls require.
-        outputs: The known outputs.
+        outputs: The expected outputs and the recorded calls.
         exact: Whether the model runs in float32, so that the tolerances apply.
 
     Raises:
@@ -118,7 +120,7 @@ def compare(model: Embedder | Reranker, outputs: KnownOutputs, *, exact: bool) -
 def write_known_outputs(
     path: Path, model: Embedder | Reranker, checks: Sequence[Mapping[str, Any]], images: Mapping[str, bytes]
 ) -> None:
-    """Run calls with a model and write the outputs to a file.
+    """Run calls with a model and write the outputs to a file of expected outputs.
 
     Args:
         path: The ZIP archive to write; an existing file is replaced.
@@ -150,10 +152,16 @@ def _call(model: Embedder | Reranker, check: Mapping[str, Any], images: Mapping[
     if check["call"] == "score":
         pairs = [(_input(query, images), _input(document, images)) for query, document in check["pairs"]]
         if not isinstance(model, PairReranker):
-            raise InvalidInputError(f"{model.name} cannot score pairs. Pass known outputs of this model (--expected).")
+            raise InvalidInputError(
+                f"The expected outputs are from a reranker, but {model.name} cannot score pairs. "
+                "Pass a file written for this model (--write-expected)."
+            )
         return model.score_pairs(pairs, raw=output == "raw", **options)
     if not isinstance(model, Embedder):
-        raise InvalidInputError(f"{model.name} is not an embedder. Pass known outputs of this model (--expected).")
+        raise InvalidInputError(
+            f"The expected outputs are from an embedder, but {model.name} is not an embedder. "
+            "Pass a file written for this model (--write-expected)."
+        )
     encode = model.encode_query if check["call"] == "encode_query" else model.encode_document
     inputs = [_input(item, images) for item in check["inputs"]]
     embeddings = encode(inputs, single=output == "single", multi=output == "multi", **options)
@@ -164,7 +172,8 @@ def _input(item: Any, images: Mapping[str, bytes]) -> Any:  # noqa: ANN401  # JS
     if isinstance(item, Mapping) and isinstance(item.get("image"), str):
         if item["image"] not in images:
             raise InvalidInputError(
-                f"The image {item['image']!r} is missing in the known outputs. Rewrite the file with --write-expected."
+                f"The file of expected outputs does not contain the image {item['image']!r}. Create the file again "
+                "with --write-expected."
             )
         return images[item["image"]]
     return item
@@ -179,7 +188,8 @@ def _compare(check: Mapping[str, Any], outputs: KnownOutputs, output: Any, *, ex
     if check["output"] in ("raw", "score"):
         score_tolerance = 0.1 if check["output"] == "raw" else 0.02
         return Comparison(key, difference, 1.0, tolerance, difference <= (tolerance if exact else score_tolerance))
-    # In a shorter dtype, the cosine of a single row can be lower; MaxSim sums over many rows, so their mean is checked.
+    # In float16 and bfloat16, the cosine of a single row can be below the limit. MaxSim sums over many rows, so the
+    # mean cosine of the rows is checked.
     is_multi = check["output"] == "multi"
     cosine = min(float(c.mean() if is_multi else c.min(initial=1)) for c in (_cosines(*pair) for pair in pairs))
     return Comparison(key, difference, cosine, tolerance, difference <= tolerance if exact else cosine >= _COSINE)

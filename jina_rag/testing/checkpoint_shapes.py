@@ -33,8 +33,9 @@ _QWEN_FULL: Mapping[str, Any] = {
     },
 }  # fmt: skip
 
-# A quarter of the width of the published models. A vocabulary of 8,500 entries takes 10 % of the decoder's
-# multiplications per token (512 x 8,500 = 4.4 of 43.5 million), as 151,936 entries do in jina-embeddings-v4.
+# The width is a quarter of the width of the published models. The vocabulary of 8,500 entries takes 10 % of the
+# decoder's multiplications per token (512 x 8,500 = 4.4 million of 43.5 million). The vocabulary of jina-embeddings-v4
+# has 151,936 entries and takes the same fraction.
 _QWEN_MID: Mapping[str, Any] = {
     "v4": {
         "text": {
@@ -44,7 +45,7 @@ _QWEN_MID: Mapping[str, Any] = {
         },
         "vision": {
             "depth": 8, "hidden_size": 320, "intermediate_size": 856, "num_heads": 4, "out_hidden_size": 512,
-            "fullatt_block_indexes": [7],  # one block in eight, as in the published model
+            "fullatt_block_indexes": [7],  # full attention in one block of eight, as in the published model
         },
         "top": {"matryoshka_dims": [64, 128, 256, 512]},
         "rank": 8,
@@ -78,7 +79,7 @@ _TEXT_MODELS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 
 def config_of(family: str, size: str, tiny: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
-    """Return the config.json of a checkpoint size, and the default rank of its adapters.
+    """Return the config.json of a random checkpoint of a size, and the default rank of the LoRA adapters.
 
     Args:
         family: ``"v4"``, ``"m0"``, ``"colbert-v2"`` or ``"v1"``.
@@ -92,7 +93,7 @@ def config_of(family: str, size: str, tiny: Mapping[str, Any]) -> tuple[dict[str
     if size == "tiny":
         return config, 8
     if size not in ("mid", "full"):
-        raise InvalidInputError(f"size is {size!r}; expected one of 'tiny', 'mid', 'full'.")
+        raise InvalidInputError(f"size is {size!r}; expected one of tiny, mid, full.")
     if family in _TEXT_MODELS:
         return {**config, **_TEXT_MODELS[family][size]}, 0
     numbers = (_QWEN_FULL if size == "full" else _QWEN_MID)[family]

@@ -48,9 +48,10 @@ def make_checkpoint(
         rank: Rank of the adapters. None: the rank for `size`.
         alpha: The adapters are scaled by alpha / rank. None: alpha = rank, as published.
         tie: False adds the ``lm_head.weight`` of v4 or m0, which the published files omit.
-        overrides: Values merged into config.json (nested objects key by key) before the shapes are derived. Values of
-            v4's decoder belong in ``text_config``. Dependent values are not adjusted: ``vision_config.out_hidden_size``
-            must equal the hidden size, and the sum of ``mrope_section`` half the head size.
+        overrides: Values merged into config.json (nested objects key by key) before the shapes are derived. Values for
+            the decoder of v4 belong in ``text_config``. Other values are not adjusted to the overrides: the caller must
+            keep ``vision_config.out_hidden_size`` equal to the hidden size, and the sum of ``mrope_section`` equal to
+            half the head size.
 
     Returns:
         The folder of the checkpoint.
@@ -73,7 +74,9 @@ def make_checkpoint(
     )
     shapes = {_key_in_layout(key, layout): shape for key, shape in shapes_of(family, config).items()}
     if not 1 <= shards <= len(shapes) or (family == "v4" and rank < 1):
-        raise InvalidInputError(f"shards is {shards} (expected 1 to {len(shapes)}), rank is {rank} (at least 1).")
+        raise InvalidInputError(
+            f"shards is {shards} and rank is {rank}; expected shards from 1 to {len(shapes)} and a rank of at least 1."
+        )
     folder = Path(tempfile.mkdtemp(prefix="jina-rag-checkpoint-")) if path is None else Path(path)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InvalidInputError(f"{folder} is not an empty folder. Pass a new or empty folder.")
@@ -148,7 +151,8 @@ def _random_tensor(key: str, shape: tuple[int, ...], generator: Any, dtype: str)
         return tensor.normal_(1.0 if norm else 0.0, 0.1 if norm else 0.02, generator=generator)
     if "embed" in key.rsplit(".", 2)[-2] or key.startswith("shared"):
         return tensor.normal_(0, 0.02 if "token_type" in key else 0.5, generator=generator)
-    # Adapters are small relative to the weights that they modify: the outputs change, but keep their scale.
+    # Adapter weights are small relative to the adapted weights, so that adapters change the outputs, but not the scale
+    # of the outputs.
     scale = 0.3 if key.endswith(".lora_B") else 0.7
     return tensor.normal_(0, scale / math.sqrt(math.prod(shape[1:])), generator=generator)
 
@@ -158,7 +162,7 @@ def _save(tensors: Mapping[str, Any], path: Path) -> None:
 
 
 def _update(config: Mapping[str, Any], **values: Any) -> dict[str, Any]:  # noqa: ANN401  # JSON
-    """Return the config with `values` for the keys that exist in the config, at any depth."""
+    """Return `config` with new `values` for keys that `config` contains at any depth; ignore other keys."""
     result = {key: _update(value, **values) if isinstance(value, Mapping) else value for key, value in config.items()}
     return result | {key: value for key, value in values.items() if key in config}
 

@@ -23,7 +23,7 @@ _WORD = re.compile(r"\w+")
 
 
 class FakeEmbedder(EmbedderDefaults):
-    """A fake embedder with one random vector per word, seeded by the word's hash. Deterministic.
+    """A fake embedder with one random vector per word, seeded by the hash of the word. Deterministic.
 
     Documents that share words with a query score higher.
 
@@ -113,7 +113,7 @@ class FakeEmbedder(EmbedderDefaults):
 
 
 class FakeReranker:
-    """A fake reranker that scores a document by the fraction of the query's distinct words that it contains.
+    """A fake reranker that scores a document by the fraction of the distinct query words in the document.
 
     Attributes:
         name: Name of the model.

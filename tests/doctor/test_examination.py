@@ -74,7 +74,7 @@ def test_written_outputs_are_valid_known_outputs(tiny, tmp_path):
 
 
 def test_wrong_outputs_fail_the_comparison(tiny, tmp_path):
-    """Compare the known outputs of one seed with the weights of another seed."""
+    """Compare the expected outputs of one seed with the weights of another seed."""
     from jina_rag.testing import make_checkpoint
 
     folder = make_checkpoint("v4", path=tmp_path / "other", seed=5)
@@ -156,7 +156,7 @@ def test_doctor_command_reports_invalid_arguments(tmp_path, tiny):
     invalid_file.write_bytes(b"no zip")
     for arguments, message in (
         (("--expected", invalid_file), "require a MODEL"),
-        ((tiny["v1"], "--expected", invalid_file), "not a file of known outputs"),
+        ((tiny["v1"], "--expected", invalid_file), "not a file of expected outputs"),
         ((tiny["v1"], "--write-expected", tmp_path / "no" / "x.zip"), "does not exist. Create it"),
     ):
         process = run_doctor(*arguments)
@@ -188,5 +188,5 @@ def test_invalid_known_outputs_file_raises_invalid_input_error(tmp_path, content
         for name, text in content.items():
             archive.writestr(name, str(text))
         archive.writestr("expected.npz", arrays.getvalue())
-    with pytest.raises(InvalidInputError, match="not a file of known outputs"):
+    with pytest.raises(InvalidInputError, match="not a file of expected outputs"):
         read_known_outputs(path)

@@ -138,7 +138,7 @@ class Unigram:
             yield self._path(size, back, piece)
 
     def _path(self, end: int, back: list[int], piece: list[int]) -> list[Piece]:
-        """Return the pieces of the best path; `back[i]` and `piece[i]` are length and id of the piece that ends at i."""
+        """Return the pieces of the best path; `back[i]` and `piece[i]` are length and id of the piece ending at i."""
         path: list[Piece] = []
         while end:
             start = end - back[end]
