@@ -21,7 +21,7 @@ _PAGE_KEYS = ("page", schema.HAS)
 
 
 def resolve(pattern: str, manifest: Manifest) -> str:
-    """Return a glob, escaped if the pattern is the literal name of a document, file or folder; see `globs`."""
+    """Return `pattern`, escaped if `pattern` is the literal name of a document, file or folder; see `globs`."""
     path = os.path.abspath(pattern)
     folders = f"{pattern.rstrip('/')}/", f"{path}{os.sep}"
     is_literal = globs.has_wildcards(pattern) and (
@@ -78,7 +78,7 @@ def select_by_filter(records: Sequence[DocumentRecord], where: Where) -> list[Do
 
 
 def possible_matches(manifest: Manifest, where: Where) -> list[DocumentRecord]:
-    """Return a superset of the documents that match a filter, to avoid a check of all documents of a large index."""
+    """Return all documents that match a filter, and possibly others, without reading all documents if possible."""
     for key, value in where.items():
         texts: list[Any] = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else []
         if key == "path" or not texts or len(texts) > _MAX_VALUES or not all(isinstance(text, str) for text in texts):
@@ -88,7 +88,7 @@ def possible_matches(manifest: Manifest, where: Where) -> list[DocumentRecord]:
 
 
 def document_matcher(where: Where) -> Callable[[str, Path, Mapping[str, Any]], bool]:
-    """Return a function that takes the id, path and metadata of a document and returns whether a filter matches them.
+    """Return a function of the id, path and metadata of a document that returns whether the document matches a filter.
 
     The filter is parsed once for all documents.
 

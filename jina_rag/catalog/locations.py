@@ -1,4 +1,4 @@
-"""File locations in the payload of a point: ids, paths and metadata of the documents with its content."""
+"""File locations in the payload of a point: ids, paths and metadata of all documents with the content of the point."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jina_rag.stores import schema
 
 
 def location_payload(documents: Sequence[DocumentRecord]) -> dict[str, Any]:
-    """Return the payload keys with the ids, metadata and paths of the documents; a filter matches any one of them."""
+    """Return the payload keys with the ids, metadata and paths of the documents; one matching document suffices."""
     payload: dict[str, Any] = {
         schema.DOC_ID: [document.doc_id for document in documents],
         schema.META: [dict(document.metadata) for document in documents],

@@ -18,9 +18,9 @@ from jina_rag.stores import schema
 from jina_rag.types import Where
 
 _BATCH_POINTS = 256
-"""Points per call of the store that updates or fetches payloads."""
+"""Maximum number of points per store call that updates or fetches payloads."""
 _DIRTY = "dirty"
-"""Key of the manifest settings; true during a change of the index."""
+"""Settings key in the manifest; the value is true while the index is being changed."""
 _Item = TypeVar("_Item")
 
 
@@ -39,7 +39,7 @@ class Problem:
 
 @contextmanager
 def write_session(resources: IndexResources) -> Iterator[None]:
-    """Enter a context for changes of an index; the leftovers of an interrupted change are removed first.
+    """Enter a context for changes of an index; images and points of an interrupted change are deleted first.
 
     Args:
         resources: Resources of the index.
@@ -109,13 +109,13 @@ def reconcile(resources: IndexResources) -> None:
 
 
 def drop_points(resources: IndexResources, points: Sequence[PointRecord]) -> None:
-    """Delete points that are no longer in the manifest, and the images that no other point refers to."""
+    """Delete points that are no longer in the manifest, with the images that only these points refer to."""
     resources.store.delete([point.point_id for point in points])
     _delete_images(resources, points)
 
 
 def verify(resources: IndexResources) -> list[Problem]:
-    """Check that vectors, images and manifest are consistent, without changes. Reads every image.
+    """Check that vectors, images and manifest are consistent. Reads every image and changes nothing.
 
     Args:
         resources: Resources of the index.
@@ -131,7 +131,9 @@ def verify(resources: IndexResources) -> list[Problem]:
     problems = [Problem("Indexing was interrupted.", record.doc_id) for record in manifest.pending()]
     problems += [Problem("The index contains pages of a deleted document.") for _ in manifest.orphans()]
     for sha256 in manifest.stale():
-        problems.append(Problem("File locations are stale. Run any `ingest` to refresh them.", documents.get(sha256)))
+        problems.append(
+            Problem("File locations are stale. Run `jina-rag ingest PATH` to update the paths.", documents.get(sha256))
+        )
     content_of: dict[str, str] = {}
     for sha256, is_complete in manifest.contents():
         doc_id = documents.get(sha256)

@@ -1,6 +1,6 @@
 """Manifest of an index: a SQLite file that records documents, contents, points and settings.
 
-A *content* is the set of rendered and embedded pages of a file, identified by the SHA-256 of its bytes. A *document*
+A *content* is the set of rendered and embedded pages of a file, identified by the SHA-256 of the file. A *document*
 is a file with this content at one location. A moved or copied file is therefore not embedded again, and a changed file
 keeps its previous content until the new content is complete.
 
@@ -35,7 +35,7 @@ of a model folder."""
 ADDED = -1
 """Modification time of a document without a file; no file has this value."""
 RATE = "rate"
-"""Settings key of the total [pages, seconds] of all runs."""
+"""Settings key of the total pages and seconds of all ingestions: [pages, seconds]."""
 
 _TABLES = (
     "CREATE TABLE IF NOT EXISTS settings (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -46,7 +46,7 @@ _TABLES = (
     """CREATE TABLE IF NOT EXISTS documents (
   doc_id TEXT PRIMARY KEY, path BLOB NOT NULL, sha256 TEXT NOT NULL, next_sha256 TEXT, size INTEGER NOT NULL,
   mtime_ns INTEGER NOT NULL, metadata TEXT NOT NULL DEFAULT '{}', own_metadata TEXT NOT NULL DEFAULT '{}')""",
-    # Ids and paths of removed documents that contain wildcards: such a name keeps its literal meaning (see `globs`).
+    # Ids and paths with wildcards of removed documents: as a pattern, such a name stays literal (see `globs`).
     "CREATE TABLE IF NOT EXISTS former_names (name BLOB PRIMARY KEY)",
     """CREATE TABLE IF NOT EXISTS points (
   point_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, page INTEGER NOT NULL, kind TEXT NOT NULL, image TEXT)""",
@@ -139,7 +139,7 @@ class PointRecord:
 
 
 class Manifest:
-    """The manifest of an open index; thread-safe. The lock of the store ensures that only one process has it open."""
+    """The manifest of an open index; thread-safe. The lock of the store keeps other processes out."""
 
     def __init__(self, path: Path) -> None:
         """Open a manifest; create it if it is missing.
@@ -187,7 +187,7 @@ class Manifest:
             IndexStateError: If the manifest is closed, or SQLite cannot write.
         """
         with self._lock:
-            if self._db.in_transaction:  # of this thread, which holds the lock
+            if self._db.in_transaction:  # a transaction of this thread, because this thread holds the lock
                 yield self._db
                 return
             try:
@@ -199,8 +199,8 @@ class Manifest:
                     self._db.execute("ROLLBACK")
                 if isinstance(exc, sqlite3.OperationalError):
                     raise IndexStateError(
-                        f"The manifest of the index cannot be written ({exc}). Check the free disk space and the "
-                        "permissions, or close the process that uses the index."
+                        f"The manifest of the index at {self._folder} cannot be written ({exc}). Check the free disk "
+                        "space and the permissions of the folder, or close the process that uses the index."
                     ) from exc
                 raise
 
@@ -276,14 +276,14 @@ class Manifest:
         ]  # fmt: skip
 
     def names(self) -> list[str]:
-        """Return the ids and paths of all documents, and those of removed documents that contain wildcards."""
+        """Return the ids and paths of all documents, and the ids and paths with wildcards of removed documents."""
         rows = self._rows("SELECT doc_id, path FROM documents UNION ALL SELECT name, name FROM former_names")
         return [os.fsdecode(name) for row in rows for name in row]
 
     def has_key(self, keys: Sequence[str]) -> bool:
         """Return whether any document may have a metadata key.
 
-        False is certain. True is not, because the search also finds the key names elsewhere in the metadata.
+        False is certain. True may be wrong, because the search also finds the key names elsewhere in the metadata.
 
         Args:
             keys: Path of the key: the keys of the enclosing objects, then the key itself.
@@ -304,11 +304,11 @@ class Manifest:
             _upsert_document(db, record)
 
     def remove_documents(self, doc_ids: Iterable[str]) -> None:
-        """Remove documents in one transaction; their contents stay until they are removed as orphans."""
+        """Remove documents in one transaction; the contents stay until `remove_contents` removes the orphans."""
         self._write("DELETE FROM documents WHERE doc_id = ?", *((doc_id,) for doc_id in doc_ids))
 
     def totals(self) -> dict[str, int]:
-        """Return the counts of complete documents, and of the pages and regions of their contents."""
+        """Return the number of complete documents, pages and regions; the pages of identical files count once."""
         documents, pages, regions = self._rows(
             "SELECT (SELECT COUNT(*) FROM documents JOIN contents USING (sha256)"
             " WHERE is_complete AND next_sha256 IS NULL), COALESCE(SUM(pages), 0), COALESCE(SUM(regions), 0)"
@@ -347,7 +347,7 @@ class Manifest:
                 db.execute("UPDATE documents SET next_sha256 = ? WHERE doc_id = ?", (record.sha256, record.doc_id))
             else:
                 _upsert_document(db, record)
-            if is_new:  # its points will be written with the location of this document
+            if is_new:  # the points of a new content will be written with the location of this document
                 self.mark_fresh([record.sha256])
 
     def finish(
@@ -423,7 +423,7 @@ class Manifest:
         return [PointRecord(*row) for row in rows]
 
     def add_points(self, sha256: str, points: Sequence[PointRecord]) -> list[PointRecord]:
-        """Record all points of some pages, before the store writes them, so that the manifest has all stored points.
+        """Record all points of some pages. The caller records points before the store writes the points.
 
         Args:
             sha256: SHA-256 of the content.
@@ -455,11 +455,11 @@ class Manifest:
 
 
 def check_schema(settings: Mapping[str, Any], location: str) -> None:
-    """Check that this version supports the format of an index; empty settings belong to a new index.
+    """Check that this version of jina-rag supports the format of an index; empty settings belong to a new index.
 
     Args:
         settings: Settings of the index.
-        location: Path or address of the index, for the error message.
+        location: Path or URL of the index, for the error message.
 
     Raises:
         IndexMismatchError: If the index has another format version.

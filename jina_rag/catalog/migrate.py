@@ -1,7 +1,7 @@
 """Copy of an index to another folder or server.
 
-Contents are copied one by one: images, manifest and points. A content is complete in the target before the next one
-begins. A repeated copy skips contents that are complete in the target.
+Contents are copied one by one: images, manifest and points. A content is complete in the target before the next content
+is copied. A repeated copy skips contents that are complete in the target.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def copy_index(
         Number of points written to the target.
 
     Raises:
-        IndexCorruptError: If vectors are missing in the source; `verify` lists their documents.
+        IndexCorruptError: If vectors are missing in the source; `verify` lists the documents.
         IndexMismatchError: If the target has another document with the same id.
     """
     documents = [record for record in source.manifest.documents() if source.manifest.is_complete(record.sha256)]
@@ -64,7 +64,7 @@ def _copy_content(
     source: IndexResources, target: IndexResources, record: DocumentRecord, points: list[PointRecord]
 ) -> int:
     """Copy one content and return the number of written points."""
-    # Points of an interrupted copy are skipped; points of an older indexing are replaced.
+    # A point that an interrupted copy has written is skipped; points of an earlier complete content are replaced.
     is_older = bool(target.manifest.is_complete(record.sha256))
     target.manifest.begin(record)
     drop_points(target, target.manifest.add_points(record.sha256, points))

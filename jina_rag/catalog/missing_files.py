@@ -13,8 +13,8 @@ from jina_rag.catalog.manifest import DocumentRecord, Manifest
 from jina_rag.types import Failure
 
 _UNMOUNTED_REASON = (
-    "The folder is empty, perhaps a disk that is not mounted. Its documents stay indexed; delete them with `jina-rag "
-    "delete`."
+    "The folder is empty, perhaps because a disk is not mounted. The documents of the folder stay indexed. Delete the "
+    "documents with `jina-rag delete`."
 )
 
 
@@ -40,8 +40,8 @@ def missing_documents(
     Args:
         manifest: Manifest of the index.
         roots: The files, folders and globs of the ingestion.
-        unlisted: Folders that could not be listed; their documents are never returned.
-        moved_ids: Ids of documents whose file was moved in this run; these documents are never returned.
+        unlisted: Folders that could not be listed; documents in these folders are never returned.
+        moved_ids: Ids of documents whose file was moved in this run; such documents are never returned.
         check: Function to call for every document; an exception from `check` stops the search.
 
     Returns:

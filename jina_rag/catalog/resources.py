@@ -28,6 +28,6 @@ class IndexResources:
     ocr: OcrCache
 
     def close(self) -> None:
-        """Close the store, the manifest and the OCR cache, in this order, even if one of them raises an error."""
+        """Close the store, the manifest and the OCR cache, in this order, even if one close raises an error."""
         with closing(self.ocr), closing(self.manifest), closing(self.store):
             pass

@@ -23,7 +23,7 @@ class Stage(NamedTuple):
             sparse vector.
         using: Name of the stored vector to compare with.
         limit: Maximum number of points to return, at least 1.
-        conditions: Filter conditions; a point must meet all of them.
+        conditions: Filter conditions, all of which a point must meet.
     """
 
     vector: Float32 | SparseVector
@@ -33,9 +33,9 @@ class Stage(NamedTuple):
 
 
 class BaseStore(ABC):
-    """Base class of a `MultiVectorStore`: a subclass implements the abstract methods with the calls of its engine.
+    """Base class of a `MultiVectorStore`: a subclass implements the abstract methods for one engine.
 
-    As a context manager, the store is closed on exit.
+    The store is a context manager and is closed on exit.
 
     Attributes:
         dim: Length of the dense vectors.
@@ -141,7 +141,8 @@ class BaseStore(ABC):
         vectors = {schema.DENSE: dense, schema.LEXICAL: lexical if has_terms else None}
         pages: Where = {schema.KIND: "page"} if prefetch.regions else {}
         candidates = [
-            # Each candidate stage repeats the outer filter, so that the result does not depend on the engine.
+            # Each candidate stage has the conditions of the final ranking, so that the candidates do not depend on the
+            # engine.
             Stage(vector, name, count, conditions + parse_where(kind_filter))
             for name, count, kind_filter in (
                 (schema.DENSE, prefetch.limit, pages),
@@ -186,11 +187,11 @@ class BaseStore(ABC):
     def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> list[Point]:
         """Return the existing points among `ids`, in the order of `ids`.
 
-        The embedded engine returns multi-vectors as Python numbers. Their conversion takes about 12 ms for a page of
-        400 rows with 384 dimensions.
+        The embedded engine returns multi-vectors as Python numbers. Converting the multi-vector of a page to an array
+        takes about 12 ms for 400 rows of 384 dimensions.
 
         Args:
-            ids: Point ids; missing ones are skipped.
+            ids: Point ids; ids of missing points are skipped.
             vectors: Whether the points contain their stored vectors, in float32.
 
         Raises:
@@ -251,7 +252,7 @@ class BaseStore(ABC):
 
     @abstractmethod
     def _query(self, stage: Stage, candidates: Sequence[Stage], keys: Sequence[str] | None) -> Iterable[StoreHit]:
-        """Return the best points, in any order. With candidate stages, rank only the union of their points."""
+        """Return the best points, in any order; with `candidates`, only points that a candidate stage returns."""
 
     @abstractmethod
     def _fetch(self, ids: list[str], *, vectors: bool) -> Iterable[Point]:

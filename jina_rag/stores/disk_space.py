@@ -1,4 +1,4 @@
-"""Free disk space check before a write, because an engine with memory-mapped files crashes on a full disk."""
+"""Check of the free disk space before a write, because an engine with memory-mapped files crashes on a full disk."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import shutil
 from jina_rag.errors import IndexStateError
 
 RESERVE = 64 * 1024 * 1024
-"""Bytes that stay free: the engine preallocates files of half this size."""
-_SPACE_FACTOR = 3  # bytes per byte of vectors: the vectors, their log and the engine's own files
+"""Bytes of disk space that must stay free, because the engine preallocates files of half this size."""
+_SPACE_FACTOR = 3  # bytes of disk space per byte of vectors: vectors, log and other files of the engine
 
 
 def check_space(folder: str | os.PathLike[str], vector_bytes: int) -> None:
-    """Check that the disk has enough free space for vectors, their log and the engine's own files.
+    """Check that the disk has enough free space for vectors, the log and other files of the engine.
 
     Args:
         folder: An existing folder on the disk to check.

@@ -1,8 +1,8 @@
 """Payload filters of all stores: the payload keys that make a point filterable, and the conditions of a filter.
 
 An engine matches strings and compares numbers at a payload path. In a path, a key with a dot, a space or a quote
-requires quoting, and a list requires brackets. To avoid both, each point stores its filterable values a second time: as
-*tags*, one string per value, and as *numbers*, one list per key.
+requires quoting, and a list requires brackets. To avoid the quoting and the brackets, each point stores all filterable
+values a second time: as *tags*, one string per value, and as *numbers*, one list of numbers per payload key.
 
 To add an operator, add a class to `Condition`, parse it in `parse_where` and evaluate it in `meets_all`; `qdrant.base`
 translates conditions for the Qdrant engines.
@@ -28,7 +28,7 @@ MAX_INDEXED_KEYS = 64
 """Maximum number of numeric keys that a store indexes, in the order in which the keys first occur. Filters on other
 numeric keys read every payload, which takes 11 µs per point."""
 
-_MAX_TAG_TEXT = 256  # characters; the tag of a longer string contains its SHA-256
+_MAX_TAG_TEXT = 256  # characters; for a longer string, the tag contains the SHA-256
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Within:
 
     Attributes:
         path: Payload path of the list of numbers.
-        range: Range with finite floats as its bounds.
+        range: Range with finite float bounds.
     """
 
     path: str
@@ -94,7 +94,7 @@ def filter_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def indexed_paths(paths: Iterable[str]) -> set[str]:
-    """Return those of an engine's indexed payload paths that hold numbers of `numbers`."""
+    """Return the payload paths in `paths` that hold the numbers returned by `numbers`."""
     return {path for path in paths if path.startswith(f"{NUMBERS}.")}
 
 
@@ -110,10 +110,11 @@ def parse_where(where: Where) -> list[Condition]:
     empty range, for example gt=5 with lt=4, matches no point.
 
     Args:
-        where: Payload key → string, number, boolean, a list of them, or a `Range`. Nested keys are joined by dots.
+        where: Payload key → string, number, boolean, `Range`, or list of strings, numbers and booleans. Nested keys are
+            joined by dots.
 
     Raises:
-        InvalidInputError: If a key is not filterable, or a value has another type.
+        InvalidInputError: If a key is not filterable, or a value has an unsupported type.
     """
     conditions: list[Condition] = []
     for key, value in where.items():
@@ -128,7 +129,7 @@ def parse_where(where: Where) -> list[Condition]:
         values = [value] if isinstance(value, str | int | float | np.generic) else value
         if not isinstance(values, Sequence | set | frozenset):
             raise InvalidInputError(
-                f"The filter {key!r} is {value!r}; expected a string, number or boolean, a list of them, or a range."
+                f"The filter {key!r} is {value!r}; expected a string, number, boolean, list or range."
             )
         conditions.append(OneOf(tuple(_tag(key, checked_scalar(key, item)) for item in values)))
     return conditions
@@ -140,7 +141,7 @@ def can_match(conditions: Sequence[Condition]) -> bool:
 
 
 def matches(payload: Mapping[str, Any], where: Where) -> bool:
-    """Return whether a payload matches a filter, by the rules of the stores; see `parse_where` for errors."""
+    """Return whether a payload matches a filter, with the result of a store; see `parse_where` for the errors."""
     return meets_all(payload, parse_where(where))
 
 
@@ -185,8 +186,8 @@ def checked_scalar(key: str, value: object) -> Scalar:
 def checked_range(key: str, limits: Range) -> Range:
     """Return a range with at most one lower and one upper bound, as floats.
 
-    An engine applies only one bound per side. Of ``gte`` and ``gt``, and of ``lte`` and ``lt``, the result has the
-    tighter bound.
+    An engine applies only one bound per side. The result has the tighter bound of ``gte`` and ``gt``, and the
+    tighter bound of ``lte`` and ``lt``.
 
     Args:
         key: Filter key, for the error message.
@@ -221,7 +222,7 @@ def _checked_bound(key: str, name: str, value: object) -> float:
 
 
 def _is_empty(limits: Range) -> bool:
-    """Return whether no number is within the range; such a range is never passed to an engine."""
+    """Return whether no number is within the range. A store never passes an empty range to an engine."""
     low = limits.gt if limits.gte is None else limits.gte
     high = limits.lt if limits.lte is None else limits.lte
     return low is not None and high is not None and (low > high or (low == high and not in_range(low, limits)))

@@ -1,4 +1,4 @@
-"""Page screenshots and region crops as files of the index, named by the SHA-256 of their bytes."""
+"""Page screenshots and region crops as JPEG files of the index, each named by the SHA-256 of the file content."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class ImageFiles:
             name: Name of the image, as returned by `put`.
 
         Raises:
-            IndexCorruptError: If the hash of the file does not match its name.
+            IndexCorruptError: If the hash of the file does not match `name`.
             IndexStateError: If the file cannot be read or written.
         """
         target = self.path(name)
@@ -89,16 +89,19 @@ class ImageFiles:
                 return
             content = file.read_bytes()
             if hashlib.sha256(content).hexdigest() != target.stem:
-                raise IndexCorruptError(f"The page image {file} is damaged. Ingest its document again.")
+                raise IndexCorruptError(
+                    f"The page image {file} is damaged. Run `jina-rag verify` to find the document, then ingest the "
+                    "document again with force=True (--force)."
+                )
             self._write(name, content)
         except OSError as exc:
             raise IndexStateError(
                 f"Copying the page image {file} failed: {exc.strerror or exc}. "
-                "Check its permissions and the free disk space."
+                "Check the permissions of the file and the free disk space."
             ) from exc
 
     def is_intact(self, name: str) -> bool:
-        """Return whether the image exists and its hash matches its name.
+        """Return whether the image file exists and the hash of the content matches `name`.
 
         Raises:
             IndexCorruptError: If `name` is not an image name as returned by `put`.
@@ -116,7 +119,10 @@ class ImageFiles:
             IndexCorruptError: If `name` is not an image name as returned by `put`.
         """
         if checked_name(name) is None:
-            raise IndexCorruptError(f"{name!r} is not the name of a page image. Ingest its document again.")
+            raise IndexCorruptError(
+                f"The index refers to the page image {name!r}, which is not a valid image name. Ingest the documents "
+                "again with force=True (--force)."
+            )
         return self.folder / name
 
     def delete(self, name: str) -> None:
@@ -131,7 +137,7 @@ class ImageFiles:
             target.unlink(missing_ok=True)
         except OSError as exc:
             raise IndexStateError(
-                f"Deleting the page image {target} failed: {exc.strerror or exc}. Check its permissions."
+                f"Deleting the page image {target} failed: {exc.strerror or exc}. Check the permissions of the folder."
             ) from exc
 
     def delete_unfinished(self) -> None:
@@ -154,9 +160,9 @@ class ImageFiles:
 
 
 def checked_name(name: object) -> str | None:
-    """Return `name` if it has the form of the names of `ImageFiles.put`, else None.
+    """Return `name` if `name` has the form of an image name returned by `ImageFiles.put`, else None.
 
-    A name of this form never leads out of the folder.
+    A path built from a valid name is always inside the image folder.
     """
     return name if isinstance(name, str) and _NAME.fullmatch(name) else None
 
@@ -164,7 +170,7 @@ def checked_name(name: object) -> str | None:
 def decode_errors() -> tuple[type[Exception], ...]:
     """Return the exception classes that Pillow raises for files that are damaged or not images.
 
-    They include MemoryError: a damaged length field makes Pillow allocate gigabytes.
+    The result includes MemoryError, because a damaged length field makes Pillow allocate gigabytes.
     """
     from PIL.Image import DecompressionBombError
 

@@ -18,7 +18,7 @@ from jina_rag.types import Point, SparseVector, StoreHit
 class MemoryStore(BaseStore):
     """An exact `MultiVectorStore` in memory, for tests: it stores float32 vectors and scans all points.
 
-    As a context manager, the store is closed on exit.
+    The store is a context manager and is closed on exit.
     """
 
     def __init__(self, *, dim: int, multi_dim: int) -> None:
@@ -80,7 +80,7 @@ class MemoryStore(BaseStore):
             yield StoreHit(point_id, scores[point_id], selected)
 
     def _scores(self, stage: Stage, points: Sequence[Point]) -> dict[str, float]:
-        """Return the score of each point that has the compared vector, by id."""
+        """Return the score of each point that has the vector `stage.using`, by point id."""
         if isinstance(stage.vector, SparseVector):
             return self._lexical_scores(stage.vector, points)
         if stage.using == schema.DENSE:
@@ -89,7 +89,10 @@ class MemoryStore(BaseStore):
         return dict(zip(rows, maxsim_many(stage.vector, list(rows.values())).tolist(), strict=True))
 
     def _lexical_scores(self, vector: SparseVector, points: Sequence[Point]) -> dict[str, float]:
-        """Return the sum of term weights times Qdrant's IDF for each point that shares a term, by id.
+        """Return the lexical score of each point that shares a term with the query, by point id.
+
+        For each shared term, the query weight, the point weight and Qdrant's IDF are multiplied. The score is the sum
+        of the products.
 
         The IDF counts all stored points with a lexical vector, including points that the filter excludes.
         """

@@ -60,7 +60,7 @@ REGIONS = "regions"
 HAS = "has"
 """Sorted list of the region kinds on a page, stored with the page and with each of its regions."""
 META = "meta"
-"""Metadata of the documents with this content; filters name its keys as ``meta.<key>``."""
+"""Metadata of the documents with this content; a filter refers to a key as ``meta.<key>``."""
 
 TAGS = "_where"
 """One string for each filterable payload value; see `filters.tags`."""
@@ -71,7 +71,7 @@ UNFILTERABLE = frozenset({GRID, WORDS, ASSIGNMENT, SIGNS, BIAS, REGIONS, TEXT, B
 """Payload keys whose values are too long or meaningless for a filter."""
 
 MULTI_LIMIT = 1_048_576
-"""Qdrant rejects a multi-vector with this many numbers or more; `indexing.point_builder` pools larger ones."""
+"""Qdrant rejects a multi-vector with this many numbers or more; `indexing.point_builder` pools larger multi-vectors."""
 BATCH_BYTES = 16 * 1024 * 1024
 """Maximum number of bytes of one request: half of the default limit of a Qdrant server."""
 
@@ -91,8 +91,8 @@ def point_id(revision: str, page: int, part: str = "page") -> str:
     """Return the deterministic point id of a page or of one of its regions.
 
     Args:
-        revision: SHA-256 of the file. Copies of a file share their points; an edited file has new ids, so its points
-            never overwrite the points that searches still use.
+        revision: SHA-256 of the file. Copies of a file share their points; an edited file has new ids, so that
+            the new points never overwrite points that searches still use.
         page: Page number, from 1.
         part: ``"page"``, or a name that is unique among the regions of the page.
 
@@ -176,8 +176,8 @@ def check_dims(stored: tuple[int, int], dims: tuple[int, int], location: object)
 
     Args:
         stored: Lengths of the dense vectors and of the rows of the multi-vectors in the index.
-        dims: The same lengths of the model.
-        location: Path or address of the index, for the error message.
+        dims: Lengths of the dense vectors and of the rows of the multi-vectors that the model returns.
+        location: Path or URL of the index, for the error message.
 
     Raises:
         IndexMismatchError: If the lengths differ.
@@ -185,7 +185,7 @@ def check_dims(stored: tuple[int, int], dims: tuple[int, int], location: object)
     if stored != dims:
         raise IndexMismatchError(
             f"The index at {location} has vectors of {stored[0]} and {stored[1]} dimensions, the model has {dims[0]} "
-            f"and {dims[1]}. Open the index with the model it was built with, or ingest into a new index."
+            f"and {dims[1]}. Open the index with the model of the index, or ingest into a new index."
         )
 
 
@@ -193,7 +193,7 @@ def clean_payload(value: Any, max_depth: int = MAX_METADATA_DEPTH) -> Any:  # no
     """Return a copy of a payload without lone surrogates, tuples and NumPy scalars, which some engines reject.
 
     Args:
-        value: Metadata or a nested value of it.
+        value: Metadata, or a value nested in metadata.
         max_depth: Maximum nesting depth; 32 levels by default.
 
     Raises:
@@ -203,20 +203,24 @@ def clean_payload(value: Any, max_depth: int = MAX_METADATA_DEPTH) -> Any:  # no
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str):
-        # PDF text layers contain lone surrogates; replacing them keeps the page searchable.
+        # PDF text layers contain lone surrogates; replacing the surrogates keeps the page searchable.
         return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        # An engine rounds integers beyond 64 bits silently. As a float, the value has the rounding that Python shows.
+        # An engine silently rounds integers beyond 64 bits. Converting to float here gives the value that Python shows.
         try:
             return value if -(2**63) <= value < 2**64 else float(value)
         except OverflowError as exc:
-            raise InvalidInputError("A payload contains a number of more than 308 digits. Pass it as text.") from exc
+            raise InvalidInputError(
+                "A payload contains a number of more than 308 digits. Pass the number as text."
+            ) from exc
     if isinstance(value, float) and math.isfinite(value):
         return value
     if isinstance(value, Mapping | list | tuple) and max_depth < 1:
-        raise InvalidInputError(f"A payload is nested deeper than {MAX_METADATA_DEPTH} levels. Flatten it.")
+        raise InvalidInputError(
+            f"A payload is nested deeper than {MAX_METADATA_DEPTH} levels. Flatten the nested values."
+        )
     if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
         return {clean_payload(key): clean_payload(item, max_depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -246,7 +250,7 @@ def changed_payload(payload: Mapping[str, Any], changes: Mapping[str, Any]) -> d
 
 
 def encode_grid(grid: TokenGrid) -> str:
-    """Return a token grid as text: its kind and the base64 of its delta-encoded, zlib-compressed boxes.
+    """Return a token grid as text: the kind, and the boxes, delta-encoded, zlib-compressed and written in base64.
 
     A box takes about 5 characters. Boxes are quantized to uint16, shape (tokens, 4), and stored as differences. For
     consecutive words of a line, most differences are 0 or the width of a space; on 168 pages of text, the encoding
@@ -280,7 +284,9 @@ def decode_grid(text: str) -> TokenGrid:
             raise ValueError("truncated, or larger than the limit")
         steps = np.frombuffer(raw, dtype="<u2").reshape(4, -1)
     except (ValueError, zlib.error) as exc:
-        raise IndexCorruptError("A stored token grid is unreadable. Ingest the document again.") from exc
+        raise IndexCorruptError(
+            "A stored token grid is unreadable. Ingest the document again with force=True (--force)."
+        ) from exc
     if kind not in ("words", "patches"):
         raise IndexCorruptError(f"A stored token grid has the unknown kind {kind!r}. Update jina-rag.")
     x1 = np.cumsum(steps[0] + steps[2], dtype=np.uint16)
@@ -292,7 +298,7 @@ def decode_grid(text: str) -> TokenGrid:
 
 
 def point_bytes(point: Point) -> int:
-    """Return the approximate bytes of a point in a binary request: float32 vectors, payload texts and 4 KiB."""
+    """Return the approximate bytes of a point in a binary request: float32 vectors, texts, and 4 KiB for the rest."""
     vectors = sum(array.size * 4 for array in (point.dense, point.multi) if array is not None)
     texts = sum(len(value) for value in point.payload.values() if isinstance(value, str))
     return vectors + texts + 4096
@@ -330,7 +336,7 @@ def batches_by_size(items: Iterable[T], size: Callable[[T], int], limit: int) ->
 
 
 def _row_differences(values: npt.NDArray[np.uint16], before: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
-    """Return the difference of each value and its predecessor in `before`, modulo 65536, shape (n,), uint16."""
+    """Return `values` minus `before` shifted by one, modulo 65536, shape (n,), uint16; the first value is unchanged."""
     shifted = np.zeros_like(values)
     shifted[1:] = before[:-1]
     return values - shifted

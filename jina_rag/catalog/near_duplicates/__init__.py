@@ -1,1 +1,1 @@
-"""Near-duplicate pages: detected and marked during ingestion, folded into one hit during search."""
+"""Near-duplicate pages: detected and marked during ingestion, merged into one hit during search."""

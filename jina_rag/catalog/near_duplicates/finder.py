@@ -1,7 +1,7 @@
 """Detection of near-duplicate pages during ingestion, for example an earlier version of a report or a second scan.
 
 Candidates are found by the dense vectors of the index and compared by `page_match`. Near-duplicates are marked, not
-merged: the index stores all pages, and a search can return one page of each group.
+merged: the index stores all pages, and a search can merge near-duplicates into one hit.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _KEYS = (schema.TEXT, schema.WORDS, schema.IMAGE, schema.NEAR, schema.REVISION)
 
 
 class NearDuplicateFinder:
-    """Finder of near-duplicates among new and stored pages."""
+    """Compares new pages with stored pages and with each other, to find near-duplicates."""
 
     def __init__(self, store: MultiVectorStore, images: ImageFiles) -> None:
         self._store = store
         self._images = images
 
     def find(self, pages: Sequence[tuple[str, Page, Float32]], *, ignore: Collection[str] = ()) -> dict[str, str]:
-        """Return the earlier page, stored or new, of each new page that is a near-duplicate.
+        """Return the new pages that nearly duplicate an earlier page, stored or new.
 
         Args:
             pages: For each new page: its point id, the page, and its dense vector, shape (dim,), float32.
@@ -58,6 +58,6 @@ class NearDuplicateFinder:
     ) -> Iterator[tuple[str, PageContent]]:
         for hit in self._store.nearest(dense, limit=_MAX_CANDIDATES, where={schema.KIND: "page"}, keys=_KEYS):
             original_id = str(hit.payload.get(schema.NEAR) or hit.id)
-            # The candidates of a re-indexed page include the page itself and its near-duplicates.
+            # The stored copy of a re-indexed page, and near-duplicates of this page, are not earlier pages.
             if original_id != point_id and hit.score >= MIN_COSINE and hit.payload.get(schema.REVISION) not in ignore:
                 yield original_id, PageContent.of_payload(hit.payload, self._images.folder)

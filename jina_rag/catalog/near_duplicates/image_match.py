@@ -107,17 +107,17 @@ def _scaling_transform(a: Float32, b: Float32) -> npt.NDArray[Any]:
 
 
 def _align(a: Float32, b: Float32, pairs: PointPairs | None) -> npt.NDArray[Any] | None:
-    """Return the affine transform from pixels of `a` to pixels of `b`, shape (2, 3), float32; None if none fits."""
+    """Return the affine transform from pixels of `a` to pixels of `b`, shape (2, 3), float32; None without a match."""
     import cv2
 
     initial = None
     if pairs is not None and len(pairs[0]) >= _MIN_PAIRS:
         first, second = (points * np.array(image.shape[::-1]) for points, image in zip(pairs, (a, b), strict=True))
-        cv2.setRNGSeed(0)  # RANSAC samples at random; a fixed seed makes it deterministic
+        cv2.setRNGSeed(0)  # RANSAC samples at random; a fixed seed makes the result deterministic
         initial, _ = cv2.estimateAffinePartial2D(first, second, method=cv2.RANSAC, ransacReprojThreshold=_TOLERANCE)
     transform = _scaling_transform(a, b) if initial is None else initial.astype(np.float32)
     limits = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, _MAX_ITERATIONS, 1e-4)
-    # Lines of print look alike: without an initial alignment, the search proceeds from coarse to fine.
+    # Without an initial alignment, ECC starts on coarse images, because lines of print look alike on fine images.
     for side in (64, 128, 256, 512) if initial is None else (256, 512):
         factor = side / _MAX_SIDE
         scale = np.array([1, 1, factor], dtype=np.float32)

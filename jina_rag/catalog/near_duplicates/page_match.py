@@ -7,7 +7,8 @@ Two pages are equal if all of the following hold:
 - For each word without a counterpart on the other page, the images differ at its box no more than at the boxes of the
   common words.
 
-A scan with slightly different OCR text therefore equals its page; a form that was filled in differently does not.
+A scan with slightly different OCR text therefore equals the original page. A form that was filled in differently
+does not equal the blank form.
 """
 
 from __future__ import annotations
@@ -38,18 +39,18 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MAX_DIFFERENCE = 0.2
-"""Maximum difference of the images of equal pages, from 0 to 1; a tick in a box makes 0.4."""
+"""Maximum difference of the images of equal pages, from 0 to 1; a tick in a box makes a difference of 0.4."""
 MIN_OVERLAP = 0.9
 """Minimum fraction of common words of near-duplicate pages with at least 20 words."""
 SIGNATURE_DIM = 4096
 _FEW_WORDS = 20
 _NOISE_LEVEL = 0.005
-"""Maximum image difference at the box of a word that always counts as noise."""
+"""An image difference of at most this value at the box of a word always counts as noise."""
 
 
 @dataclass(frozen=True, eq=False)
 class PageContent:
-    """The compared content of a page.
+    """Words, boxes and image of a page, to compare with another page.
 
     Attributes:
         words: Words without case, accents and punctuation.
@@ -63,16 +64,16 @@ class PageContent:
 
     @classmethod
     def of_page(cls, page: Page) -> PageContent:
-        """Return the content of a parsed page."""
+        """Return the normalized words, word boxes and screenshot of a page that is being indexed."""
         boxes = np.array([word.box for word in page.words], dtype=np.float32).reshape(-1, 4)
         return cls._from_words([word.text for word in page.words], boxes, page.screenshot.image)
 
     @classmethod
     def of_payload(cls, payload: Mapping[str, Any], image_folder: Path | None) -> PageContent:
-        """Return the content of a stored page.
+        """Return the normalized words, word boxes and screenshot of a stored page.
 
         Args:
-            payload: Payload of the point of the page.
+            payload: Payload of the page, read from the store.
             image_folder: Folder of the image files; None to compare words only.
         """
         name = checked_name(payload.get(schema.IMAGE))
@@ -96,8 +97,8 @@ class PageContent:
     def signature(self) -> Float32:
         """Unit vector that is similar for equal pages, shape (4096,), float32.
 
-        The vector represents the words of a page with at least 20 words, else the image. It is zero for a blank page,
-        and for a page with fewer words and no image.
+        For a page with at least 20 words, the vector represents the words; otherwise the image. The
+        vector is zero for a blank page, and for a page with fewer words and no image.
         """
         if len(self.words) >= _FEW_WORDS:
             bins = [zlib.crc32(word.encode()) % SIGNATURE_DIM for word in self.words]
@@ -112,9 +113,9 @@ class PageContent:
 
 
 def is_near_duplicate(a: PageContent, b: PageContent) -> bool:
-    """Return whether two pages are near-duplicates, for example of two versions of a report.
+    """Return whether two pages are near-duplicates, for example the same page in two versions of a report.
 
-    If at least one page has 20 or more words, the pages must share at least 90 % of their words. Otherwise the pages
+    If at least one page has 20 or more words, the pages must share at least 90 % of the words. Otherwise the pages
     must be equal; see `difference`.
 
     Args:
@@ -129,7 +130,7 @@ def is_near_duplicate(a: PageContent, b: PageContent) -> bool:
 def difference(a: PageContent, b: PageContent) -> float | None:
     """Return the maximum image difference of two equal pages, from 0 to 1; None for different pages.
 
-    If an image is missing, pages are equal if all their words match, except for OCR errors.
+    If the image of one page is missing, the pages are equal if all words match, except for OCR errors.
 
     Args:
         a: First page.
@@ -144,7 +145,7 @@ def difference(a: PageContent, b: PageContent) -> float | None:
     if diff_map is None or diff_map.max() > MAX_DIFFERENCE or (only_a and a.boxes is None):
         return None
     if only_a and a.boxes is not None:
-        # The boxes of matched words show the difference that resolution and compression cause everywhere.
+        # The difference at matched words is the level that resolution and compression cause everywhere on the page.
         x0, y0, x1, y1 = (np.nan_to_num(a.boxes).clip(0, 1) * np.tile(diff_map.shape[::-1], 2)).astype(int).T
         slices = zip(y0, y1 + 1, x0, x1 + 1, strict=True)
         word_diffs = np.array([diff_map[top:bottom, left:right].max(initial=0) for top, bottom, left, right in slices])

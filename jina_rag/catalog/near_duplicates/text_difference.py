@@ -1,4 +1,4 @@
-"""Differences of two page texts, ignoring OCR errors: joined or split words and similar glyphs."""
+"""Differences between two page texts, ignoring OCR errors: joined or split words and similar glyphs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _GLYPH_CLASSES = str.maketrans("ilj1|oqcevnszbg", "11111" + "0000" + "uu" + "528
 
 
 def normalize_words(words: Iterable[str]) -> dict[int, str]:
-    """Return words without case, accents and punctuation, by their position; single letters are dropped.
+    """Return words without case, accents and punctuation, by position in `words`; single letters are dropped.
 
     OCR misreads punctuation most often, and reads ticked boxes and lines as single letters.
 
@@ -28,7 +28,7 @@ def normalize_words(words: Iterable[str]) -> dict[int, str]:
 
 
 def overlap(a: Sequence[str], b: Sequence[str]) -> float:
-    """Return the fraction of common words of two texts, 0 to 1: intersection over union of the multisets."""
+    """Return the fraction of common words of two texts, 0 to 1: multiset intersection over multiset union."""
     first, second = Counter(a), Counter(b)
     return (first & second).total() / max((first | second).total(), 1)
 
@@ -58,17 +58,18 @@ def unmatched_words(a: Sequence[str], b: Sequence[str]) -> tuple[list[str], list
 
 
 def has_changed_number(only_a: Sequence[str], only_b: Sequence[str]) -> bool:
-    """Return whether a number of one text replaces a number of the other.
+    """Return whether a number of one text replaces a number of the other text.
 
-    A replacement has the same length, a changed digit, and at least half of its characters equal. Images do not show
-    such a change in small print, and OCR confuses digits with letters but not with other digits. If all other words are
-    equal, any number of the same length with a changed digit is a replacement.
+    A replacement has the length of the replaced number, a changed digit, and at least half of the characters unchanged.
+    If all other words are equal, any number of the same length with a changed digit is a replacement. The texts are
+    compared because images do not show a changed digit in small print. The result is reliable because OCR confuses
+    digits with letters, but not with other digits.
 
     Args:
         only_a: Unmatched words of the first text; see `unmatched_words`.
         only_b: Unmatched words of the second text.
     """
-    if len(only_a) * len(only_b) > _MAX_PAIRS:  # in a script that OCR cannot read, the words are meaningless
+    if len(only_a) * len(only_b) > _MAX_PAIRS:  # words of a script that OCR cannot read
         return False
     is_only_difference = len(only_a) + len(only_b) <= 2
     for one, other in itertools.product(only_a, only_b):

@@ -1,4 +1,4 @@
-"""Connection to a Qdrant server: address, API key, certificates and timeout, and the calls of the client."""
+"""Connection to a Qdrant server: URL, API key, certificates and timeout, and the calls of the client."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from jina_rag.stores.qdrant.errors import Address, classify_error, to_index_erro
 from jina_rag.stores.qdrant.retry import retry_policy
 
 MEMORY: Final = ":memory:"
-"""Address of the client's in-process Qdrant, for tests."""
+"""URL of the client's in-process Qdrant, for tests."""
 KEY_VARIABLE: Final = "QDRANT_API_KEY"
 
 _PORT: Final = 6333
 _HOST: Final = re.compile(r"[\w.:%-]+")
-"""Host names in any script and IP addresses; an IPv6 address may end with a percent sign and a network interface."""
+"""Host names in any script, or IP addresses; an IPv6 address may end with a percent sign and a network interface."""
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +49,7 @@ class QdrantConnection:
         InvalidInputError: If a setting is invalid.
     """
 
-    # Excluded from the repr: settings end up in logs and error reports.
+    # The API key is excluded from the repr, because settings end up in logs and error reports.
     api_key: str | None = field(default=None, repr=False)
     prefer_grpc: bool = False
     grpc_port: int = 6334
@@ -73,7 +73,9 @@ class QdrantConnection:
         if self.prefer_grpc and self.verify is False:
             raise InvalidInputError("verify=False is not supported with gRPC. Pass a certificate file as verify.")
         if not isinstance(self.verify, bool) and not Path(self.verify).is_file():
-            raise InvalidInputError(f"The certificate file {os.fspath(self.verify)} does not exist. Check verify.")
+            raise InvalidInputError(
+                f"The certificate file {os.fspath(self.verify)} does not exist. Check the path in verify."
+            )
 
     @property
     def seconds(self) -> int:
@@ -97,7 +99,7 @@ class Remote:
 
     Attributes:
         models: Module with the request and response types of the client.
-        address: Address of the collection.
+        address: Server URL and name of the collection.
         connection: Connection settings, and cluster settings of a new collection.
         local: Whether the client is an in-process Qdrant instead of a server.
         grpc: Whether requests use gRPC.
@@ -109,7 +111,7 @@ class Remote:
         self.models = models
         self.address = address
         self.connection = connection
-        # A client passed by the caller may be in-process, whatever the address.
+        # A client passed by the caller may be in-process, whatever the URL.
         self.local = address.url == MEMORY or type(getattr(client, "_client", None)).__name__ == "QdrantLocal"
         self.grpc = connection.prefer_grpc and not self.local
         self._client = client
@@ -136,7 +138,7 @@ class Remote:
         except JinaRagError:
             raise
         except Exception as exc:
-            _ = self.client  # raises if another thread closed the client, which explains the failure
+            _ = self.client  # raises the clearer IndexStateError if another thread closed the client
             raise to_index_error(classify_error(exc), self.address, action) from exc
 
     def call_collection(self, action: str, method: str, **arguments: Any) -> Any:  # noqa: ANN401
@@ -162,14 +164,14 @@ class Remote:
 
 
 def checked_url(url: str) -> str:
-    """Return a normalized server address, with port 6333 if the address has no port.
+    """Return a normalized server URL, with port 6333 if `url` has no port.
 
     Args:
-        url: Address of a server, for example ``"http://localhost:6333"``; or ``":memory:"``.
+        url: URL of a server, for example ``"http://localhost:6333"``; or ``":memory:"``.
 
     Raises:
-        InvalidInputError: If `url` is not the address of a server, or contains a user, a password, a query or a
-            fragment; the message does not contain the address.
+        InvalidInputError: If `url` is not the URL of a server, or contains a user, a password, a query string or a
+            fragment. The message does not contain the URL.
     """
     if url == MEMORY:
         return url
@@ -177,19 +179,17 @@ def checked_url(url: str) -> str:
         parts = urlsplit(url.strip())
         port = parts.port
     except ValueError as exc:  # the text of the exception may contain a password
-        reason = "its port is not a number below 65536" if "ort" in str(exc) else "it is malformed"
-        raise InvalidInputError(
-            f"The address of the Qdrant server is invalid ({reason}). Use http://HOST:6333."
-        ) from exc
+        reason = "the port is not a number below 65536" if "ort" in str(exc) else "malformed"
+        raise InvalidInputError(f"The URL of the Qdrant server is invalid ({reason}). Use http://HOST:6333.") from exc
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise InvalidInputError(
-            "The address of the Qdrant server must not contain a user, a password or a query. Pass the key as api_key, "
+            "The URL of the Qdrant server must not contain a user, a password or a query. Pass the API key as api_key, "
             f"or set the environment variable {KEY_VARIABLE}."
         )
     host = parts.hostname or ""
     if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host):
         raise InvalidInputError(
-            "The address of the Qdrant server is invalid; expected http:// or https:// and a host, "
+            "The URL of the Qdrant server is invalid; expected http:// or https:// and a host, "
             'for example "http://localhost:6333".'
         )
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port or _PORT}{parts.path.rstrip('/')}"
@@ -202,7 +202,7 @@ def connect(qdrant_client: QdrantObject, url: str, connection: QdrantConnection)
 
     Args:
         qdrant_client: The module qdrant_client.
-        url: Address of the server, as returned by `checked_url`.
+        url: URL of the server, as returned by `checked_url`.
         connection: Connection settings.
 
     Raises:
@@ -213,7 +213,7 @@ def connect(qdrant_client: QdrantObject, url: str, connection: QdrantConnection)
     key = connection.key()
     parts = urlsplit(url)
     if key is not None and parts.scheme == "http" and not _is_loopback(parts):
-        _log.warning("The API key is sent to %s unencrypted. Use an https:// address.", url)
+        _log.warning("The API key is sent to %s unencrypted. Use an https:// URL.", url)
     options: dict[str, Any] = {"verify": connection.verify}
     if not isinstance(connection.verify, bool):
         authority = Path(connection.verify)
@@ -221,22 +221,24 @@ def connect(qdrant_client: QdrantObject, url: str, connection: QdrantConnection)
             options["verify"] = ssl.create_default_context(cafile=authority)
             options["grpc_options"] = {"root_certificates": authority.read_bytes()}
         except OSError as exc:
-            raise InvalidInputError(f"The certificate file {authority} is unreadable ({exc}). Check verify.") from exc
+            raise InvalidInputError(
+                f"The certificate file {authority} is unreadable ({exc}). Check the file in verify."
+            ) from exc
     return qdrant_client.QdrantClient(
         url=url,
         grpc_port=connection.grpc_port,
         prefer_grpc=connection.prefer_grpc,
         timeout=connection.seconds,
-        # Passed as a header: with `api_key`, the client issues a Python warning that repeats the log line above.
+        # The API key is passed as a header, because with `api_key` the client repeats the log line above as a warning.
         headers=None if key is None else {"api-key": key},
-        # The check of the client runs in a thread and only warns; `open_collection` checks the version.
+        # The client's version check only warns, in a thread; `open_collection` raises an error for an old server.
         check_compatibility=False,
         **options,
     )
 
 
 def _checked_key(key: str, name: str) -> str:
-    # Other characters are invalid in a header, and the error of the transport would contain the key.
+    # A key with any other character is an invalid header, and the resulting transport error would contain the key.
     if not key or not all("!" <= letter <= "~" for letter in key):
         raise InvalidInputError(f"{name} is not a valid API key; expected printable ASCII characters without spaces.")
     return key

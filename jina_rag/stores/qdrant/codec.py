@@ -13,7 +13,7 @@ from jina_rag.stores.filters import without_filter_keys
 from jina_rag.types import Float32, Point, SparseVector
 
 QdrantObject: TypeAlias = Any
-"""A module or object of qdrant_edge or qdrant_client; untyped, because both are imported lazily."""
+"""A module or object of qdrant_edge or qdrant_client; untyped, because both packages are imported lazily."""
 
 
 def named_vectors(
@@ -24,7 +24,7 @@ def named_vectors(
     Args:
         types: Module or object with the types of the engine.
         point: Point to write, as returned by `filters.with_filter_payload`.
-        multi_rows: Function that converts a multi-vector, shape (tokens, dim), float32, to the rows of the engine.
+        multi_rows: Function that converts a multi-vector, shape (tokens, dim), float32, to the row type of the engine.
     """
     vectors: dict[str, QdrantObject] = {}
     if point.dense is not None:
@@ -57,7 +57,7 @@ def decode(record: QdrantObject) -> Point:
 
 
 def _matrix(rows: Sequence[Sequence[float]]) -> Float32:
-    """Return rows of Python numbers as an array, shape (tokens, dim); struct takes a third of the time of NumPy."""
+    """Return rows of Python numbers as an array, shape (tokens, dim); with struct, in a third of NumPy's time."""
     matrix = np.empty((len(rows), len(rows[0])), dtype=np.float32)
     row_format = struct.Struct(f"={matrix.shape[1]}f")
     for i, row in enumerate(rows):

@@ -1,4 +1,4 @@
-"""The collection of an index on a Qdrant server: creation, validation, and the facts in its metadata."""
+"""The collection of an index on a Qdrant server: creation, validation, and the metadata of the collection."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MIN_VERSION: Final = (1, 16)
 _TIERS_VERSION: Final = (1, 19)
 """First server version with 8-bit and 4-bit numbers, and with the vector option `memory`, which replaces `on_disk`."""
 
-_DATATYPES: Final = {"float16": "FLOAT16", "int8": "TURBO8", "int4": "TURBO4"}  # names in the client
+_DATATYPES: Final = {"float16": "FLOAT16", "int8": "TURBO8", "int4": "TURBO4"}  # names of the datatypes in the client
 _RECORD_KEY: Final = "jina_rag"
 """Key of the jina-rag record in the metadata of a collection; other programs may add keys."""
 _FORMAT: Final = 2
@@ -56,11 +56,11 @@ def open_collection(
         remote: Collection and its client.
         dims: Lengths of the dense vectors and of the rows of the multi-vectors.
         create: Whether to create a missing collection.
-        facts: JSON object to store with a new collection.
+        facts: JSON object to store in the metadata of a new collection.
         storage: Vector storage of a new collection.
 
     Returns:
-        Payload paths with an index of numbers.
+        Payload paths with a payload index of numbers.
 
     Raises:
         IndexNotFoundError: If the collection is missing and `create` is False.
@@ -77,7 +77,7 @@ def open_collection(
         description = _describe(remote)
     _check_collection(remote, description, dims)
     payload_schema = description.payload_schema or {}
-    # A killed process may have created the collection without this index.
+    # A killed process may have created the collection without this payload index.
     if create and schema.TAGS not in payload_schema:
         index_payload(remote, "be created", schema.TAGS, remote.models.PayloadSchemaType.KEYWORD)
     return indexed_paths(payload_schema)
@@ -97,7 +97,7 @@ def index_payload(remote: Remote, action: str, path: str, kind: QdrantObject) ->
 
 
 def read_facts(remote: Remote) -> dict[str, Any]:
-    """Return the facts that `open_collection` stored with the collection."""
+    """Return the JSON object that `open_collection` stored as `facts`."""
     return dict(_read_record(remote, _describe(remote))["facts"])
 
 
@@ -120,7 +120,7 @@ def vector_params(
             f"Vectors of {storage.datatype} require Qdrant {_TIERS_VERSION[0]}.{_TIERS_VERSION[1]} or newer. Update "
             'the server, or pass storage="exact" (--storage exact).'
         )
-    # Multi-vectors are large, and a search reads them for a few candidates only.
+    # Multi-vectors stay on disk, because a search reads the large multi-vectors of a few candidates only.
     cold = {"memory": models.Memory.COLD} if tiers and hasattr(models, "Memory") else {"on_disk": True}
     dense = models.VectorParams(size=dims[0], distance=models.Distance.DOT)
     multi = models.VectorParams(
@@ -129,7 +129,7 @@ def vector_params(
         multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
         datatype=getattr(models.Datatype, _DATATYPES[storage.datatype]),
         quantization_config=_quantization(models, storage),
-        # No HNSW graph: MaxSim scores the candidates or all points exactly; a graph search would be approximate.
+        # No HNSW graph is built, because MaxSim scores the candidates or all points exactly.
         hnsw_config=models.HnswConfigDiff(m=0),
         **cold,
     )
@@ -167,7 +167,8 @@ def _server_version(remote: Remote) -> tuple[int, int] | None:
 
 def _create(remote: Remote, dims: tuple[int, int], facts: Mapping[str, Any], storage: Storage, *, tiers: bool) -> None:
     vectors, sparse = vector_params(remote.models, dims, storage, tiers=tiers)
-    # Another process, or an attempt whose response was lost, may have created the collection; the caller validates it.
+    # The collection may exist: another process, or an attempt whose response was lost, may have created the
+    # collection. The caller validates the existing collection.
     with suppress(CollectionExistsError):
         remote.call_collection(
             "be created",
@@ -195,8 +196,8 @@ def _check_collection(remote: Remote, description: QdrantObject, dims: tuple[int
     vectors = params.vectors if isinstance(params.vectors, Mapping) else {}
     if not {schema.DENSE, schema.MULTI} <= vectors.keys() or schema.LEXICAL not in (params.sparse_vectors or {}):
         raise IndexCorruptError(
-            f"The collection at {remote.address} lacks a vector (dense, multi or lexical). Restore it, or ingest into "
-            "a new collection."
+            f"The collection at {remote.address} lacks a vector (dense, multi or lexical). "
+            "Restore the collection from a snapshot, or ingest into a new collection."
         )
     sizes = (int(vectors[schema.DENSE].size), int(vectors[schema.MULTI].size))
     schema.check_dims(sizes, dims, remote.address)
@@ -206,7 +207,7 @@ def _read_record(remote: Remote, description: QdrantObject) -> dict[str, Any]:
     record = (description.config.metadata or {}).get(_RECORD_KEY)
     if not isinstance(record, Mapping) or not isinstance(record.get("facts"), Mapping) or "format" not in record:
         raise IndexMismatchError(
-            f"The collection at {remote.address} was not created by jina-rag: its metadata has no jina-rag record. "
+            f"The collection at {remote.address} was not created by jina-rag: the metadata has no jina-rag record. "
             "Use another collection name."
         )
     return cast(dict[str, Any], record)

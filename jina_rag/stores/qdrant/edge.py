@@ -22,18 +22,18 @@ from jina_rag.stores.qdrant.edge_folder import OpenFolder, bytes_by_part, engine
 from jina_rag.types import Point, StoreHit
 
 _MIN_VACUUM_POINTS: Final = 1000
-"""Minimum number of deleted points for which closing the store reclaims their space."""
+"""Closing the store reclaims the space of deleted points if at least this many points were deleted."""
 _RELOAD_BYTES: Final = 96 * 1024 * 1024
-"""Bytes of written vectors after which the store reloads the shard. The reload unmaps the files of the shard, whose
-mapped pages count as memory of this process and grow with the index."""
+"""Bytes of written vectors after which the store reloads the shard. The reload unmaps the files of the shard, because
+memory-mapped files count as memory of this process and grow with the index."""
 _ABSENT_POINT_ID: Final = "00000000-0000-0000-0000-000000000000"
 
 
 class EdgeStore(BaseQdrantStore):
     """A `MultiVectorStore` over a folder, in this process; thread-safe.
 
-    As a context manager, the store is closed on exit. An `upsert` call is one record of the engine's log and is atomic,
-    even after a crash; split long lists with `schema.batches`.
+    The store is a context manager and is closed on exit. Each `upsert` call is one record in the log of the engine
+    and is therefore atomic, even in a crash. Split long lists of points with `schema.batches`.
 
     Attributes:
         storage: Vector storage of the store, read from the folder.
@@ -46,7 +46,8 @@ class EdgeStore(BaseQdrantStore):
         self._folder_lock = folder.lock
         self.storage = folder.storage
         self._write_lock = threading.RLock()
-        # Held for each engine call, so that no thread calls the shard during a reload. The lock costs no concurrency,
+        # The lock is held for each engine call, so that no thread calls the shard during a reload. The lock costs no
+        # concurrency,
         # because the engine holds the interpreter lock during a call.
         self._engine_lock = threading.RLock()
         self._mapped_bytes = 0
@@ -71,7 +72,7 @@ class EdgeStore(BaseQdrantStore):
             multi_dim: Length of each row of the multi-vectors.
             create: Whether to create a missing store.
             storage: Vector storage, fixed at creation. None for the storage of an existing store, or ``"exact"`` for a
-                new one. The store applies the datatype, the quantization and the log; the caller pools and truncates
+                new store. The store applies the datatype, the quantization and the log; the caller pools and truncates
                 the rows.
 
         Raises:
@@ -108,7 +109,7 @@ class EdgeStore(BaseQdrantStore):
         """
         with self._write_lock:
             try:
-                # None after a close and after a failed reload.
+                # The shard is None after a close and after a failed reload.
                 if self._shard is not None:
                     with self._engine_call("be closed"), closing(self._shard):
                         self._finish_writes()
@@ -118,11 +119,12 @@ class EdgeStore(BaseQdrantStore):
 
     def _finish_writes(self) -> None:
         vacuum = self._deleted_count >= _MIN_VACUUM_POINTS and self._deleted_count > self.count() // 4
-        # The engine builds quantized copies only during an optimization.
+        # The engine builds the quantized copies of new points only during an optimization.
         if vacuum or (self._has_changes and self.storage.quantization is not None):
             self.optimize()
         if self._has_changes and self.storage.log:
-            # The next open replays the last log record. Replaying an empty record instead of a batch of pages saves
+            # The next open replays the last log record. This empty record is last instead of a batch of pages, which
+            # saves
             # 100 ms per command-line search.
             self._shard.update(self._types.UpdateOperation.delete_points([_ABSENT_POINT_ID]))
         if self._has_changes:
@@ -137,7 +139,7 @@ class EdgeStore(BaseQdrantStore):
                 yield
 
     def _reload(self) -> None:
-        """Close and reload the shard, which releases the memory of its mapped files."""
+        """Close and reload the shard, to release the memory of the mapped files."""
         with self._write_lock, self._engine_call("be written to"):
             self._shard.flush()
             self._shard.close()

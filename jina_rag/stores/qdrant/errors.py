@@ -32,10 +32,10 @@ class CollectionExistsError(IndexStateError):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Address of a collection on a server.
+    """Server URL and name of a collection.
 
     Attributes:
-        url: Server address, as returned by `checked_url`.
+        url: Server URL, as returned by `checked_url`.
         collection: Name of the collection.
         timeout: Maximum number of seconds of a request, for error messages.
         secret: API key, to be redacted in error messages.
@@ -68,7 +68,7 @@ class RequestFailure:
 def classify_error(exc: BaseException) -> RequestFailure:
     """Return the failure that an exception of the client reports."""
     httpx, grpc = require("httpx"), require("grpc")
-    # The REST client wraps errors of the transport.
+    # The REST client wraps errors of the transport in an exception with the attribute `source`.
     source = getattr(exc, "source", exc)
     status = getattr(exc, "status_code", None)
     if isinstance(source, httpx.TransportError):
@@ -81,7 +81,7 @@ def classify_error(exc: BaseException) -> RequestFailure:
     if name in ("ResourceExhaustedResponse", "QdrantException"):
         return _make_failure("rate_limited", exc, getattr(exc, "retry_after_s", None))
     if name == "ResponseHandlingException" or isinstance(exc, json.JSONDecodeError):
-        return _make_failure("not_qdrant", "its response is unreadable")
+        return _make_failure("not_qdrant", "the response is unreadable")
     # The in-process client raises plain ValueErrors.
     if isinstance(exc, ValueError) and str(exc).startswith("Collection "):
         return _make_failure("exists" if str(exc).endswith("already exists") else "not_found", exc)
@@ -89,33 +89,34 @@ def classify_error(exc: BaseException) -> RequestFailure:
 
 
 def to_index_error(failure: RequestFailure, address: Address, action: str) -> IndexStateError:
-    """Return the index error for a failed request, with the reason, the address and a remedy in its message.
+    """Return the index error for a failed request, whose message contains the reason, the URL and a remedy.
 
     Args:
         failure: Failure of the request.
-        address: Address of the collection.
+        address: Server URL and name of the collection.
         action: The failed action in the passive voice, for the message, for example ``"be searched"``.
     """
     reason = failure.reason if address.secret is None else failure.reason.replace(address.secret, "…")
     detail = f" ({reason})" if reason else ""
     prefix = f"The index at {address} could not {action}"
     messages = {
-        "unreachable": f"No Qdrant server answers at {address.url}{detail}. Check the address, or start the server.",
+        "unreachable": f"No Qdrant server answers at {address.url}{detail}. Check the URL, or start the server.",
         "timeout": f"{prefix}: the server did not answer within {address.timeout} s{detail}. Pass a higher timeout, or "
         "reduce the load of the server.",
-        "rate_limited": f"{prefix}: the rate limit of the server is exceeded{detail}. Retry later, or raise the limit.",
+        "rate_limited": f"{prefix}: the rate limit of the server is exceeded{detail}. "
+        "Retry later, or raise the rate limit of the server.",
         "unavailable": f"{prefix}: the server, or a proxy in front of the server, is unavailable{detail}. Retry later.",
         "untrusted": f"{prefix}: the certificate of the server is not trusted{detail}. Pass the file of the "
         "certificate authority as `verify`.",
-        "unauthorized": f"{prefix}: the server rejected the API key{detail}. Check the key and its permissions."
+        "unauthorized": f"{prefix}: the server rejected the API key{detail}. Check the permissions of the key."
         if address.secret
         else f"{prefix}: the server requires an API key{detail}. Pass api_key, or set the environment variable "
         "QDRANT_API_KEY.",
-        "too_large": f"{prefix}: the request exceeds the size limit of the server{detail}. Raise the limit to 32 MiB "
-        "or more.",
-        "not_qdrant": f"The server at {address.url} is not a Qdrant server{detail}. Check the address.",
+        "too_large": f"{prefix}: the request exceeds the size limit of the server{detail}. "
+        "Raise the size limit of the server to 32 MiB or more.",
+        "not_qdrant": f"The server at {address.url} is not a Qdrant server{detail}. Check the URL.",
         "not_found": f"No index at {address}{detail}. Create one with `jina-rag ingest PATH --index URL`.",
-        "exists": f"{prefix}: it already exists{detail}.",
+        "exists": f"{prefix}: the collection already exists{detail}. Use another collection name.",
         "rejected": f"{prefix}{detail}.",
     }
     kinds: dict[FailureKind, type[IndexStateError]] = {"not_found": IndexNotFoundError, "exists": CollectionExistsError}
@@ -127,7 +128,7 @@ def _from_status(status: int, exc: Any) -> RequestFailure:  # noqa: ANN401  # an
     try:
         message = json.loads(exc.content)["status"]["error"]
     except (ValueError, KeyError, TypeError):
-        # A gateway or another server does not respond in Qdrant's format.
+        # A response in another format than Qdrant's comes from a gateway or from another server.
         message = f"status {status}"
         kind = "not_qdrant" if kind == "not_found" else kind
     retry_after = exc.headers.get("retry-after", "")
@@ -135,14 +136,14 @@ def _from_status(status: int, exc: Any) -> RequestFailure:  # noqa: ANN401  # an
 
 
 def _make_failure(kind: FailureKind, message: object, wait: float | None = None) -> RequestFailure:
-    """Return a failure, with the kind corrected by the text of the message."""
+    """Return a failure of the kind, or of a more specific kind that the text of the message indicates."""
     text = " ".join(str(message).split()).rstrip(".")
     words = text.lower()
     if kind == "unreachable" and "certificate" in words:
         kind = "untrusted"
     elif "larger than allowed" in words:
         kind = "too_large"
-    # A point that another process has deleted is also "not found".
+    # The server also reports "not found" for a point that another process has deleted.
     elif kind == "not_found" and "collection" not in words:
         kind = "rejected"
     return RequestFailure(kind, text if len(text) <= _MAX_REASON_LENGTH else f"{text[:_MAX_REASON_LENGTH]}…", wait)

@@ -11,7 +11,7 @@ from jina_rag.stores.qdrant.errors import FailureKind, RequestFailure, classify_
 
 _FIRST_WAIT: Final = 0.5
 _MAX_WAIT: Final = 30
-"""Limits of the random wait between attempts, in seconds: the limit doubles from the first wait to the maximum."""
+"""Upper limits of the random wait in seconds: of the first wait, which doubles with each retry, and of all waits."""
 _MAX_SERVER_WAIT: Final = 300
 """Maximum wait in seconds that a server may demand; a request with a longer wait fails at once."""
 _RETRYABLE: Final[dict[FailureKind, str]] = {
@@ -30,7 +30,7 @@ def retry_policy(url: str, retries: int) -> Any:  # noqa: ANN401  # tenacity's t
     """Return a callable that calls a function with retries and raises the error of the last attempt.
 
     Args:
-        url: Address of the server, for the log.
+        url: URL of the server, for the log.
         retries: Maximum number of retries.
     """
     tenacity = require("tenacity", extra="qdrant")

@@ -26,13 +26,13 @@ __all__ = ["QdrantConnection", "QdrantStore"]
 _FETCH_BATCH: Final = 16
 """Points per read request with vectors; a page may take 2 MB of JSON."""
 _REQUEST_OVERHEAD: Final = 4096
-"""Maximum number of bytes of a request in addition to its points."""
+"""Bytes of a request that are reserved for everything except the points."""
 
 
 class QdrantStore(BaseQdrantStore):
     """A `MultiVectorStore` on a Qdrant server, version 1.16 or newer; thread-safe.
 
-    Several processes can open the same collection. As a context manager, the store is closed on exit. By default,
+    Several processes can open the same collection. The store is a context manager and is closed on exit. By default,
     multi-vectors are stored as float16 and dense vectors as float32. In a collection of several shards, each shard
     computes the IDF of lexical search over its own points.
 
@@ -40,8 +40,8 @@ class QdrantStore(BaseQdrantStore):
     `schema.BATCH_BYTES`; a larger point is sent alone. Each request is atomic. A call that fails or is killed may have
     written the points of its first requests; repeating the call is safe, because `upsert` is idempotent.
 
-    If two processes change the payload of the same point at the same time, both calls succeed, but the filter keys of
-    the point may lack one of the changes.
+    If two processes change the payload of the same point at the same time, both calls succeed, but the tags and numbers
+    of the point may lack one of the changes.
     """
 
     def __init__(self, remote: Remote, dims: tuple[int, int], indexed_paths: set[str]) -> None:
@@ -65,14 +65,14 @@ class QdrantStore(BaseQdrantStore):
         """Open a collection; create it if it is missing.
 
         Args:
-            url: Address of the server, for example ``"http://localhost:6333"``; the default port is 6333.
+            url: URL of the server, for example ``"http://localhost:6333"``; the default port is 6333.
                 ``":memory:"`` is the client's in-process Qdrant, for tests.
             collection: Name or alias of the collection.
             dim: Length of the dense vectors.
             multi_dim: Length of each row of the multi-vectors.
             create: Whether to create a missing collection.
             connection: Connection settings; None for the defaults.
-            facts: JSON object to store with a new collection; see `stored_facts`.
+            facts: JSON object to store in the metadata of a new collection; see `stored_facts`.
             storage: Vector storage of a new collection; None for ``"exact"``. The store applies the datatype and the
                 quantization; the caller pools and truncates the rows.
             client: A `QdrantClient` to use instead of a new client; closing the store leaves this client open.
@@ -106,10 +106,12 @@ class QdrantStore(BaseQdrantStore):
         connection: QdrantConnection | None = None,
         client: QdrantObject = None,
     ) -> dict[str, Any] | None:
-        """Return the facts of a collection without opening the store; None if the collection is missing.
+        """Return the JSON object that `open` stored as `facts`; None if the collection is missing.
+
+        The store is not opened.
 
         Args:
-            url: Address of the server; see `open`.
+            url: URL of the server; see `open`.
             collection: Name or alias of the collection.
             connection: Connection settings; None for the defaults.
             client: A `QdrantClient` to use instead of a new client.
@@ -146,7 +148,7 @@ class QdrantStore(BaseQdrantStore):
         self._send((encode(self._types, point) for point in points), "upsert", "points")
 
     def _change(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
-        # Tags and numbers do not depend on unfilterable keys, which take most of a payload.
+        # The unfilterable keys are not read: they take most of a payload, and tags and numbers do not depend on them.
         selector = self._types.PayloadSelectorExclude(exclude=sorted(schema.UNFILTERABLE))
         records = self._read(list(changes), READ_BATCH, with_payload=selector, with_vectors=False)
         operations = (
@@ -222,7 +224,7 @@ class QdrantStore(BaseQdrantStore):
 
 
 def _make_remote(url: str, collection: str, connection: QdrantConnection | None, client: QdrantObject) -> Remote:
-    """Return the collection with a client for it, without sending a request."""
+    """Return the collection and the client that sends the requests; no request is sent yet."""
     connection = connection or QdrantConnection()
     server_url = checked_url(url)
     secret = None if server_url == MEMORY else connection.key()

@@ -1,4 +1,4 @@
-"""Conversion of points for a Qdrant server: float16 numbers in few digits, and their size in a request."""
+"""Conversion of points for a Qdrant server: float16 numbers as short decimals, and the size of a point in a request."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def fp16_rows(rows: Float32) -> list[list[float]]:
 
 @cache
 def _float16_decimals() -> npt.NDArray[np.float64]:
-    """Return the shortest decimal of each float16 number by its bits, shape (65536,), float64."""
+    """Return the shortest decimal of each float16 number, indexed by the 16 bits, shape (65536,), float64."""
     return np.arange(65_536, dtype=np.uint16).view(np.float16).astype(np.str_).astype(np.float64)
 
 
@@ -55,7 +55,7 @@ def size_function(models: QdrantObject, *, grpc: bool) -> Callable[[QdrantObject
         grpc: Whether requests use gRPC; False for REST.
     """
     if not grpc:
-        # The client serializes requests with the same arguments.
+        # The REST client calls model_dump_json with the same arguments, so the size is exact.
         return lambda item: len(item.model_dump_json(exclude_unset=True, exclude_none=True).encode()) + 1
     conversion = require("qdrant_client.conversions.conversion", extra="qdrant", package="qdrant-client").RestToGrpc
 

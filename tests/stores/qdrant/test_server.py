@@ -453,7 +453,7 @@ def test_unencrypted_api_key_logs_a_warning(monkeypatch, caplog, url, is_warning
     ["localhost:6333", "ftp://h", "http://", "kb", "", "http://h:99999", "http://h:x", "http://[::1", "http://h?q=1"],
 )
 def test_invalid_address_raises_invalid_input_error(url):
-    with pytest.raises(InvalidInputError, match="address of"):
+    with pytest.raises(InvalidInputError, match="URL of"):
         open_store(url)
 
 
