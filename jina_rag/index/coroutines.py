@@ -1,6 +1,7 @@
-"""Coroutine versions of methods, and the thread pools that run them.
+"""Coroutine versions of methods, and the thread pools that run the methods.
 
-The pools are separate from asyncio's default pool, so that a long ingestion does not block other work.
+The thread pools are separate from asyncio's default pool, so that a long ingestion does not block other work in the
+default pool.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def coroutine_of(
 
     @functools.wraps(method)
     async def call(self: Any, /, *args: P.args, **kwargs: P.kwargs) -> Result:  # noqa: ANN401
-        import asyncio  # imported here, and concurrent.futures below, so that the command line starts faster
+        import asyncio  # imported here, like concurrent.futures below, so that the command line starts faster
 
         stop: Any = kwargs.get("stop") or threading.Event()
         if can_stop:
@@ -55,10 +56,10 @@ def coroutine_of(
             return await asyncio.shield(future)
         except asyncio.CancelledError:
             stop.set()
-            while not future.done():  # repeated cancellation does not end the wait
+            while not future.done():  # a second cancellation does not end the wait
                 with suppress(asyncio.CancelledError):
                     await asyncio.wait([future])
-            future.exception()  # retrieve the exception, or asyncio logs a warning
+            future.exception()  # asyncio logs a warning if the exception is not retrieved
             raise
 
     call.__name__ = f"a{method.__name__}"
@@ -70,5 +71,6 @@ def coroutine_of(
 def _threads(pool: Pool) -> ThreadPoolExecutor:
     from concurrent.futures import ThreadPoolExecutor
 
-    # The size of asyncio's default pool. The write lock of an index serializes the ingestions into it.
+    # The pool is as large as asyncio's default pool. The write lock of an index runs ingestions into that index one by
+    # one.
     return ThreadPoolExecutor(min(32, (os.cpu_count() or 1) + 4), thread_name_prefix=f"jina-rag-{pool}")

@@ -1,4 +1,4 @@
-"""`DocumentIndex`: create, fill, search, explain and maintain an index of page screenshots."""
+"""`DocumentIndex`, the interface to an index of page screenshots: ingestion, search, explanations and maintenance."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Paths: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 
 
 class IngestOptions(TypedDict, total=False):
-    """Keyword arguments of `DocumentIndex.ingest` that both overloads accept.
+    """Keyword arguments that both overloads of `DocumentIndex.ingest` accept.
 
     Attributes:
         metadata: JSON metadata for every document, or a function from a document's path to its metadata.
@@ -67,17 +67,18 @@ class IndexInfo:
     """Contents, model and disk usage of an index.
 
     Attributes:
-        location: Folder of the index, or the server address with the collection name.
+        location: Folder of the index, or URL of the collection on a server.
         documents: Number of completely indexed documents.
-        pages: Number of pages of these documents.
-        regions: Number of charts, tables and figures on these pages.
+        pages: Number of pages of completely indexed documents.
+        regions: Number of charts, tables and figures in completely indexed documents.
         pending: Number of documents whose indexing was interrupted; the next `ingest` completes them.
         embedder: Name of the embedder.
-        fingerprint: Fingerprint of the embedder: everything that its vectors depend on.
+        fingerprint: Fingerprint of the embedder: all settings and versions that determine the vectors.
         version: Version of jina_rag that created the index.
-        storage: Name of the storage preset, or the settings that differ from the preset ``"exact"``.
-        bytes: Bytes on disk by part: ``vectors: …`` for each part of the vector store, ``images``, ``manifest`` and
-            ``ocr`` (the OCR cache).
+        storage: Name of the storage preset; for other storage settings, the settings that differ from the preset
+            ``"exact"``.
+        bytes: Name of a part of the index → number of bytes on disk. The parts are ``vectors: …`` for each part of the
+            vector store, ``images``, ``manifest`` and ``ocr`` (the OCR cache).
     """
 
     location: str
@@ -101,8 +102,8 @@ class DocumentIndex:
                 print(hit.path, hit.page, hit.score)
 
     See `open` for how to create an instance. Instances are thread-safe; one thread at a time changes the index. Only
-    one process at a time can open an index folder. Within a process, all instances on the same folder share one store.
-    The store closes when the last of these instances is closed or garbage-collected.
+    one process at a time can open an index folder. Within a process, all instances on one folder share one vector
+    store. The vector store closes when the last instance on the folder is closed or garbage-collected.
 
     Each coroutine (``asearch``, ``aingest``, …) runs the method without the prefix ``a`` in a thread, so that models
     never run on the event loop's thread. Concurrent calls return the same results as sequential calls. Cancelling
@@ -138,10 +139,10 @@ class DocumentIndex:
         """Open the index at `location`, or create one.
 
         Args:
-            location: A folder, or a collection of a Qdrant server, ``"http://host:6333/collection"``. A new folder is
-                readable only by its owner, because the index contains the text and images of all pages. A server
-                address accepts options, for example ``?grpc=true&timeout=120&shards=3&replicas=2&ca=FILE`` (see
-                `QdrantConnection`).
+            location: A folder, or the URL of a collection on a Qdrant server, ``"http://host:6333/collection"``. A new
+                folder is readable only by the owner, because the index contains the text and images of all pages. The
+                URL of a collection accepts options, for example ``?grpc=true&timeout=120&shards=3&replicas=2&ca=FILE``
+                (see `QdrantConnection`).
             embedder: Model name, model folder or embedder. Default: the embedder that the index was built with, and
                 ``"lite"`` for a new index.
             reranker: Model name, model folder or reranker that scores the best pages of each search; loaded on first
@@ -151,8 +152,8 @@ class DocumentIndex:
                 Default: ``"exact"`` for a new index, the recorded storage for an existing index.
             create: Whether to create the index if it does not exist.
             assets_dir: For a server: folder of the page images and the manifest, which the server does not store.
-                Default: a folder in the current user's data directory. Searching works without these files, but
-                `ScoredPage.image_path` then names a missing file.
+                Default: a folder in the current user's data directory. A search does not require the assets folder, but
+                without the folder, `ScoredPage.image_path` is the path of a missing file.
             api_key: For a server: API key. Default: the environment variable QDRANT_API_KEY.
 
         Returns:
@@ -163,7 +164,7 @@ class DocumentIndex:
             IndexLockedError: If another process has the index open.
             IndexMismatchError: If the index was built with a different `embedder` or `storage`.
             IndexCorruptError: If the index is damaged or incomplete.
-            InvalidInputError: If `location` is a file or an invalid address, or an argument is empty.
+            InvalidInputError: If `location` is a file or an invalid URL, or an argument is empty.
             IndexStateError: If the folder contains other files or cannot be created, the server is unreachable, or the
                 index is already open in this process with other options.
             ModelNotFoundError: If the embedder of a new index does not exist or cannot be downloaded.
@@ -197,26 +198,27 @@ class DocumentIndex:
     ) -> IngestReport | IngestPlan:
         """Index new and changed files, and skip unchanged files.
 
-        Moved files are not re-embedded. Files with identical content are stored once and cited with every path. The
-        previous pages of a changed file stay searchable until its new pages are complete. A file or page that cannot be
-        read is reported, and the run continues. Ctrl-C stops the run and leaves a searchable index; the same call
-        resumes the run.
+        Moved files are not re-embedded. Files with identical content are stored once; hits list the paths of all files.
+        The previous pages of a changed file stay searchable until the new pages of the file are complete. A file or
+        page that cannot be read is reported, and the run continues. Ctrl-C stops the run and leaves a searchable index;
+        the same call resumes the run.
 
         Args:
-            paths: Files, folders and globs, for example ``reports/**/*.pdf``. ``*`` matches within a folder, ``**``
-                across folders (see `jina_rag.globs`).
+            paths: Files, folders and globs, for example ``reports/**/*.pdf``. ``*`` matches within a folder, and ``**``
+                matches across folders (see `jina_rag.globs`).
             metadata: JSON metadata for every document, or a function from a document's path to its metadata. `search`
-                can filter by these keys. A sidecar file, ``report.pdf.json`` or ``report.json``, adds and overrides
-                keys.
+                can filter by the metadata keys. A sidecar file, ``report.pdf.json`` or ``report.json``, adds keys and
+                overrides existing keys.
             settings: Rendering, OCR and resource limits. Default: `IngestSettings()`.
             progress: Called with an `IngestProgress` as the run advances.
             sync: Whether to delete indexed documents whose file no longer exists under `paths`.
             force: Whether to re-read and re-embed unchanged documents, for example to retry failed pages or to apply
                 new settings.
             stop: Event that stops the run, as Ctrl-C does, when another thread sets it.
-            dry_run: Whether to change nothing and return an `IngestPlan` of the same call: files, pages, time and disk
-                space. Time and disk space are estimated from earlier runs of this index. Without enough history, a few
-                pages are rendered and embedded for the estimate, then discarded.
+            dry_run: Whether to change nothing and return an `IngestPlan`: the files, pages, time and disk space that
+                the call would take without `dry_run`. Time and disk space are estimated from earlier runs of this
+                index. After too few earlier runs, a few pages are rendered and embedded for the estimate, and discarded
+                afterwards.
 
         Returns:
             The report of the run, or the plan if `dry_run` is True.
@@ -276,12 +278,13 @@ class DocumentIndex:
 
         Args:
             contents: One input per entry: a text (stored verbatim), an image (bytes, `pathlib.Path`, PIL image, data
-                URI), a `Page`, or ``{"image": …, "text": …}`` for an image whose text is known. The text of other
-                images is read by OCR, as in `ingest`. An image file written by `save_page` is loaded as the saved page.
+                URI), a `Page`, or ``{"image": …, "text": …}`` for an image with the text on the image. OCR reads the
+                text of an image that is passed without a text, as in `ingest`. From an image file written by
+                `save_page`, the saved page is loaded, including the text.
             ids: One id per entry. If an id occurs twice, the last entry wins. Default: random ids.
             metadata: One JSON mapping per entry, for filters. Default: no metadata.
-            vectors: Embeddings of `contents` by the embedder of this index: dense vectors of length `dim`,
-                multi-vectors and token grids. Default: `contents` are embedded by this call.
+            vectors: Embeddings of `contents` from the embedder of this index: dense vectors of length `dim`,
+                multi-vectors and token grids. Default: this call embeds `contents`.
 
         Returns:
             The ids, one per entry.
@@ -289,7 +292,7 @@ class DocumentIndex:
         Raises:
             InvalidInputError: If the arguments differ in length, an entry has an unsupported type or cannot be read, an
                 id is empty or belongs to an ingested document, or `vectors` do not fit the index. Entries before the
-                one named in the message may already be indexed.
+                entry named in the message may already be indexed.
             IndexStateError: If the index cannot be written.
         """
         from jina_rag.indexing.add import EntryWriter
@@ -330,15 +333,16 @@ class DocumentIndex:
 
         Args:
             query: A text in any language that the embedder supports, an image (bytes, `pathlib.Path`, PIL image, data
-                URI), a page, or a list of these. Text embedders read images by OCR.
+                URI), a page, or a list of these inputs. A text embedder reads images by OCR.
             k: Maximum number of hits.
             offset: Number of hits to skip, for pagination.
             filter: Conditions applied before ranking: key → value, list of accepted values, or `Range`. Keys: ``path``
                 (a glob, for example ``reports/*.pdf``), ``doc_id``, ``page``, ``has`` (a kind of region on the page:
                 ``"chart"``, ``"table"``, ``"figure"``), and every metadata key of the documents.
-            stages: One or several of `Prefetch`, `Rescore` and `Rerank`. Each replaces the default stage of its type.
-            group_by: ``"page"`` returns pages. ``"document"`` returns each document once, with its best page; the other
-                matching pages are in `ScoredPage.other_pages`.
+            stages: One or several of `Prefetch`, `Rescore` and `Rerank`. Each stage replaces the default stage of the
+                same type.
+            group_by: ``"page"`` returns pages. ``"document"`` returns each document once, with the best page of the
+                document; other matching pages are in `ScoredPage.other_pages`.
             dedup: Whether to fold near-duplicate pages into one hit; the folded pages are in `ScoredPage.similar`.
             min_score: Drop hits below this score; with a reranker, also hits that the reranker did not score. Default:
                 keep all hits.
@@ -452,7 +456,7 @@ class DocumentIndex:
         return nearest_pages(self._session.resources, vector, dim=self.dim, k=k, where=filter)
 
     def dense_vectors(self, pages: Sequence[ScoredPage]) -> Float32:
-        """Return the dense vectors of pages as stored in the index.
+        """Return the stored dense vectors of pages.
 
         Args:
             pages: Pages returned by `search`, `get` or `nearest`.
@@ -477,8 +481,8 @@ class DocumentIndex:
             query: The query that returned `hit`.
             hit: A page returned by `search`.
             by: ``"embedder"`` compares the query with the stored vectors that ranked the page. ``"reranker"``
-                attributes the reranker's score to the parts of the page image; the reranker must read images.
-            method: Attribution method of the reranker. Default: the method that the reranker prefers.
+                attributes the score of the reranker to the parts of the page image. The reranker must read images.
+            method: Attribution method, ``"gradient"`` or ``"attention"``. Default: the default method of the reranker.
 
         Returns:
             The boxes of the page with their weights from 0 to 1.
@@ -486,12 +490,12 @@ class DocumentIndex:
         Raises:
             IndexStateError: If the page is no longer in the index, or its screenshot is missing for ``by="reranker"``.
             InvalidInputError: If `by` is unknown. For ``by="reranker"``: if the index has no reranker, the reranker
-                cannot explain its scores, or the page is a text without an image.
+                does not support explanations, or the page is a text without an image.
         """
         if by == "embedder":
             return self._explainer.explain(query, hit)
         if by != "reranker":
-            raise InvalidInputError(f"by is {by!r}; expected one of 'embedder', 'reranker'.")
+            raise InvalidInputError(f"by is {by!r}; expected one of embedder, reranker.")
         return self._explainer.explain_by(self.reranker, query, hit, method)
 
     def cite(self, query: Input, hit: ScoredPage) -> Citation:
@@ -502,7 +506,7 @@ class DocumentIndex:
             hit: A page returned by `search`.
 
         Returns:
-            The citation; its box is the whole page if the heat map of the page is empty.
+            The citation; the cited box is the whole page if the heat map of the page is empty.
 
         Raises:
             IndexStateError: If the page is no longer in the index.
@@ -524,12 +528,13 @@ class DocumentIndex:
         """Build the context for a vision chat model: images, captions, sources, and the text of pages marked as data.
 
         Args:
-            query: The query; its words come last in the context.
+            query: The query; the text of the query comes last in the context.
             hits: Pages returned by `search`, best first.
             max_images: Maximum number of images.
             max_tokens: Maximum number of tokens of all text.
             prefer: ``"page"`` for images of whole pages, ``"region"`` for images of the cited boxes.
-            count_tokens: Token counter of the chat model. Default: an estimate that tends to be too high.
+            count_tokens: Function that returns the number of tokens of a text for the chat model. Default: an estimate
+                that tends to be too high.
             max_side: Longest side of an image in pixels.
             image_format: File format of the images.
 
@@ -568,14 +573,14 @@ class DocumentIndex:
         Args:
             document: A document id, a file (existing or not), a folder of files, or a glob over ids and paths, for
                 example ``reports/2023-*``.
-            filter: Conditions as in `search`, on ``path``, ``doc_id`` or metadata. A document must match all of them,
-                and also `document` if both are passed.
+            filter: Conditions as in `search`, but only on ``path``, ``doc_id`` and metadata. A document must match all
+                conditions. If `document` and `filter` are passed, a document must match both arguments.
 
         Returns:
             The number of deleted documents.
 
         Raises:
-            InvalidInputError: If neither argument is passed, or the filter is invalid.
+            InvalidInputError: If neither `document` nor `filter` is passed, or `filter` is invalid.
         """
         session = self._session
         with session.write_session():
@@ -586,8 +591,8 @@ class DocumentIndex:
         """Check that vectors, images and manifest agree, without changing the index.
 
         Returns:
-            The problems, each with the id of the document to ingest again, if one document is affected. Empty for a
-            consistent index.
+            The problems; empty for a consistent index. A problem of a single document contains the id of the document,
+            which must be ingested again.
         """
         return verify(self._session.resources)
 
@@ -599,16 +604,16 @@ class DocumentIndex:
         api_key: str | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> int:
-        """Copy this index to a folder or a Qdrant server, without embedding anything.
+        """Copy this index to a folder or a Qdrant server, without re-embedding pages.
 
-        Points are streamed in batches whose size in bytes is limited. To resume an interrupted copy, repeat the call:
-        points that the target already has are not sent again.
+        Points are streamed in batches of limited size in bytes. To resume an interrupted copy, repeat the call: points
+        that exist at the target are not sent a second time.
 
         Args:
             location: As in `open`: a new location, or the target of an interrupted copy of this index.
             assets_dir: As in `open`.
             api_key: As in `open`.
-            progress: Called with (points done, total points).
+            progress: Called with (number of copied points, total number of points).
 
         Returns:
             The number of points sent.
@@ -633,7 +638,8 @@ class DocumentIndex:
                     f"The index at {target_session.location} was built with {target_session.settings.fingerprint}, "
                     f"this index with {settings.fingerprint}. Copy to a new location."
                 )
-            # Locking in a fixed order prevents a deadlock of two copies in opposite directions.
+            # Two copies in opposite directions would deadlock; locking both indexes in a fixed order prevents the
+            # deadlock.
             first_session, second_session = sorted((session, target_session), key=lambda each: each.location)
             with first_session.write_session(), second_session.write_session():
                 return copy_index(session.resources, target_session.resources, progress=progress)
@@ -655,12 +661,12 @@ class DocumentIndex:
 
     @property
     def location(self) -> Path:
-        """Folder of the index, with its images, its manifest and, unless a server stores them, its vectors."""
+        """Folder with the images, the manifest and, unless a server stores the vectors, the vectors of the index."""
         return self._session.root
 
     @property
     def dim(self) -> int:
-        """Length of the stored dense vectors, which may be shorter than the vectors of the embedder."""
+        """Length of the stored dense vectors. The vectors of the embedder may be longer."""
         return self._session.settings.dim
 
     if TYPE_CHECKING:  # `coroutine_of` keeps only the first overload
@@ -699,7 +705,7 @@ class DocumentIndex:
 
     @property
     def reranker(self) -> Reranker | None:
-        """Reranker that was passed to `open`, loaded on first use; None if the index has none."""
+        """Reranker that was passed to `open`, loaded on first use; None if no reranker was passed."""
         return self._models.reranker
 
     @property
@@ -727,7 +733,7 @@ class DocumentIndex:
         return self._opened_session
 
     def close(self) -> None:
-        """Release the index; the last instance on a location closes its store. Idempotent."""
+        """Release the index; the last instance on a location closes the vector store. Idempotent."""
         if self._lease.detach() is not None:
             self._shared_session.release()
 
@@ -738,7 +744,7 @@ class DocumentIndex:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the location and the model names; unpickling reopens the index with the API key of the environment.
+        """Pickle the location and the model names; unpickling reopens the index, with the API key in QDRANT_API_KEY.
 
         Weights are not pickled, so the models must be loadable by name.
 
@@ -749,7 +755,7 @@ class DocumentIndex:
         for role in ("embedder", "reranker"):
             if not isinstance(self._arguments[role], str | None):
                 raise InvalidInputError(
-                    f"The index cannot be pickled, because its {role} is an object. Pass {role} as a name or a folder."
+                    f"The index cannot be pickled, because the {role} is an object. Pass {role} as a name or a folder."
                 )
         settings = self._opened_session.settings
         if not settings.has_loadable_model:

@@ -20,7 +20,7 @@ Model = TypeVar("Model")
 def resolve_model(model: str | os.PathLike[str] | Model | None) -> str | Model | None:
     """Return the absolute path of a model folder; return any other value unchanged.
 
-    An absolute path stays valid when the working directory changes.
+    An absolute path stays valid if the working directory changes later.
 
     Args:
         model: Model name, model folder, model object or None.
@@ -53,7 +53,8 @@ class IndexModels:
     """The embedder and the rerankers of one `DocumentIndex`, loaded on first use.
 
     Attributes:
-        default_reranker: The reranker that the index was opened with, or its name; None without a reranker.
+        default_reranker: The reranker that the index was opened with, as an object or a model name; None without a
+            reranker.
     """
 
     def __init__(self, session: IndexSession, embedder: str | Embedder | None, reranker: str | Reranker | None) -> None:
@@ -61,7 +62,7 @@ class IndexModels:
         self._embedder = embedder
         self.default_reranker = reranker
         self._rerankers: dict[str, Reranker] = {}
-        # One lock per model: a loaded model stays usable while another model loads.
+        # Each model has a lock, so that a loaded model stays usable while another model loads.
         self._embedder_lock = threading.Lock()
         self._reranker_locks: dict[str, threading.Lock] = {}
 
@@ -92,7 +93,7 @@ class IndexModels:
         model = stage.model if stage.model is not None else self.default_reranker
         if model is None:
             raise InvalidInputError(
-                "The index has no reranker. Open it with reranker=NAME (--reranker), or pass Rerank(model=NAME)."
+                "The index has no reranker. Open the index with reranker=NAME (--reranker), or pass Rerank(model=NAME)."
             )
         return partial(self._load_reranker, model)
 

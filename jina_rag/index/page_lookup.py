@@ -1,4 +1,4 @@
-"""Lookup of pages by id or by dense vector, and of the stored dense vectors of pages."""
+"""Lookup of pages by id, of pages by dense vector, and of stored dense vectors."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def nearest_pages(
     conditions = conditions_of(where, resources)
     if conditions is None or not unit_vector.any():
         return []
-    limit = min(k, max(resources.store.count(), 1))  # the store accepts only 64-bit limits
+    limit = min(k, max(resources.store.count(), 1))  # the store rejects limits of more than 64 bits
     while True:
         hits = resources.store.nearest(unit_vector, limit=limit, where={schema.KIND: "page", **conditions})
         pages = []
         for hit in hits:
-            # The pages of an unfinished replacement have no location yet and stay hidden.
+            # The new pages of a document whose replacement is unfinished have no file location and are not returned.
             if files := locations(resources, hit.payload, where):
                 page = bare_hit(resources, hit.id, hit.payload, files)
                 pages.append(replace(page, score=hit.score, stage="dense", scores={"dense": hit.score}))
@@ -86,7 +86,7 @@ def _unit_vector(vector: object, dim: int) -> Float32:
         raise InvalidInputError(
             f"vector has shape {numbers.shape} or non-finite values; expected {dim} finite numbers."
         )
-    numbers /= np.abs(numbers).max() or 1.0  # prevents overflow and underflow of the squares
+    numbers /= np.abs(numbers).max() or 1.0  # without this division, the squares could overflow or underflow
     return (numbers / (np.linalg.norm(numbers) or 1.0)).astype(np.float32)
 
 

@@ -1,9 +1,9 @@
-"""Indexes whose vectors are on a Qdrant server: address, local assets folder, and opening.
+"""Indexes whose vectors are on a Qdrant server: the URL, the local assets folder, and how to open the index.
 
 The server stores vectors, words, file locations and the settings of the index, which is enough to search from any
-machine. Page images and the manifest stay in a local assets folder, with the same layout as in an index folder.
-Changing the index requires the assets folder. Without this folder, search works, but `ScoredPage.image_path` names a
-missing file.
+machine. Page images and the manifest stay in a local assets folder, which has the layout of an index folder. Changing
+the index requires the assets folder. A search without the assets folder returns hits, but `ScoredPage.image_path` is
+the path of a missing file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from jina_rag.stores.qdrant.client import checked_url
 from jina_rag.stores.qdrant.server import QdrantConnection, QdrantStore
 
 _client: Any = None
-"""Replacement for the default client; tests set an in-memory client."""
+"""Client that replaces the default client in tests, for example an in-memory client."""
 
 
 _FLAGS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
@@ -51,17 +51,17 @@ _OPTIONS: Mapping[str, tuple[str, Callable[[str], Any], str]] = {
     "timeout": ("timeout", float, "a number"),
     "verify": ("verify", _flag, "true or false"),
 }
-"""Option of an address → (field of `QdrantConnection`, parser, expected value for error messages)."""
+"""Option of an index URL → (field of `QdrantConnection`, parser of the value, expected values for error messages)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """The address of a collection on a Qdrant server.
+    """The parsed URL of a collection on a Qdrant server.
 
     Attributes:
-        server: URL of the server without collection and options, spelled as by the caller.
+        server: URL of the server without collection and options, as spelled by the caller.
         collection: Name of the collection.
-        connection: Fields of `QdrantConnection` that the address sets.
+        connection: Fields of `QdrantConnection` that the URL sets, and the values of these fields.
     """
 
     server: str
@@ -70,24 +70,24 @@ class Address:
 
     @classmethod
     def parse(cls, location: str) -> Address:
-        """Parse an address, ``http://host:6333/collection?grpc=true&timeout=120&shards=3&replicas=2&ca=FILE``.
+        """Parse an index URL: ``http://host:6333/collection?grpc=true&timeout=120&shards=3&replicas=2&ca=FILE``.
 
         Args:
-            location: The address.
+            location: The URL.
 
         Raises:
-            InvalidInputError: If the address has another scheme than http or https, no collection, an unknown or
-                invalid option, or a user or password.
+            InvalidInputError: If the URL has another scheme than http or https, no collection, an unknown or invalid
+                option, or a user or password.
         """
         parts = urlsplit(location)
-        if "@" in parts.netloc:  # checked before any message prints the address
+        if "@" in parts.netloc:  # checked first, because later messages print the URL
             raise InvalidInputError(
-                "The address of an index must not contain a user or a password. Pass the key as api_key or in the "
+                "The URL of an index must not contain a user or a password. Pass the API key as api_key or in the "
                 "environment variable QDRANT_API_KEY."
             )
         if parts.scheme not in ("http", "https"):
             raise InvalidInputError(
-                f"{parts.scheme}://… is not an index address. Pass a folder, or http://HOST:6333/COLLECTION."
+                f"{parts.scheme}://… is not an index URL. Pass a folder, or http://HOST:6333/COLLECTION."
             )
         path, _, collection = parts.path.rstrip("/").rpartition("/")
         if not collection:
@@ -99,7 +99,7 @@ class Address:
 
     @property
     def canonical(self) -> str:
-        """Normalized address, equal for all spellings: lower-case host, explicit port, no options."""
+        """Normalized URL, equal for all spellings: lower-case host, explicit port, no options."""
         return f"{checked_url(self.server)}/{self.collection}"
 
     @property
@@ -117,7 +117,7 @@ def open_server(address: Address, options: OpenOptions) -> IndexSession:
     """Open or create the index in a collection (see `DocumentIndex.open`).
 
     Args:
-        address: The collection.
+        address: URL of the collection.
         options: The options of `DocumentIndex.open`.
 
     Raises:
@@ -158,8 +158,8 @@ def _check_files(manifest: Manifest, settings: IndexSettings, address: Address, 
     stored_settings = manifest.settings()
     if is_new and stored_settings and manifest.documents():
         raise IndexCorruptError(
-            f"The collection {address} no longer exists, but {root} still lists its documents. Delete that folder to "
-            "start over, or pass another assets_dir (--assets-dir)."
+            f"The collection {address} no longer exists, but the assets folder {root} still lists documents. Delete "
+            f"{root} to start over, or pass another assets_dir (--assets-dir)."
         )
     if not is_new and stored_settings and stored_settings["id"] != settings.id:
         raise IndexMismatchError(
@@ -168,13 +168,13 @@ def _check_files(manifest: Manifest, settings: IndexSettings, address: Address, 
 
 
 def _option(name: str, value: str) -> tuple[str, Any]:
-    """Return an address option as a field of `QdrantConnection` with its parsed value."""
+    """Return the field of `QdrantConnection` that a URL option sets, and the parsed value."""
     if name not in _OPTIONS:
         raise InvalidInputError(
-            f"Unknown option {name!r} in the index address; expected one of {', '.join(sorted(_OPTIONS))}."
+            f"Unknown option {name!r} in the index URL; expected one of {', '.join(sorted(_OPTIONS))}."
         )
     option, parse, kind = _OPTIONS[name]
     try:
         return option, parse(value)
     except (ValueError, KeyError):
-        raise InvalidInputError(f"{name}={value} in the index address is invalid; expected {kind}.") from None
+        raise InvalidInputError(f"{name}={value} in the index URL is invalid; expected {kind}.") from None

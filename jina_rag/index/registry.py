@@ -1,7 +1,7 @@
 """The open indexes of this process: one shared session per canonical location.
 
-Each location has its own lock, held while its session opens or closes. Threads that open the same index concurrently
-share one session, and opening one location never blocks another.
+Each location has a lock, which is held while the session of the location opens or closes. Threads that open one index
+concurrently share one session. Opening one location never blocks the opening of another location.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jina_rag.index.session import IndexSession, OpenOptions, open_folder
 
 
 class SharedSession:
-    """The session of one location, opened for its first user and closed after its last user."""
+    """The session of one location. The first user opens the session, and the last user closes the session."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -30,10 +30,10 @@ class SharedSession:
         self._releases: deque[None] = deque()
 
     def acquire(self, open_session: Callable[[OpenOptions], IndexSession], options: OpenOptions) -> IndexSession:
-        """Return the session and increment its user count.
+        """Return the session and increment the number of users.
 
         Args:
-            open_session: Called with `options` if the location has no open session.
+            open_session: Function that opens the session; called with `options` if the location has no open session.
             options: Options of `DocumentIndex.open`. An open session must match these options.
         """
         with self._exclusively():
@@ -45,7 +45,7 @@ class SharedSession:
             return self._session
 
     def release(self, *, wait: bool = True) -> None:
-        """Decrement the user count; at zero, close the session, even if closing raises an error.
+        """Decrement the number of users, and close the session after the last user.
 
         Args:
             wait: Whether to wait for the lock. The garbage collector passes False, because it may run in a thread that
@@ -82,23 +82,23 @@ class SharedSession:
 
 _sessions: weakref.WeakValueDictionary[str, SharedSession] = weakref.WeakValueDictionary()
 _sessions_lock = threading.Lock()
-"""Held only for access to `_sessions`."""
+"""Lock for access to `_sessions`, which is never held while a session opens or closes."""
 
 
 def open_session(location: str, options: OpenOptions) -> tuple[SharedSession, IndexSession]:
     """Open the index at a location, or share the open session of that location.
 
     Args:
-        location: A folder or the address of a server collection, as in `DocumentIndex.open`.
+        location: A folder, or the URL of a collection on a server, as in `DocumentIndex.open`.
         options: The other options of `DocumentIndex.open`.
 
     Returns:
-        The shared session, which the caller releases, and the session itself.
+        The shared session, which the caller must release, and the open session of the index.
 
     Raises:
-        InvalidInputError: If `location` is empty or an invalid address, or `location` is a folder and `options` has
+        InvalidInputError: If `location` is empty or an invalid URL, or `location` is a folder and `options` has
             `assets_dir` or `api_key`, which require a server.
-        IndexStateError: If the index is already open with another `assets_dir` or other options of its address.
+        IndexStateError: If the index is already open with another `assets_dir`, or with other options in the URL.
     """
     if not location.strip():
         raise InvalidInputError('location is empty. Pass a folder (--index), or "." for the current folder.')
@@ -109,7 +109,10 @@ def open_session(location: str, options: OpenOptions) -> tuple[SharedSession, In
         key, open_new = address.canonical, partial(open_server, address)
         options = replace(options, connection=address.connection)
     elif options.assets_dir is not None or options.api_key is not None:
-        raise InvalidInputError("assets_dir and api_key apply only to the address of a Qdrant server. Omit both.")
+        raise InvalidInputError(
+            f"assets_dir and api_key apply only to the URL of a Qdrant server, not to {location}. Omit assets_dir and "
+            "api_key."
+        )
     else:
         root = Path(os.path.abspath(location))
         key, open_new = os.path.normcase(os.path.realpath(root)), partial(open_folder, root)

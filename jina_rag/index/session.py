@@ -1,4 +1,4 @@
-"""The open session of an index, shared by every `DocumentIndex` on the same location.
+"""The open session of an index, which all `DocumentIndex` instances on one location share.
 
 kb/manifest.sqlite3   documents, settings        kb/vectors/      vector store
 kb/images/            screenshots and crops      kb/ocr.sqlite3   OCR cache
@@ -50,12 +50,12 @@ _SYSTEM_NAMES = (
     ".ds_store", ".localized", ".spotlight-v100", ".fseventsd", ".trashes", ".temporaryitems", "icon\r", "thumbs.db",
     "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information", ".directory", "lost+found", "@eadir",
 )  # fmt: skip
-"""Lower-case names of files that file managers and file systems create in folders."""
+"""Lower-case names of files and folders that file managers and file systems create."""
 _SYSTEM_PREFIXES = ("._", ".nfs", ".trash-")
 
 
 _STOP_POLL_SECONDS = 0.05
-"""Seconds between two checks of the stop event."""
+"""Number of seconds between two checks of the stop event."""
 
 
 class StoppedWaiting(Exception):  # not an error: the caller requested the stop
@@ -73,8 +73,8 @@ class OpenOptions:
         create: Whether to create the index if it does not exist.
         assets_dir: For a server: absolute path of the assets folder; None for the default folder.
         api_key: For a server: the API key; None for the environment variable QDRANT_API_KEY.
-        connection: For a server: fields of `QdrantConnection` that the address sets.
-        template: Settings of the source index if the new index is a copy.
+        connection: For a server: fields of `QdrantConnection` that the URL sets.
+        template: Settings of the index to copy; None if the new index is not a copy.
     """
 
     embedder: str | Embedder | None = None
@@ -88,18 +88,18 @@ class OpenOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexSettings:
-    """Recorded settings of an index: its model and its storage.
+    """Recorded settings of an index: the embedder and the storage.
 
     Attributes:
         embedder: Name of the model, or the absolute path of its folder.
         requested_embedder: The name that the caller passed; on some machines ``"lite"`` resolves to ``"lite-en"``.
-        fingerprint: Fingerprint of the embedder: everything that its vectors depend on.
+        fingerprint: Fingerprint of the embedder: all settings and versions that determine the vectors.
         folder_fingerprint: Fingerprint of the contents of a model folder; None for a model loaded by name.
         revision: Commit of a model from the hub.
         dim: Length of the stored dense vectors.
         multi_dim: Length of the stored rows of the multi-vectors.
         storage: How vectors are stored.
-        id: Random id, equal on a server and in its assets folder.
+        id: Random id of the index, stored on the server and in the assets folder.
         schema: Version of the index format.
         version: Version of jina_rag that created the index.
     """
@@ -118,7 +118,7 @@ class IndexSettings:
 
     @classmethod
     def from_json(cls, stored_settings: Mapping[str, Any], location: object) -> Self:
-        """Return the settings recorded in a manifest or a collection; other keys are ignored.
+        """Return the settings recorded in a manifest or a collection; unknown keys are ignored.
 
         Args:
             stored_settings: The recorded keys and values.
@@ -150,7 +150,7 @@ class IndexSettings:
         return self.embedder in MODELS or (self.revision or self.folder_fingerprint) is not None
 
     def is_model(self, name: str) -> bool:
-        """Return whether `name` is the name of the model, or a folder with the same contents as the model's folder."""
+        """Return whether `name` is the name of the model, or a folder with the contents of the model folder."""
         content = _folder_content(name)
         if content is not None:
             return content == self.folder_fingerprint
@@ -158,7 +158,7 @@ class IndexSettings:
 
 
 def new_settings(options: OpenOptions) -> tuple[IndexSettings, Embedder | None]:
-    """Return the settings and the embedder of a new index; the embedder is None if the index is a copy."""
+    """Return the settings and the embedder of a new index. For a copy of an index, the embedder is None."""
     if options.template is not None:
         return replace(options.template, id=uuid.uuid4().hex, version=__version__), None
     model_or_name = options.embedder if options.embedder is not None else DEFAULT_EMBEDDER
@@ -170,8 +170,8 @@ def new_settings(options: OpenOptions) -> tuple[IndexSettings, Embedder | None]:
         fingerprint=model.fingerprint,
         folder_fingerprint=_folder_content(model.name),
         revision=model.revision,
-        # Dense vectors only select candidates. If the model was trained for Matryoshka truncation, the truncation
-        # halves their memory at almost no loss of quality.
+        # Dense vectors only select candidates. For a model that was trained for Matryoshka truncation, truncated dense
+        # vectors take half of the memory at almost no loss of quality.
         dim=DENSE_DIM if model.dim > DENSE_DIM and DENSE_DIM in model.matryoshka_dims else model.dim,
         multi_dim=row_dim(model, storage.multi_dim),
         storage=storage,
@@ -184,14 +184,15 @@ class IndexSession:
     """An open index.
 
     Attributes:
-        location: Location for messages: the folder, or the server address with the collection name.
+        location: Location for messages: the folder, or the URL of the collection.
         root: Folder of the manifest, the images and the OCR cache.
         resources: Vector store, manifest, images and OCR cache.
         settings: The recorded settings.
-        model: The embedder if it was loaded when the index was created; otherwise None.
+        model: The embedder, if the embedder was loaded to create the index; otherwise None.
         connection: Connection settings of the server.
         is_remote: Whether a server stores the vectors.
-        is_guest: Whether the manifest is in another assets folder; the index is then read-only.
+        is_guest: Whether the manifest of the index is in another assets folder than `root`; the index is then
+            read-only.
         write_lock: Lock held while the index is changed.
     """
 
@@ -209,12 +210,12 @@ class IndexSession:
         """Return the embedder that the index was built with.
 
         Args:
-            name: Current folder of the model; any value other than an absolute path is ignored. Default: the recorded
-                name or folder.
+            name: Current folder of the model, as an absolute path; other values are ignored. Default: the recorded name
+                or folder.
 
         Raises:
             ModelNotFoundError: If the model no longer exists.
-            IndexMismatchError: If the installed model of that name produces other vectors.
+            IndexMismatchError: If the installed model has another fingerprint than the recorded model.
         """
         folder = name if name is not None and os.path.isabs(name) else None
         try:
@@ -228,7 +229,7 @@ class IndexSession:
         return model
 
     def check(self, options: OpenOptions) -> None:
-        """Raise an error if options do not match the open index.
+        """Raise an error if `options` do not match the open index.
 
         Args:
             options: Options of `DocumentIndex.open`.
@@ -246,7 +247,7 @@ class IndexSession:
         if mismatched_names:
             raise IndexStateError(
                 f"The index at {self.location} is already open in this process with another {mismatched_names[0]}. "
-                f"Close it, or omit {mismatched_names[0]}."
+                f"Close the open index, or omit {mismatched_names[0]}."
             )
         storage = self.settings.storage
         if options.storage not in (None, storage):
@@ -257,7 +258,7 @@ class IndexSession:
         if options.assets_dir is not None and os.path.realpath(options.assets_dir) != os.path.realpath(self.root):
             raise IndexStateError(
                 f"The index at {self.location} is already open in this process with assets_dir={self.root}, not "
-                f"{options.assets_dir}. Close it, or omit assets_dir (--assets-dir)."
+                f"{options.assets_dir}. Close the open index, or omit assets_dir (--assets-dir)."
             )
         self.check_model(options.embedder)
 
@@ -286,7 +287,7 @@ class IndexSession:
 
     @contextmanager
     def write_session(self, stop: threading.Event | None = None) -> Iterator[None]:
-        """Hold the write lock of the index: one thread and, for an index on a server, one process at a time.
+        """Hold the write lock of the index, which only one thread and, on a server, one process can hold.
 
         Args:
             stop: Event that ends the wait for the lock. Default: wait without limit.
@@ -305,7 +306,7 @@ class IndexSession:
             f"The index at {self.location} is locked by another process, which uses {self.root}. Retry when that "
             "process has finished."
         )
-        # The embedded store locks its own folder.
+        # For an index folder, the vector store locks the folder.
         lock = nullcontext() if not self.is_remote else locked(self.root / "lock", message)
         while not self.write_lock.acquire(timeout=_STOP_POLL_SECONDS):
             if stop is not None and stop.is_set():
@@ -317,7 +318,7 @@ class IndexSession:
             self.write_lock.release()
 
     def bytes_by_part(self) -> dict[str, int]:
-        """Return the bytes on disk by part: vector store (by its own parts), images, manifest, OCR cache."""
+        """Return the number of bytes on disk of each part: parts of the vector store, images, manifest, OCR cache."""
         sizes = {f"vectors: {name}": size for name, size in self.resources.store.bytes_by_part().items()}
         files = {"images": IMAGES, "manifest": MANIFEST, "ocr": OCR}
         return sizes | {name: size_on_disk(self.root / file) for name, file in files.items()}
@@ -344,7 +345,7 @@ def open_folder(root: Path, options: OpenOptions) -> IndexSession:
         raise IndexNotFoundError(no_index)
     if is_new and root.is_dir() and not all(_is_ignored(entry.name) for entry in root.iterdir()):
         raise IndexStateError(f"{root} contains other files. Choose an empty or a new folder for the index (--index).")
-    # Loaded before anything is written, so that a misspelled model name leaves no incomplete index.
+    # The model is loaded before the first write, so that a misspelled model name leaves no incomplete index.
     settings, model = new_settings(options) if is_new else (None, None)
     with ExitStack() as on_failure:
         manifest = open_manifest(root)
@@ -352,15 +353,15 @@ def open_folder(root: Path, options: OpenOptions) -> IndexSession:
         stored_settings = manifest.settings()
         if stored_settings:
             settings = IndexSettings.from_json(stored_settings, root)
-        elif not options.create:  # here and below: the process that created the manifest was killed
+        elif not options.create:  # the process that created the manifest was killed before writing the settings
             raise IndexNotFoundError(no_index)
         elif settings is None:
             settings, model = new_settings(options)
         # Imported here so that `import jina_rag` does not load the store's engine.
         from jina_rag.stores.qdrant.edge import EdgeStore
 
-        # The settings are written last. If they exist, the store must exist: opening must not replace lost vectors by
-        # an empty store.
+        # The settings are written last. If the settings exist, a missing store means lost vectors, which an empty store
+        # must not hide.
         store = EdgeStore.open(root / VECTORS, **settings.store_options, create=not stored_settings)
         on_failure.callback(store.close)
         session = IndexSession(str(root), root, resources_in(root, manifest, store), settings, model)
@@ -372,7 +373,7 @@ def open_folder(root: Path, options: OpenOptions) -> IndexSession:
 
 
 def open_manifest(root: Path) -> Manifest:
-    """Open the manifest in an assets folder; create both if missing, with the folder readable only by its owner.
+    """Open the manifest in an assets folder. A missing folder is created with permissions for the owner only.
 
     Raises:
         IndexStateError: If the folder cannot be created.
@@ -390,15 +391,15 @@ def open_manifest(root: Path) -> Manifest:
 
 
 def resources_in(root: Path, manifest: Manifest, store: MultiVectorStore) -> IndexResources:
-    """Return an open manifest and store, together with the images and the OCR cache in the folder `root`."""
+    """Return the resources of an index: an open manifest and store, and the images and OCR cache in `root`."""
     return IndexResources(store, manifest, ImageFiles(root / IMAGES), OcrCache(root / OCR))
 
 
 def load_recorded(root: Path) -> Embedder | None:
     """Load the recorded embedder of an index without opening the index; return None if no index exists.
 
-    This allows a caller to load the weights before the index is open. While the caller holds the embedder, a session
-    of that index shares its weights.
+    A caller can thus load the weights before the index is open. While the caller holds the embedder, a session of the
+    index shares the loaded weights.
 
     Args:
         root: Folder of the index.
@@ -408,12 +409,12 @@ def load_recorded(root: Path) -> Embedder | None:
 
 
 def _load_recorded(settings: IndexSettings, folder: str | None = None) -> Embedder:
-    """Load the recorded model at its recorded commit, because the branch on the hub may have newer commits."""
+    """Load the recorded model at the recorded commit, because the hub may have newer commits."""
     return load_embedder(folder or settings.embedder, revision=settings.revision)
 
 
 def _folder_content(name: str) -> str | None:
-    """Return the fingerprint of a model folder's contents; None if `name` is not the absolute path of a folder."""
+    """Return the fingerprint of the contents of a model folder; None if `name` is not the absolute path of a folder."""
     return folder_fingerprint(Path(name)) if os.path.isabs(name) and os.path.isdir(name) else None
 
 

@@ -1,1 +1,1 @@
-"""Page search: candidates, late interaction, reranking, and the construction of hits."""
+"""Page search: candidate selection, late interaction, reranking, and construction of hits."""

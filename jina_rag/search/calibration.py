@@ -1,9 +1,9 @@
-"""Calibration of reranker scores across text and images, fitted to labels.
+"""Calibration of reranker scores for texts and images, fitted to labels of relevance.
 
 A reranker of texts and images scores one modality higher than the other, which biases a mixed ranking. A calibration
 maps the scores of each modality to probabilities of relevance: p = sigmoid(slope * x + intercept), where x is the
-score, or its log-odds if all scores are in [0, 1]. Slopes are always positive and keep the order within a modality.
-Without labels, scores stay unchanged.
+score, or its log-odds if all scores are in [0, 1]. All slopes are positive, so that a calibration keeps the order of
+the results of one modality. Without labels, scores stay unchanged.
 
 Source: Platt, Probabilistic Outputs for Support Vector Machines (1999), for the curve and the smoothed targets;
 Jaakkola and Jordan, Bayesian Parameter Estimation via Variational Methods (2000), for the bound that the fit minimizes.
@@ -25,18 +25,19 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.types import Float32
 
 Labelled: TypeAlias = tuple[str, float, float | bool]
-"""(modality, score, relevance). The relevance is a bool or a grade from 0 to 1. The modality is ``"image"`` for a
-screenshot or the crop of a region, and ``"text"`` for the words of a page."""
+"""A judged result: (modality, score, relevance). The relevance is a bool or a grade from 0 to 1. The modality is
+``"image"`` for a screenshot or the crop of a region, and ``"text"`` for the words of a page."""
 
 MIN_LABELS = 5
-"""Minimum number of relevant and of irrelevant labels for a separate curve of a modality."""
+"""Minimum number of relevant labels, and of irrelevant labels, for which a modality gets a curve of its own."""
 SLOPE_PENALTY = 1.0
 """Ridge penalty on the difference between a modality's slope and the shared slope.
 
 Both slopes are per standard deviation of the scores."""
 _SHARED_SLOPE_PENALTY = 0.01
 _MIN_SLOPE = 1e-3
-"""Minimum slope per standard deviation of scores, used if the labels contradict the scores."""
+"""Minimum slope per standard deviation of scores. The minimum is used if relevant results have lower scores than
+irrelevant results."""
 _EPS = 1e-6
 _MAX_ITERATIONS, _TOLERANCE = 2000, 1e-11
 
@@ -45,11 +46,11 @@ _Float64: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Calibration curve of one modality: sigmoid(slope * x + intercept) for a score x or its log-odds.
+    """Calibration curve of one modality: sigmoid(slope * x + intercept), where x is a score or the log-odds of a score.
 
     Attributes:
-        slope: Slope, above 0.
-        intercept: Intercept.
+        slope: Factor of x, above 0.
+        intercept: Log-odds of relevance at x = 0.
 
     Raises:
         InvalidInputError: If a value is not finite, or the slope is not above 0.
@@ -76,7 +77,8 @@ class Calibration:
 
     Attributes:
         curves: Modality → curve.
-        shared: Curve of all other modalities, fitted to all labels; None leaves every score unchanged.
+        shared: Curve for modalities without a curve in `curves`, fitted to all labels; None leaves every score
+            unchanged.
         log_odds: Whether the curves map log-odds instead of scores; scores must then be in [0, 1].
         notes: Modality → sentence that explains a missing or flat curve; the key ``""`` concerns all modalities.
 
@@ -96,7 +98,7 @@ class Calibration:
         object.__setattr__(self, "notes", MappingProxyType(dict(self.notes)))
 
     def __hash__(self) -> int:
-        # The hash excludes the notes. Equal instances have equal hashes in any case.
+        # The hash excludes the notes. Equal instances still have equal hashes.
         return hash((frozenset(self.curves.items()), self.shared, self.log_odds))
 
     def __reduce__(self) -> tuple[type[Calibration], tuple[object, ...]]:
@@ -111,16 +113,16 @@ class Calibration:
     def apply(self, scores: Sequence[float] | npt.ArrayLike, modalities: Sequence[str]) -> Float32:
         """Return the calibrated scores.
 
-        Modalities without a curve, including misspelled ones, use the `shared` curve. Two extreme scores can become
-        equal in float32 (both nearly 1), but never change their order. To sort by the result, break ties by the
-        original score.
+        Modalities without a curve, including misspelled modalities, use the `shared` curve. The calibration never
+        reverses the order of two scores of one modality, but two extreme scores can become equal in float32 (both
+        nearly 1). To sort by calibrated scores, break ties by the original scores.
 
         Args:
-            scores: Shape (n,), finite.
-            modalities: n modalities, one per score, for example ``"image"`` and ``"text"``.
+            scores: Scores of the reranker, shape (n,), finite.
+            modalities: One modality per score, for example ``"image"`` and ``"text"``.
 
         Returns:
-            Shape (n,), float32: probabilities, or the original scores for the identity.
+            Probabilities of relevance, shape (n,), float32; the original scores if `is_identity` is True.
 
         Raises:
             InvalidInputError: If the lengths differ or a score is not finite.
@@ -140,7 +142,7 @@ class Calibration:
         return _sigmoid(slopes * _curve_inputs(values, self.log_odds) + intercepts).astype(np.float32)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the calibration as JSON values, for an application's settings.
+        """Return the calibration as JSON values, which an application can store in a settings file.
 
         Returns:
             Keys ``curves``, ``shared``, ``log_odds`` and ``notes``; each curve is [slope, intercept].
@@ -154,7 +156,7 @@ class Calibration:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Calibration:
-        """Return the calibration that `to_json` stored.
+        """Return the calibration from the JSON values that `to_json` returned.
 
         Args:
             value: Result of `to_json`.
@@ -187,8 +189,8 @@ class Calibration:
 def fit_calibration(labelled: Sequence[Labelled]) -> Calibration:
     """Fit a calibration to judged results of one reranker.
 
-    Include the irrelevant results of real queries. The probabilities are valid for result lists with the same fraction
-    of relevant results as the labels.
+    Label relevant and irrelevant results of real queries. The calibrated probabilities are valid for result lists that
+    have the same fraction of relevant results as the labels.
 
         labelled = [("image", 0.91, True), ("image", 0.62, False), ("text", 0.55, True), ("text", 0.31, False), …]
         index.search(query, stages=[Prefetch(), Rescore(), Rerank(calibration=fit_calibration(labelled))])
@@ -200,8 +202,8 @@ def fit_calibration(labelled: Sequence[Labelled]) -> Calibration:
 
     Returns:
         The calibration. A modality with fewer than `MIN_LABELS` relevant or irrelevant labels uses the curve fitted to
-        all labels. With too few labels overall, the calibration is the identity. `Calibration.notes` reports both
-        cases.
+        all labels. If all labels together are too few, the calibration leaves scores unchanged. `Calibration.notes`
+        names the modalities with too few labels.
 
     Raises:
         InvalidInputError: If a label is malformed, a score is not finite, or a grade is outside [0, 1].
@@ -224,7 +226,7 @@ def fit_calibration(labelled: Sequence[Labelled]) -> Calibration:
         curves[name], is_flat = _fit(inputs[mask], grades[mask], prior=shared)
         if is_flat:
             notes[name] = (
-                f"The scores of modality {name!r} do not separate relevant from irrelevant results. Its curve is flat."
+                f"The scores of modality {name!r} do not separate relevant from irrelevant results. The curve is flat."
             )
     return Calibration(curves=curves, shared=shared, log_odds=log_odds, notes=notes)
 
@@ -247,7 +249,7 @@ def _columns(labelled: Sequence[Labelled]) -> tuple[npt.NDArray[np.object_], _Fl
 
 
 def _shortage(grades: _Float64) -> str:
-    """Return the label counts as a phrase if a class has fewer than `MIN_LABELS` labels; otherwise return ""."""
+    """Return the numbers of labels as a phrase if too few labels are relevant or irrelevant; otherwise ""."""
     relevant, irrelevant = float(grades.sum()), float((1 - grades).sum())
     if min(relevant, irrelevant) >= MIN_LABELS:
         return ""
@@ -255,7 +257,7 @@ def _shortage(grades: _Float64) -> str:
 
 
 def _curve_inputs(scores: _Float64, log_odds: bool) -> _Float64:
-    """Return the inputs of the curves, shape (n,), float64: the scores or their clipped log-odds."""
+    """Return the inputs x of the curves, shape (n,), float64: the scores, or the log-odds of the clipped scores."""
     if not log_odds:
         return scores
     clipped = np.clip(scores, _EPS, 1 - _EPS)
@@ -264,7 +266,7 @@ def _curve_inputs(scores: _Float64, log_odds: bool) -> _Float64:
 
 
 def _fit(x: _Float64, grades: _Float64, prior: Curve | None) -> tuple[Curve, bool]:
-    """Return the maximum-likelihood curve, regularized toward `prior`, and whether its slope was clamped."""
+    """Return the maximum-likelihood curve, regularized toward `prior`, and whether the slope is the minimum."""
     centre, spread = float(x.mean()), float(x.std())
     if spread < 1e-9 * max(1.0, abs(centre)):  # all scores are equal, so that only the intercept can be fitted
         spread = 1.0
@@ -287,7 +289,8 @@ def _fit_weights(
 ) -> list[float]:
     """Return the weights that minimize cross entropy + ridge / 2 * (weights[0] - toward)².
 
-    Each iteration minimizes a quadratic upper bound that touches the loss. The loss therefore never increases.
+    Each iteration minimizes a quadratic upper bound of the loss that equals the loss at the current weights. The loss
+    therefore never increases.
 
     Args:
         columns: Design matrix, shape (weights, n), float64.
@@ -311,6 +314,6 @@ def _fit_weights(
 
 
 def _sigmoid(x: _Float64) -> _Float64:
-    # Monotonic, and without overflow for large positive and negative inputs.
+    # This form of the sigmoid is monotonic and does not overflow for large inputs.
     result: _Float64 = np.exp(-np.logaddexp(0, -x))
     return result

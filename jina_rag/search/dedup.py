@@ -1,6 +1,6 @@
-"""Deduplication of hits: near-duplicate pages fold into the best hit.
+"""Deduplication of hits: near-duplicate pages are folded into the hit with the highest score.
 
-The comparison of pages is in `jina_rag.catalog.near_duplicates.page_match`.
+`jina_rag.catalog.near_duplicates.page_match` compares two pages.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from jina_rag.catalog.near_duplicates.page_match import SIGNATURE_DIM, PageConte
 from jina_rag.types import Point
 
 MIN_SIGNATURE_COSINE = 0.5
-"""Minimum cosine similarity of two page signatures for a full comparison. One matrix product excludes most pairs."""
+"""Minimum cosine similarity of the signatures of two pages for a full comparison of the pages. One matrix product
+excludes most pairs of pages."""
 
 
 class Deduplicator:
-    """Folds near-duplicate pages into the first page of their group; receives the pages one by one, best first.
+    """Assigns near-duplicate pages to groups. Pages are passed to `fold` one by one, best first.
 
-    Each page is compared only with the first page of every group, so that a page cannot join through a third page.
+    A page is compared only with the first page of each group, so that two different pages cannot join one group through
+    a third page.
     """
 
     def __init__(self, image_folder: Path | None) -> None:
@@ -34,13 +36,14 @@ class Deduplicator:
         self._signatures = np.zeros((16, SIGNATURE_DIM), dtype=np.float32)
 
     def fold(self, point: Point) -> tuple[int, float] | None:
-        """Return the number of the page's group, from 0, and its similarity to the group's first page, from 0 to 1.
+        """Assign a page to a group of near-duplicate pages; a page without a match starts a new group.
 
         Args:
-            point: The page's point.
+            point: Point of the page, with the payload.
 
         Returns:
-            Group and similarity; None if the page starts a new group.
+            The index of the group, from 0, and the similarity of the page to the first page of the group, from 0 to 1;
+            None if the page starts a new group.
         """
         page, count = PageContent.of_payload(point.payload, self._folder), len(self._first_pages)
         cosines = scoring.similarity(self._signatures[:count], page.signature[None])[:, 0]
@@ -50,7 +53,7 @@ class Deduplicator:
             if distance is not None:
                 return number, 1 - distance
         if count == len(self._signatures):
-            # Double the capacity, so that appending stays amortized constant.
+            # Doubling the capacity keeps the amortized cost of appending constant.
             self._signatures = np.concatenate([self._signatures, np.zeros_like(self._signatures)])
         self._signatures[count] = page.signature
         self._first_pages.append(page)

@@ -1,4 +1,4 @@
-"""Exact matches of the identifiers in a query: part numbers, error codes, paragraphs.
+"""Exact matching of identifiers in a query, for example part numbers, error codes and paragraphs of laws.
 
 Embeddings recognize ``KX-4471-B`` as a part number, but hardly distinguish it from other part numbers. The search
 therefore looks up each identifier in the lexical index. Pages that contain the identifier receive a bonus, which grows
@@ -17,9 +17,10 @@ from jina_rag.protocols import MultiVectorStore
 from jina_rag.stores import schema
 
 MAX_IDENTIFIERS = 8
-"""Maximum number of identifiers of a query that are looked up."""
+"""Maximum number of identifiers per query that are looked up in the lexical index."""
 MAX_PAGES_PER_IDENTIFIER = 20
-"""Maximum number of pages with an identifier. More frequent identifiers are ignored: a year, the name of a series."""
+"""Maximum number of pages that contain an identifier. An identifier on more pages is ignored, for example a year or the
+name of a series."""
 
 _DIGIT = re.compile(r"\d")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -29,10 +30,10 @@ _LONG_NUMBER = 4
 
 
 def identifiers(text: str) -> list[str]:
-    """Return the distinct identifiers of a query in order, as tokenized by the lexical index.
+    """Return the distinct identifiers of a query, in the order and the spelling of the lexical index.
 
-    Identifiers are terms of letters and digits other than ordinals, digits with separators, terms with underscores,
-    numbers of at least four digits other than years, and paragraphs (§). At most 8 identifiers are returned.
+    An identifier is one of these terms: letters and digits, except ordinals; digits with separators; a term with an
+    underscore; a number of at least four digits, except years; a paragraph (§). At most 8 identifiers are returned.
 
     >>> identifiers("Which torque does KX-4471-B need since 2019, see § 12a and ERR_IO?")
     ['kx-4471-b', '§12a', 'err_io']
@@ -56,15 +57,15 @@ def _is_identifier(term: str) -> bool:
 
 
 def identifier_shares(text: str, store: MultiVectorStore, where: Mapping[str, Any]) -> dict[str, float]:
-    """Return the pages that contain an identifier of the query, with a score weighted by rarity.
+    """Return the fraction of the query's identifiers that each page contains; pages without identifiers are omitted.
 
     Args:
         text: Text of the query.
-        store: The vector store, which answers one fast request per identifier.
-        where: Filter of the search, on payload keys.
+        store: The vector store; one fast request is sent per identifier.
+        where: Filter of the search as conditions on payload keys.
 
     Returns:
-        Page id → fraction of the query's identifiers on the page, from 0 to 1, each identifier weighted by its rarity.
+        Page id → fraction from 0 to 1, in which rare identifiers have a greater weight than frequent identifiers.
     """
     terms = identifiers(text)
     shares: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Search filters: validation, and translation to payload conditions, which the store applies before ranking."""
+"""Search filters: validation, and translation to conditions on payload keys, which a store applies before ranking."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _Value: TypeAlias = "list[Scalar] | Range"
 
 
 def checked_filter(where: object) -> dict[str, _Value]:
-    """Return a validated filter, with every value as a list or a `Range`.
+    """Return a validated filter that maps each key to a list of values or to a `Range`.
 
     Args:
         where: Filter as written by the caller; None for no filter.
@@ -45,16 +45,16 @@ def checked_filter(where: object) -> dict[str, _Value]:
 def conditions_of(where: Mapping[str, _Value], resources: IndexResources) -> dict[str, Any] | None:
     """Translate a validated filter to payload keys; return None if no page can match.
 
-    The keys ``path`` (globs), ``doc_id``, ``page`` and ``has`` (a kind of region on the page) refer to the hit. All
-    other keys refer to the documents' metadata. The prefix ``meta.`` selects a metadata key with one of these names,
-    for example ``meta.page``.
+    The keys ``path`` (globs), ``doc_id``, ``page`` and ``has`` (a kind of region on the page) refer to the page and the
+    files that contain the page. All other keys refer to the metadata of documents. A metadata key named ``path``,
+    ``doc_id``, ``page`` or ``has`` requires the prefix ``meta.``, for example ``meta.page``.
 
     Args:
         where: Result of `checked_filter`.
         resources: Resources of the index.
 
     Raises:
-        InvalidInputError: If the filter has a path and the manifest is in another assets folder.
+        InvalidInputError: If the filter has the key ``path`` and the manifest of the index is in another assets folder.
     """
     conditions: dict[str, Any] = {}
     for key, value in where.items():
@@ -69,7 +69,7 @@ def conditions_of(where: Mapping[str, _Value], resources: IndexResources) -> dic
 
 
 def unknown_keys(where: Mapping[str, _Value], manifest: Manifest) -> list[str]:
-    """Return the filter keys that no document has in its metadata, usually misspelled ones."""
+    """Return the filter keys that the metadata of no document contains. Such keys are usually misspelled."""
     names = {key: key.removeprefix(f"{schema.META}.") for key in where if key != "path" and key not in _HIT_KEYS}
     return [key for key, name in names.items() if not manifest.has_key(name.split("."))]
 
@@ -78,7 +78,7 @@ def _matching_ids(where: Where, resources: IndexResources) -> list[str]:
     """Return the ids of the documents that match the conditions ``path`` and ``doc_id`` of the filter.
 
     Raises:
-        InvalidInputError: If the manifest is in another assets folder.
+        InvalidInputError: If the manifest of the index is in another assets folder.
     """
     if not resources.manifest.contents() and resources.store.count():
         raise InvalidInputError(

@@ -1,8 +1,8 @@
-"""Score fusion in the rescoring stage: MaxSim, hubness correction, dense score and identifiers.
+"""Score fusion in the rescoring stage, which combines MaxSim with three other scores.
 
-The hubness correction subtracts a fraction of the page's mean score for general queries from MaxSim. The dense score,
-scaled to the spread of the late-interaction scores, is added, and so is a bonus for identifiers of the query that the
-page contains.
+The hubness correction subtracts a fraction of the page's mean score for general queries from MaxSim. Two values are
+added: the dense score, scaled to the standard deviation of the corrected MaxSim scores, and a bonus for identifiers of
+the query that the page contains.
 """
 
 from __future__ import annotations
@@ -22,14 +22,16 @@ class Rescore:
     """The second stage: exact MaxSim on the stored multi-vectors, fused with other scores.
 
     Attributes:
-        limit: Number of pages per group, in the order of MaxSim. Fusion reorders pages only within their group, and no
-            page ranks above a page of a previous group. A longer result list therefore starts with the shorter one.
-        hubness: Fraction of the page's mean score for general queries to subtract; None for the embedder's default.
-            See `jina_rag.reference_queries`.
+        limit: Number of pages per group. Pages are divided into groups in the order of MaxSim. Fusion reorders the
+            pages of a group, and no page ranks above a page of a previous group. A search with a greater `k` therefore
+            returns the same hits first.
+        hubness: Fraction of the page's mean score for general queries to subtract from MaxSim; None for the embedder's
+            default. See `jina_rag.reference_queries`.
         identifiers: Bonus, in units of cosine similarity, for identifiers of the query (part numbers, error codes,
             paragraphs) that the page contains exactly as written. The bonus is scaled by the rarity-weighted fraction
             of the query's identifiers on the page. See `jina_rag.search.exact_match`.
-        dense: Weight of the dense score, after scaling to the spread of the late-interaction scores.
+        dense: Weight of the dense score, which is first scaled to the standard deviation of the MaxSim scores after the
+            hubness correction.
 
     Raises:
         InvalidInputError: If `limit` is below 1 or a weight is negative.
@@ -58,7 +60,7 @@ class Candidate:
         score: Score of the last stage.
         stage: Name of the last stage.
         scores: Stage name → score, for the completed stages.
-        region: Chart, table or figure of the page with a higher score than the page itself.
+        region: Chart, table or figure that scored higher than the page; None if no region did.
     """
 
     page_id: str
@@ -71,11 +73,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class DenseScale:
-    """Linear scaling of dense scores to the spread of late-interaction scores: ``factor * (score - mean)``.
+    """Linear scaling of dense scores to the standard deviation of corrected MaxSim scores.
+
+    A scaled dense score is ``factor * (score - mean)``.
 
     Attributes:
         mean: Mean of the dense scores.
-        factor: Weight of the dense score times the ratio of the two standard deviations.
+        factor: Weight of the dense score times the ratio of the standard deviations of corrected MaxSim scores and
+            dense scores.
     """
 
     mean: float
@@ -83,13 +88,13 @@ class DenseScale:
 
 
 class Fusion:
-    """Fuses the scores of pages group by group; the first group determines the scale of the dense scores."""
+    """Fuses the scores of pages group by group; the first group determines the `DenseScale` of all groups."""
 
     def __init__(self, rescore: Rescore, hubness: float, identifier_shares: Mapping[str, float]) -> None:
         """Set the weights and the identifier matches of one query.
 
         Args:
-            rescore: The weights.
+            rescore: The rescoring stage, with the weights of the scores.
             hubness: The embedder's hubness correction, used if `rescore.hubness` is None.
             identifier_shares: Page id → weighted fraction of the query's identifiers on the page, from 0 to 1.
         """
@@ -102,9 +107,9 @@ class Fusion:
         """Yield the candidates in groups of `Rescore.limit`, best first by MaxSim.
 
         Args:
-            candidates: The candidates.
-            first: Whether these are the first candidates of the search. Pages with an identifier of the query then join
-                the first group, regardless of their MaxSim score.
+            candidates: The candidates, in any order.
+            first: Whether `candidates` are the first candidates of the search. The first group then also contains all
+                pages with an identifier of the query, regardless of the MaxSim scores.
         """
         size = self._rescore.limit
         identified_ids = self._identifier_shares if first else {}
@@ -120,8 +125,8 @@ class Fusion:
 
         Args:
             group: Candidates with their MaxSim scores.
-            dense: Page id → dense score, for the pages that have one; empty if dense scores are not fused.
-            ceiling: Upper bound of the scores: the lowest score of the previous group.
+            dense: Page id → dense score, for the pages with a dense vector; empty if dense scores are not fused.
+            ceiling: Upper bound of the fused scores: the lowest score of the previous group.
         """
         late_scores = np.array([c.scores["maxsim"] - self._hubness * c.scores.get("background", 0.0) for c in group])
         scale = self._scale = self._scale or self._dense_scale(late_scores, dense)

@@ -1,4 +1,4 @@
-"""Construction of hits: from a ranked candidate to its files, best region and snippet."""
+"""Construction of hits: the files, the best region and the snippet of a ranked candidate."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def locations(resources: IndexResources, payload: Mapping[str, Any], where: Wher
     Args:
         resources: Resources of the index.
         payload: Payload of the page's point.
-        where: Filter of the search, validated.
+        where: Validated filter of the search.
 
     Returns:
         The files. Empty if no file matches the filter, or the page belongs to an unfinished replacement of a document.
@@ -37,7 +37,8 @@ def locations(resources: IndexResources, payload: Mapping[str, Any], where: Wher
         files = [Location(str(doc_id), Path(path), dict(meta)) for doc_id, path, meta in columns]
     else:
         return []
-    # The store matches each condition with any file of the page. A hit requires one file that matches all conditions.
+    # The store can match each condition with another file of the page. A hit requires one file that matches all
+    # conditions.
     is_match = document_matcher(where)
     matches = [file for file in files if is_match(file.doc_id, file.path, file.metadata)]
     return matches + [file for file in files if file not in matches] if matches else []
@@ -56,7 +57,7 @@ def make_hit(
 
     Args:
         resources: Resources of the index.
-        point: The page's point; with its vectors if `details` is True and the payload has no sign codes.
+        point: The page's point. The vectors are required if `details` is True and the payload has no sign codes.
         files: The files that contain the page, at least one.
         candidate: The candidate with its scores.
         query: The query.
@@ -110,4 +111,4 @@ def _near_duplicate_of(resources: IndexResources, payload: Mapping[str, Any]) ->
     for point in resources.store.fetch([payload[schema.NEAR]], vectors=False):
         for location in locations(resources, point.payload, {}):
             return location.doc_id, int(point.payload[schema.PAGE])
-    return None  # the earlier page was deleted
+    return None  # the near-duplicate page was deleted

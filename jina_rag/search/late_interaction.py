@@ -1,8 +1,9 @@
-"""The first two stages of a search in one store call: candidates from the cheap vectors, and exact MaxSim.
+"""The first two stages of a search in one store request: candidates by dense and lexical vectors, and exact MaxSim.
 
-Charts, tables and figures are separate candidates, and their matches count for their pages. For text embedders, the
-rows of a region are a subset of the page's rows, so a region never scores above its page: it only surfaces the page as
-a candidate. Image embedders embed the region's own image, and the better score of page and region counts.
+Charts, tables and figures (regions) are separate candidates; a matching region makes the page of the region a
+candidate. With a text embedder, the rows of a region are a subset of the rows of the page, so a region never scores
+higher than the page. An image embedder embeds the image of the region, and the page gets the higher of the scores of
+page and region.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from jina_rag.stores import schema
 from jina_rag.types import Prefetch, StoreHit
 
 _KEYS = (schema.BIAS, schema.PAGE_ID, schema.KIND, schema.BOX, schema.REVISION)
-"""Payload keys that ranking needs. The other keys are large and fetched only for the returned pages."""
+"""Payload keys that ranking requires. The values of other keys are large and are fetched only for the returned
+pages."""
 
 _POINTS_PER_PAGE = 12
-"""Maximum average number of points per page, page included, in an index that is searched exhaustively."""
+"""Maximum average number of points per page (the page and the regions) in an index that is searched exhaustively."""
 
 
 class PageRanker:
@@ -37,11 +39,12 @@ class PageRanker:
         self._is_image_embedder = embedder.modality == "image"
 
     def rank(self, query: Query, conditions: Mapping[str, Any], min_pages: int, stages: Stages) -> list[Candidate]:
-        """Return at least `min_pages` pages, or all matching pages, best first, in an order independent of `min_pages`.
+        """Return at least `min_pages` pages, or all matching pages, best first.
 
-        If the first stage returns too few candidates, its limit is doubled, and the new candidates follow the previous
-        ones. Fusion orders the pages within groups of `Rescore.limit`, and no score exceeds the lowest score of the
-        previous group, so that scores descend over the whole ranking.
+        The order of the pages does not depend on `min_pages`.
+        If the first stage returns too few candidates, the limit of the first stage is doubled, and new candidates are
+        appended to the ranking. Fusion orders the pages within groups of `Rescore.limit`. No score exceeds the lowest
+        score of the previous group, so that scores descend over the whole ranking.
 
         Args:
             query: The query.
@@ -72,17 +75,19 @@ class PageRanker:
             prefetch = replace(prefetch, limit=2 * prefetch.limit)
 
     def cheap_scores(self, name: str, query: Query, page_ids: Sequence[str]) -> dict[str, float]:
-        """Return the scores of pages by a cheap vector: page id → score, without the pages that lack the vector.
+        """Return the scores of pages by the dense or the lexical vector, as page id → score.
+
+        Pages without the vector are omitted.
 
         Args:
-            name: ``"dense"`` or ``"lexical"``.
+            name: Name of the vector, ``"dense"`` or ``"lexical"``.
             query: The query.
-            page_ids: The pages.
+            page_ids: Ids of the pages to score.
         """
         if not page_ids:
             return {}
         hits = self._nearest(name, query, {schema.PAGE_ID: list(page_ids)}, len(page_ids))
-        return {hit.id: hit.score for hit in hits}  # the id of a page's point is the page id
+        return {hit.id: hit.score for hit in hits}  # the point of a page has the page id as id
 
     def first_ranks(
         self, query: Query, conditions: Mapping[str, Any], stages: Stages
@@ -95,7 +100,7 @@ class PageRanker:
             stages: The search stages; only `prefetch` is used.
 
         Returns:
-            The candidates; empty if the index is so small that every page is scored.
+            The candidates; empty if the index is so small that MaxSim scores every page.
         """
         prefetch = stages.prefetch
         if self._is_small(prefetch.exhaustive):
@@ -111,7 +116,7 @@ class PageRanker:
         }
 
     def _nearest(self, name: str, query: Query, conditions: Mapping[str, Any], limit: int) -> list[StoreHit]:
-        """Return the best pages by one cheap vector; none for the lexical vector of a query without words."""
+        """Return the best pages by the dense or the lexical vector; [] if the query has no words to compare."""
         words = sparse.query_vector(query.text)
         if name == "lexical" and not len(words.indices):
             return []
@@ -126,21 +131,21 @@ class PageRanker:
         stages: Stages,
         lead_ids: Sequence[str],
     ) -> tuple[dict[str, StoreHit], dict[str, StoreHit]]:
-        """Return pages by id, and the best region of each page by page id, scored by MaxSim.
+        """Return two mappings with MaxSim scores: page id → page, and page id → best region of the page.
 
-        Without `prefetch`, all pages are scored. A second call scores the pages that only a region or an identifier
-        (`lead_ids`) has surfaced.
+        If `prefetch` is None, all pages are scored. A second store request scores pages that are not candidates
+        themselves, but have a region that is a candidate or an identifier of the query (`lead_ids`).
         """
         if prefetch is None:
             where = conditions if self._is_image_embedder else {schema.KIND: "page", **conditions}
-            # The limit covers all points: a smaller limit would choose arbitrarily among equal scores, and a longer
-            # list would not start with the shorter one.
+            # The limit covers all points. With a smaller limit, the store would choose arbitrarily among points with
+            # equal scores, and searches with different limits would return different orders.
             limit = stages.prefetch.exhaustive * (_POINTS_PER_PAGE if self._is_image_embedder else 1)
             hits = self._store.search(query.multi, limit=limit, where=where, keys=_KEYS)
         else:
             hits = self._store.search(
                 query.multi,
-                # All candidates, since MaxSim is computed for all of them.
+                # MaxSim is computed for all candidates, so all candidates are returned.
                 limit=max(1, prefetch.limit + prefetch.lexical_limit + prefetch.region_limit),
                 dense=query.dense,
                 lexical=sparse.query_vector(query.text),
@@ -156,14 +161,14 @@ class PageRanker:
         return pages, regions
 
     def _is_small(self, exhaustive: int) -> bool:
-        # Counting all points is fast; counting with a filter is slow.
+        # Counting all points is fast, but counting with a filter is slow. The filter is skipped for a large index.
         has_few_points = self._store.count() <= _POINTS_PER_PAGE * exhaustive
         return has_few_points and self._store.count({schema.KIND: "page"}) <= exhaustive
 
     def _candidate(self, hit: StoreHit, region: StoreHit | None, query: Query) -> Candidate:
         if not self._is_image_embedder or (region is not None and region.score <= hit.score):
             region = None
-        # Mean over the query tokens, so that scores of long and short queries are comparable.
+        # MaxSim is divided by the number of query tokens, so that scores of long and short queries are comparable.
         score = (region or hit).score / len(query.multi)
         scores = {"maxsim": score}
         if schema.BIAS in hit.payload:
@@ -173,7 +178,7 @@ class PageRanker:
 
 
 def _by_page(hits: Sequence[StoreHit]) -> tuple[dict[str, StoreHit], dict[str, StoreHit]]:
-    """Return pages by id, and the best region of each page by page id, both best first."""
+    """Return two mappings, best hits first: page id → page, and page id → best region of the page."""
     pages: dict[str, StoreHit] = {}
     regions: dict[str, StoreHit] = {}
     for hit in hits:

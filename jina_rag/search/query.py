@@ -1,4 +1,4 @@
-"""Queries of a search: their text, their vectors and their images."""
+"""Embedded search queries: text, images and vectors of a query."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Query:
     """One embedded query.
 
     Attributes:
-        content: The caller's input, which the reranker receives.
-        text: Text of the query; empty for an image.
+        content: The query as passed by the caller, which is also the input of the reranker.
+        text: Text of the query; "" for an image.
         dense: Dense vector, shape (dim,), float32.
-        multi: Multi-vector, shape (tokens, multi_dim), float32, truncated like the rows in the index.
+        multi: Multi-vector, shape (tokens, multi_dim), float32, truncated to the length of the rows in the index.
         tokens: Text of each token (row of `multi`); None if the embedder does not report tokens.
-        truncated: Whether the embedder truncated the query because of its length.
+        truncated: Whether the embedder truncated a query that was too long.
     """
 
     content: Input
@@ -40,7 +40,7 @@ def embed_queries(
     """Embed queries in one batch.
 
     Args:
-        queries: Texts, images, pages, or lists of these.
+        queries: The queries; each query is a text, an image, a page, or a list of these inputs.
         embedder: Embedder of the index.
         dim: Length that dense vectors are truncated to; None for no truncation.
         multi_dim: Length that the rows of multi-vectors are truncated to; None for no truncation.
@@ -71,7 +71,7 @@ def embed_queries(
 
 
 def words_in(query: Input) -> str:
-    """Return the text of a query: its text parts and the words of its pages, one part per line."""
+    """Return the text of a query: the text parts and the words of page parts, one part per line."""
     return "\n".join(text for text, _ in _parts(query) if text)
 
 
@@ -81,7 +81,7 @@ def has_image(query: Input) -> bool:
 
 
 def _parts(query: Input) -> Iterator[tuple[str, bool]]:
-    """Yield the text of each part, and whether the part is or contains an image."""
+    """Yield (text, has_image) for each part of a query; a page part has an image."""
     if isinstance(query, str):
         is_image = is_data_uri(query)
         yield "" if is_image else query, is_image

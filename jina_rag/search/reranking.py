@@ -1,6 +1,7 @@
-"""The last search stage: a reranker scores the best pages, as images or text, within a budget of images and time.
+"""The last search stage: a reranker scores the best pages as images or text, with a limit on images and on time.
 
-Pages are scored in the order of the previous stages. If a budget runs out, the best pages have been scored.
+Pages are scored in the order of the previous stages. If a limit is reached, the pages at the top of the ranking have
+already been scored.
 """
 
 from __future__ import annotations
@@ -28,32 +29,37 @@ if TYPE_CHECKING:
     from jina_rag.search.calibration import Calibration
 
 PageView: TypeAlias = Literal["page", "region", "text"]
-"""Input of the reranker for a page: its screenshot, the crop of its best chart, table or figure, or its words."""
+"""View of a page that the reranker scores: the screenshot, the crop of the best chart, table or figure, or the words of
+the page."""
 
 _FIRST_ITEMS = 2
-"""Number of items in the first call with a time budget, when the time per item is unknown."""
+"""Number of items (views of pages) in the first call with a time budget. The time per item is unknown before the first
+call."""
 _MAX_ITEMS = 16
-"""Maximum number of items per call with a time budget. A call cannot be interrupted."""
+"""Maximum number of items per call with a time budget. A call cannot be interrupted, so a long call would exceed the
+budget."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rerank:
     """The last stage: a reranker reads the query and the best pages together.
 
-    Scored pages come first, ordered by their scores; the other pages follow in their previous order.
+    Scored pages come first, ordered by the score of the reranker. Pages that the reranker did not score follow in the
+    order of the previous stage.
 
     Attributes:
         model: A reranker, or an argument of `jina_rag.load_reranker`; None for the reranker that the index was opened
             with.
         limit: Number of pages to score, from the top of the ranking; 0 turns the stage off.
-        shows: Views of each page that the reranker scores; the best view determines the page's score. None for the
-            default of the reranker: the screenshot for an image reranker, the words for a text reranker.
+        shows: Views of each page that the reranker scores: ``"page"`` (screenshot), ``"region"`` (crop of the best
+            chart, table or figure) and ``"text"`` (words). The page gets the highest score of the views. None for the
+            screenshot with an image reranker, and for the words with a text reranker.
         max_images: Maximum number of images to score; None for no limit.
         max_ms: Time budget in milliseconds; None for no limit. The first call scores two items to measure the time per
-            item. No call starts after the budget is spent, but a running call completes. Pages that take longer than
-            the previous ones therefore overrun the budget.
-        calibration: Makes the scores of images and texts comparable; None uses the raw scores. See
-            `jina_rag.search.calibration`.
+            item. After the budget is spent, no call starts, but a running call completes. The stage therefore exceeds
+            the budget if the last items take longer than the previous items.
+        calibration: Calibration that makes scores of images and scores of texts comparable; None uses the raw scores.
+            See `jina_rag.search.calibration`.
 
     Raises:
         InvalidInputError: If an argument is invalid.
@@ -87,10 +93,10 @@ class Reranking:
     """Result of the reranking stage.
 
     Attributes:
-        candidates: All candidates, scored ones first.
+        candidates: All candidates; scored candidates come first.
         count: Number of scored candidates.
         complete: False if a budget ran out before all requested candidates were scored.
-        notes: Sentences on candidates that were not scored.
+        notes: Sentences that explain why candidates were not scored.
     """
 
     candidates: list[Candidate]
@@ -101,7 +107,7 @@ class Reranking:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """One view of a candidate, as input for the reranker; `position` is the index of the candidate in the ranking."""
+    """One view of a candidate as input for the reranker; `position` is the index of the candidate in the ranking."""
 
     position: int
     view: PageView
@@ -130,11 +136,12 @@ def rerank(
         points: Page id → point, at least for the candidates to score; a candidate without a point is skipped.
         images: Image files of the index.
         reranker: The reranker.
-        stage: Number of candidates, views and budgets.
+        stage: Settings of the stage: number of candidates, views per candidate (page image, region crop, text), and
+            budgets for images and time.
         clock: Monotonic clock, in seconds.
 
     Returns:
-        All candidates, scored ones first.
+        All candidates; scored candidates come first.
 
     Raises:
         InvalidInputError: If the reranker does not support the query.
@@ -170,7 +177,7 @@ def rerank(
     for item, score, raw_score in scores:
         if item.position not in best or (score, raw_score) > best[item.position][:2]:
             best[item.position] = score, raw_score, item.view
-    # Ties of calibrated scores are broken by the raw score, then by the order of the previous stage.
+    # Candidates with equal calibrated scores are ordered by raw score, then by the order of the previous stage.
     order = sorted(best, key=lambda position: (-best[position][0], -best[position][1], position))
     scored = [_with_score(candidates[position], best[position][0], best[position][2]) for position in order]
     unscored = [candidate for position, candidate in enumerate(candidates) if position not in best]
@@ -194,7 +201,7 @@ def _items(
     text, image = str(payload.get(schema.TEXT, "")), payload.get(schema.IMAGE)
     items = []
     for view in views:
-        # An added text has no image. Its text replaces the view "page".
+        # A text that was passed to `add` has no page image. The text replaces the view "page".
         if (view == "text" or (view == "page" and not image and "text" not in views)) and text.strip():
             # The mapping marks the input as text, even if the text looks like a data URI.
             items.append(_Item(position, "text", {"text": text}))
@@ -218,10 +225,9 @@ def _scores(
     clock: Callable[[], float],
     start: float,
 ) -> tuple[list[tuple[_Item, float, float]], int]:
-    """Return items with their calibrated and raw scores, and the number of items passed to the reranker.
+    """Return (item, calibrated score, raw score) triples, and the number of items passed to the reranker.
 
-    That number is smaller than the number of items if the time budget runs out. Items with damaged images have no
-    score.
+    If the time budget runs out, fewer items than `len(items)` are passed. Items with damaged images have no score.
     """
     scores: list[tuple[_Item, float, float]] = []
     end, last_count = 0, _FIRST_ITEMS
@@ -230,8 +236,8 @@ def _scores(
         if stage.max_ms is not None:
             elapsed = clock() - start
             remaining = stage.max_ms / 1000 - elapsed
-            # The mean time per item gives the number of items that still fit. Calls grow slowly, because some items
-            # take longer than others.
+            # The mean time per item gives the number of items that fit into the remaining time. A call has at most
+            # twice as many items as the previous call, because some items take longer than the mean.
             fitting = (
                 _FIRST_ITEMS if not end else min(_MAX_ITEMS, 2 * last_count, int(remaining / max(elapsed / end, 1e-9)))
             )
@@ -248,11 +254,12 @@ def _scores(
 
 
 def _raw_scores(query: Query, items: Sequence[_Item], reranker: Reranker) -> tuple[Sequence[_Item], Float32]:
-    """Return the items with readable input, and their raw scores, shape (items,), float32."""
+    """Return the items with readable images or texts, and the raw score of each item, shape (items,), float32."""
     try:
         scores = np.asarray(reranker.score(query.content, [item.content for item in items]), dtype=np.float32)
     except InvalidInputError:
-        # Images are checked only after a failure, because decoding each image first is slower than some rerankers.
+        # Images are checked only after a failure, because decoding each image before the call takes longer than some
+        # rerankers.
         readable = [item for item in items if not isinstance(item.content, Path) or is_readable(item.content)]
         if len(readable) == len(items):
             raise

@@ -1,4 +1,4 @@
-"""The result of a search: a list of hits with notes and timings of the search."""
+"""The result of a search: a list of hits, with notes and wall times of the search."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from jina_rag.types import ScoredPage
 
 
 class SearchResults(list[ScoredPage]):
-    """List of hits, best first, with notes and timings of the search. A slice is a plain list.
+    """List of hits, best first, with notes and wall times of the search. A slice is a plain list.
 
     Attributes:
         hits: The hits, best first.
-        query: Text of the query; empty for an image.
+        query: Text of the query; "" for an image.
         notes: Sentences on deviations from the request, for example a truncated query or an exhausted budget.
         complete: False if a budget ran out before the reranker had scored all requested pages.
-        more: Whether the index has further hits after these (see `offset` of `DocumentIndex.search`).
+        more: Whether the index has hits after the last hit of the list (see `offset` of `DocumentIndex.search`).
         milliseconds: Stage → wall time in milliseconds: ``"encode"``, ``"candidates"``, ``"rerank"``, and ``"show"``
             for the construction of the hits.
     """

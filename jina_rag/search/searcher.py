@@ -1,4 +1,4 @@
-"""Search of one index: from queries to ranked pages and their hits."""
+"""Search of one index: embedding of queries, ranking of pages and construction of hits."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class SearchRequest:
         k: Maximum number of hits.
         stages: The search stages.
         offset: Number of hits to skip.
-        where: Filter as written by the caller; validated here.
-        reranker: Loads the reranker; called only if `stages.rerank` scores at least one page.
-        group_by: ``"page"`` for pages, ``"document"`` for documents with their best page.
+        where: Filter as written by the caller; `SearchRequest` replaces the filter by the validated filter.
+        reranker: Function that loads the reranker; called only if `stages.rerank` scores at least one page.
+        group_by: ``"page"`` returns each page as a hit; ``"document"`` returns one hit per document, the best page.
         dedup: Whether to fold near-duplicate pages into one hit.
         min_score: Minimum score in the last stage; None for no minimum.
         details: Whether to find the best region and the snippet of each hit.
@@ -64,18 +64,18 @@ class SearchRequest:
         if not is_whole_number(self.offset) or self.offset < 0:
             raise InvalidInputError(f"offset is {self.offset!r}; expected an integer of at least 0.")
         if self.group_by not in ("page", "document"):
-            raise InvalidInputError(f"group_by is {self.group_by!r}; expected one of 'page', 'document'.")
+            raise InvalidInputError(f"group_by is {self.group_by!r}; expected one of page, document.")
         if self.min_score is not None and not is_number(self.min_score):
             raise InvalidInputError(f"min_score is {self.min_score!r}; expected a finite number.")
         object.__setattr__(self, "where", checked_filter(self.where))
 
     @property
     def last_stage(self) -> str:
-        """Name of the last stage, which sets the order: ``"rerank"`` with a reranker, otherwise ``"rescore"``."""
+        """Name of the last stage, which determines the order: ``"rerank"`` with a reranker, otherwise ``"rescore"``."""
         return "rerank" if self.reranker and self.stages.rerank and self.stages.rerank.limit else "rescore"
 
     def allows(self, candidate: Candidate) -> bool:
-        """Return whether the last stage scored the page and the score is at least `min_score`."""
+        """Return whether the last stage scored the candidate with at least `min_score`."""
         return self.min_score is None or (candidate.score >= self.min_score and candidate.stage == self.last_stage)
 
 
@@ -127,7 +127,7 @@ class Searcher:
             results.query = query.text
             results.milliseconds = {"encode": encode_ms, **results.milliseconds}
             if not results and where and resources.manifest.contents():
-                # A misspelled key would look like a query without matches.
+                # Without a note, a misspelled key would look like a query without matches.
                 keys = unknown_keys(where, resources.manifest)
                 results.notes += tuple(f"No document has the metadata key {key!r}." for key in keys)
             if query.truncated:
@@ -138,7 +138,7 @@ class Searcher:
 
 @dataclass
 class _Search:
-    """The search of one query, with the points and times of its stages."""
+    """The search of one query, with the fetched points and the wall time of each stage."""
 
     resources: IndexResources
     storage: Storage
@@ -151,7 +151,7 @@ class _Search:
     last_time: float = field(default_factory=time.monotonic)
 
     def run(self) -> SearchResults:
-        """Rank pages and return the hits; extend the ranking until it yields enough hits or contains all pages."""
+        """Rank more and more pages until enough hits are found or all pages are ranked; return the hits."""
         request = self.request
         end = request.offset + request.k
         needed_count = end + 1
@@ -183,13 +183,13 @@ class _Search:
         return SearchResults(hits, notes=notes, complete=complete, more=more, milliseconds=self.milliseconds)
 
     def _add_time(self, name: str) -> None:
-        """Add the time since the last call to the time of a stage."""
+        """Add the time since the last call of this method to the wall time of a stage."""
         now = time.monotonic()
         self.milliseconds[name] = round(self.milliseconds.get(name, 0.0) + (now - self.last_time) * 1000, 3)
         self.last_time = now
 
     def _fold(self, ranking: Sequence[Candidate], end: int) -> tuple[list[_PendingHit], bool]:
-        """Return the first `end` hits with the pages folded into them, and whether further hits exist."""
+        """Return the first `end` hits, each with the pages folded into the hit, and whether further hits exist."""
         request = self.request
         pending: list[_PendingHit] = []
         documents: dict[str, _PendingHit] = {}
@@ -218,7 +218,7 @@ class _Search:
         return pending, False
 
     def _visible(self, ranking: Sequence[Candidate], limit: int) -> list[Candidate]:
-        """Return a ranking whose first `limit` pages are visible, by dropping pages of unfinished replacements."""
+        """Drop pages without visible files, for example of unfinished replacements, from the first `limit` pages."""
         visible: list[Candidate] = []
         for start in range(0, len(ranking), limit):
             visible += [candidate for candidate, _, _ in self._fetch(ranking[start : start + limit], limit)]
@@ -227,8 +227,8 @@ class _Search:
         return visible
 
     def _fetch(self, ranking: Sequence[Candidate], step: int) -> Iterator[tuple[Candidate, Point, list[Location]]]:
-        """Yield the visible candidates with their points and files; points are fetched in batches of `step`."""
-        # Without sign codes, the region and the snippet are computed from the stored vectors.
+        """Yield (candidate, point, files) for candidates with visible files; fetch `step` points per request."""
+        # If the payload has no sign codes, the region and the snippet are computed from the stored vectors.
         vectors = self.request.details and not self.storage.sign_codes
         for start in range(0, len(ranking), step):
             batch = ranking[start : start + step]

@@ -1,7 +1,8 @@
-"""Snippets: the best region of a hit's page, and the words to quote.
+"""The best region of a hit's page, and the snippet: the words of the page that match the query best.
 
-The payload of a page contains its sign codes (one bit per dimension of each vector), from which both are computed.
-Fetching the full vectors of ten hits would take longer than ranking a thousand pages.
+The payload of a page contains sign codes: one bit per dimension of each page vector. The region and the snippet are
+computed from the sign codes, because fetching the full vectors of ten hits would take longer than ranking a thousand
+pages.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from jina_rag.types import Box, Float32, Region
 SNIPPET_WORDS = 36
 """Maximum number of words in a snippet."""
 _SNIPPET_CHARACTERS = 280
-"""Maximum number of characters in a snippet; in scripts without spaces, a whole line is one word."""
+"""Maximum number of characters in a snippet. In scripts without spaces, a whole line counts as one word."""
 _WINDOW_TOKENS = 24
-"""Window length in tokens for choosing the snippet."""
+"""Number of consecutive tokens whose weights are added to choose the snippet."""
 _MAX_REGION_AREA = 0.8
 """Maximum area of the best region as a fraction of the page; a larger region counts as the whole page."""
 _WORD_BATCH = 2048
@@ -38,7 +39,7 @@ class Highlight:
 
     Attributes:
         region: The region with the highest score; None if no region scores above the rest of the page.
-        snippet: The words to quote.
+        snippet: The words of the page that match the query best.
     """
 
     region: Region | None = None
@@ -46,13 +47,13 @@ class Highlight:
 
 
 def words_of(payload: Mapping[str, Any]) -> tuple[list[str], Float32] | None:
-    """Return the words of a page with their boxes, in reading order; None if the boxes are unknown.
+    """Return the words of a page and the boxes of the words, in reading order; None if the payload has no boxes.
 
     Args:
         payload: Payload of the page's point (see `jina_rag.indexing.page_payload.describe`).
 
     Returns:
-        n words, and their boxes, shape (n, 4), float32, as fractions of the page.
+        n words, and the boxes of the words, shape (n, 4), float32, as fractions of the page.
 
     Raises:
         IndexCorruptError: If the boxes cannot be decoded.
@@ -78,7 +79,7 @@ def highlight(query: Float32, payload: Mapping[str, Any], image_folder: Path, ro
     if payload.get(schema.SIGNS):
         rows = decode_signs(payload[schema.SIGNS], query.shape[1])
     if rows is None or not len(rows):
-        # The only region of an image without words is the whole image.
+        # Without text and vectors, a single region is the whole image.
         only_region = regions[0] if len(regions) == 1 and not text else None
         return Highlight(region=only_region, snippet=_window(text.split(), 0))
     weights = of_tokens(token_similarity(query, rows), payload)
@@ -87,13 +88,13 @@ def highlight(query: Float32, payload: Mapping[str, Any], image_folder: Path, ro
     grid = schema.decode_grid(payload[schema.GRID])
     if len(grid) != len(weights):  # the store merged rows of a very long page
         return Highlight(snippet=_window(text.split(), 0))
-    has_box = ~np.isnan(grid.boxes).any(axis=1)  # prompt tokens have no position
+    has_box = ~np.isnan(grid.boxes).any(axis=1)  # tokens of the prompt have no box
     boxes, weights = grid.boxes[has_box], weights[has_box]
     region = _best_region(weights, boxes, regions)
     if grid.kind == "patches" and (words := words_of(payload)) is not None:
         weights = word_weights(words[1], boxes, weights)
     snippet = _snippet(weights, text)
-    # The labels of a chart are hard to understand without its caption.
+    # The labels of a chart are hard to understand without the caption of the chart.
     if region is not None and region.caption and region.caption not in snippet:
         snippet = f"{region.caption} … {snippet.removeprefix('… ')}"
     return Highlight(region=region, snippet=snippet)
@@ -104,10 +105,10 @@ def of_tokens(values: Float32, payload: Mapping[str, Any]) -> Float32:
 
     Args:
         values: Values per row, shape (rows, …), float32.
-        payload: Payload of the page's point, with the row of each token if rows were pooled.
+        payload: Payload of the page's point, which contains the row of each token if rows were pooled.
 
     Returns:
-        Shape (tokens, …), float32.
+        Values per token, shape (tokens, …), float32.
     """
     if schema.ASSIGNMENT not in payload:
         return values
@@ -127,16 +128,16 @@ def region_at(payload: Mapping[str, Any], box: Sequence[float] | None, image_fol
 
 
 def _best_region(weights: Float32, boxes: Float32, regions: Sequence[Region]) -> Region | None:
-    """Return the region with the highest mean token weight, if that mean exceeds the mean of the rest of the page.
+    """Return the region with the highest mean token weight; None if no mean exceeds the mean of the rest of the page.
 
-    The mean replaces MaxSim, which favors regions with more words: measured on 48 pages with a judged box, the mean
-    finds the right region three times as often.
+    The mean is used instead of MaxSim, because MaxSim favors regions with more words. On 48 pages with a judged box,
+    the mean found the judged region three times as often as MaxSim.
     """
     best: Region | None = None
     for region in regions:
         is_in_region = is_inside(boxes, region.box)
         x0, y0, x1, y1 = region.box
-        # A box around nearly the whole page does not locate the match.
+        # A region that covers nearly the whole page does not locate the match.
         if not is_in_region.any() or (x1 - x0) * (y1 - y0) > _MAX_REGION_AREA:
             continue
         score = float(weights[is_in_region].mean())
@@ -147,7 +148,7 @@ def _best_region(weights: Float32, boxes: Float32, regions: Sequence[Region]) ->
 
 
 def is_inside(boxes: Float32, box: Box) -> npt.NDArray[np.bool_]:
-    """Return which boxes have their center inside `box`, shape (n,), bool.
+    """Return a mask that is True for boxes whose center is inside `box`, shape (n,), bool.
 
     Args:
         boxes: Shape (n, 4), float32, as fractions of the page.
@@ -160,8 +161,9 @@ def is_inside(boxes: Float32, box: Box) -> npt.NDArray[np.bool_]:
 def _snippet(weights: Float32, text: str) -> str:
     """Return the words around the window of tokens with the highest total weight.
 
-    Tokens and words are both in reading order, so the relative position of the window among the tokens locates the
-    words. Image patches run from top to bottom and locate words without boxes only roughly.
+    Tokens and words are in reading order, so the words of the snippet have about the same relative position in the text
+    as the window among the tokens. Image patches are ordered from top to bottom; for words without boxes, the position
+    is then only approximate.
     """
     words = text.split()
     if len(words) <= SNIPPET_WORDS or not len(weights):
@@ -175,7 +177,7 @@ def _snippet(weights: Float32, text: str) -> str:
 def word_weights(words: Float32, patches: Float32, weights: Float32) -> Float32:
     """Return the weight of each word: the mean weight of the patches that contain the word's center.
 
-    A word outside all patches gets the lowest patch weight.
+    A word whose center is in no patch gets the lowest weight of all patches.
 
     Args:
         words: Boxes of the words, shape (n, 4), float32.
@@ -183,7 +185,7 @@ def word_weights(words: Float32, patches: Float32, weights: Float32) -> Float32:
         weights: Weights of the patches, shape (m,), float32.
 
     Returns:
-        Shape (n,), float32.
+        Weights of the words, shape (n,), float32.
     """
     means = np.full(len(words), weights.min() if len(weights) else 0, dtype=np.float32)
     middles = (words[:, :2] + words[:, 2:]) / 2
@@ -216,7 +218,7 @@ def regions_of(payload: Mapping[str, Any], image_folder: Path) -> list[Region]:
             kind=entry["kind"],
             box=tuple(entry["box"]),
             caption=entry["caption"],
-            # The name is validated, because a payload from a shared server could name an arbitrary local file.
+            # The name is validated, because a payload from a shared server could contain the path of any local file.
             image_path=image_folder / name if (name := checked_name(entry.get("image"))) else None,
         )
         for entry in payload.get(schema.REGIONS, [])

@@ -1,9 +1,9 @@
-"""The stages of a search as values: candidates (`Prefetch`), late interaction (`Rescore`), reranking (`Rerank`).
+"""The stages of a search: candidate selection (`Prefetch`), late interaction (`Rescore`) and reranking (`Rerank`).
 
     index.search(query, stages=[Prefetch(limit=300), Rescore(dense=0.3), Rerank(max_ms=500)])
 
-Omitted stages use the defaults of the index's embedder. `Prefetch` is in `jina_rag.types`, because stores also use it.
-`Rescore` is in `fusion` and `Rerank` in `reranking`, next to the code that they configure.
+For omitted stages, the defaults of the embedder of the index apply. `Prefetch` is defined in `jina_rag.types`, because
+stores also use `Prefetch`. `Rescore` is defined in `fusion`, and `Rerank` is defined in `reranking`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Stages:
     Attributes:
         prefetch: Selects the candidates.
         rescore: Scores the candidates by late interaction.
-        rerank: Scores the best pages with a reranker; None without a reranker.
+        rerank: Scores the best pages with a reranker; None skips reranking.
     """
 
     prefetch: Prefetch = field(default_factory=Prefetch)
@@ -62,9 +62,9 @@ class Stages:
 def default_stages(embedder: Embedder, reranker: bool) -> Stages:
     """Return the default stages of an index.
 
-    An option is on by default if it improves nDCG@5 on judged queries and the lower end of its paired 95 % confidence
-    interval is at least -0.01 (`benchmarks/stages.py`). Two options qualify, both with the weight that the embedder
-    defines: the hubness correction and the score of the dense vector.
+    An option is on by default if the option improves nDCG@5 on judged queries and the lower bound of the paired 95 %
+    confidence interval of the improvement is at least -0.01 (`benchmarks/stages.py`). Two options meet these
+    conditions: the hubness correction and the dense score, each with the weight that the embedder defines.
 
     Args:
         embedder: Embedder of the index.

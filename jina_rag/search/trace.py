@@ -15,11 +15,14 @@ _SKIPPED_NOTE = "selected no candidates: in an index of this size, every page is
 
 
 def ranks_of(ranking: Sequence[Candidate]) -> dict[str, dict[str, int]]:
-    """Return stage → page id → 1-based rank, for the stages that order all their pages."""
+    """Return stage → page id → 1-based rank for MaxSim, rescoring and reranking.
+
+    The key ``"region"`` contains the pages whose MaxSim score is the score of a region.
+    """
     ranks: dict[str, dict[str, int]] = {}
     for stage in ("maxsim", "rescore", "rerank"):
         candidates = [candidate for candidate in ranking if stage in candidate.scores]
-        # The sort is stable: pages with equal scores keep their order.
+        # The sort is stable: pages with equal scores keep the order of the ranking.
         candidates.sort(key=lambda candidate: -candidate.scores[stage])
         ranks[stage] = {candidate.page_id: rank for rank, candidate in enumerate(candidates, start=1)}
     ranks["region"] = {candidate.page_id: 0 for candidate in ranking if candidate.region is not None}
@@ -32,7 +35,7 @@ def steps_of(
     """Return the steps of one hit, in the order of the stages.
 
     Args:
-        hit: The hit with its scores by stage.
+        hit: The hit, with the scores of all stages in `scores`.
         first_ranks: First-stage vector → page id → (rank, score); empty if every page was scored.
         ranks: Result of `ranks_of`.
     """

@@ -256,7 +256,7 @@ def test_unreachable_server_prints_one_sentence(cli, docs, tmp_path):
     for command in (("ingest", docs), ("search", "whales"), ("info",), ("verify",)):
         cli(*command, "-i", missing, "--assets-dir", tmp_path / "files").assert_usage_error("No Qdrant server answers")
     cli("search", "x", "-i", "http://127.0.0.1:6333").assert_usage_error("has no collection name")
-    cli("search", "x", "-i", tmp_path / "kb", "--assets-dir", tmp_path).assert_usage_error("apply only to the address")
+    cli("search", "x", "-i", tmp_path / "kb", "--assets-dir", tmp_path).assert_usage_error("apply only to the URL")
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_address_parse_reads_options_and_rejects_invalid_addresses():
     for invalid, message in [
         ("http://host:6333", "has no collection name"),
         ("http://host:6333/", "has no collection name"),
-        ("ftp://host/x", "not an index address"),
+        ("ftp://host/x", "not an index URL"),
         ("http://host/x?colour=red", "Unknown option"),
         ("http://local host/x", "expected http"),
         ("http://a<b/x", "expected http"),
@@ -195,7 +195,7 @@ def test_address_parse_reads_options_and_rejects_invalid_addresses():
         with pytest.raises(InvalidInputError, match="must not contain a user") as error:
             Address.parse(invalid)
         assert not any(part in str(error.value) for part in ("s3cret", "user:", "host"))
-    with pytest.raises(InvalidInputError, match="apply only to the address"):
+    with pytest.raises(InvalidInputError, match="apply only to the URL"):
         DocumentIndex.open("kb", assets_dir="x")
 
 
@@ -218,7 +218,7 @@ def test_open_collection_is_shared_and_rejects_other_options(url, docs, tmp_path
                 assert other._session is index._session
         with open_index(url, tmp_path) as other:
             assert other._session is index._session
-        with pytest.raises(IndexStateError, match=r"open in this process with another timeout\. Close it"):
+        with pytest.raises(IndexStateError, match=r"open in this process with another timeout\. Close the open index"):
             DocumentIndex.open(f"{url}?timeout=31")
         with pytest.raises(IndexStateError, match="open in this process with another api_key") as error:
             DocumentIndex.open(url, api_key="s3cret")
@@ -262,7 +262,7 @@ def test_index_with_other_assets_is_read_only(url, docs, tmp_path):
 def test_server_options_raise_for_a_folder(tmp_path):
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         for options in ({"api_key": "k"}, {"assets_dir": tmp_path / "files"}):
-            with pytest.raises(InvalidInputError, match="apply only to the address"):
+            with pytest.raises(InvalidInputError, match="apply only to the URL"):
                 index.copy(tmp_path / "copy", **options)
-            with pytest.raises(InvalidInputError, match="apply only to the address"):
+            with pytest.raises(InvalidInputError, match="apply only to the URL"):
                 DocumentIndex.open(tmp_path / "kb", **options)
