@@ -1,4 +1,4 @@
-"""Shared base of the LangChain and LlamaIndex adapters. Requires pydantic, which both frameworks install."""
+"""Code that the LangChain and LlamaIndex adapters share. Requires pydantic, which LangChain and LlamaIndex install."""
 
 from jina_rag.adapters.filters import SEARCH_SETTINGS, metadata_matches, page_filter, search_arguments
 from jina_rag.adapters.indexes import IndexOpening, IndexOwner, LazyIndex

@@ -1,4 +1,4 @@
-"""Conversion of framework search settings and filters to arguments of `jina_rag.DocumentIndex.search`."""
+"""Conversion of search settings and filters of LangChain and LlamaIndex to arguments of `DocumentIndex.search`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from jina_rag.stores.filters import matches
 from jina_rag.types import Range, Where
 
 SEARCH_SETTINGS = ("k", "offset", "filter", "stages", "group_by", "dedup", "score_threshold", "details", "explain")
-"""Search settings: the parameters of `jina_rag.DocumentIndex.search`, with ``score_threshold`` for ``min_score``."""
+"""Names of the search settings: the parameters of `jina_rag.DocumentIndex.search`, where ``score_threshold`` is the
+name of ``min_score``."""
 
 
 def search_arguments(settings: Mapping[str, Any], allowed: Iterable[str] = SEARCH_SETTINGS) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def search_arguments(settings: Mapping[str, Any], allowed: Iterable[str] = SEARC
 
 
 def page_filter(where: Any) -> Any:  # noqa: ANN401  # validated by the index
-    """Convert a filter with LangChain's keys: 0-based ``page`` becomes 1-based, ``source`` becomes ``path``.
+    """Convert a filter with LangChain's keys: ``source`` becomes ``path``, and 0-based page numbers become 1-based.
 
     Args:
         where: Filter by metadata key; a value that is not a mapping is returned unchanged.
@@ -66,7 +67,7 @@ def page_filter(where: Any) -> Any:  # noqa: ANN401  # validated by the index
 
 
 def metadata_matches(metadata: Mapping[str, Any], where: Where) -> bool:
-    """Return whether metadata matches a filter, by the rules of the index's search.
+    """Return whether metadata matches a filter, by the rules of `jina_rag.DocumentIndex.search`.
 
     Args:
         metadata: Metadata of a document.
@@ -80,7 +81,7 @@ def _without_numpy(value: Any) -> Any:  # noqa: ANN401
 
 
 def _to_one_based(value: Any) -> Any:  # noqa: ANN401
-    """Convert page numbers from 0, in any form that a filter supports, to page numbers from 1."""
+    """Convert 0-based page numbers, in any form that a filter supports, to 1-based page numbers."""
     if isinstance(value, Range):
         ends = {entry.name: getattr(value, entry.name) for entry in fields(value)}
         return Range(**{name: None if end is None else _to_one_based(end) for name, end in ends.items()})

@@ -1,4 +1,4 @@
-"""Index of a retriever or vector store, opened at first use."""
+"""Index of a retriever or a vector store, which is opened at first use."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from jina_rag.protocols import Embedder, Reranker
 class IndexOpening:
     """Arguments of `jina_rag.DocumentIndex.open`.
 
-    A deep copy is the same object. A pickle excludes the API key and loaded models, and an unpickled opening does not
-    create an index.
+    Copying returns the same object. A pickle excludes the API key and loaded models. An unpickled `IndexOpening` does
+    not create a missing index.
 
     Attributes:
         location: Folder of the index, or URL of a collection on a Qdrant server.
         embedder: Name, folder, options or object of the embedder; None for the embedder of the index.
-        reranker: Name, folder, options or object of the reranker; None for none.
+        reranker: Name, folder, options or object of the reranker; None for no reranker.
         storage: Storage format of a new index: a preset name or a `jina_rag.Storage`; None for the default.
         create: Whether to create a missing index.
         assets_dir: For a server: folder of the page images and the manifest; None for a folder in the user's data
@@ -51,7 +51,7 @@ class IndexOpening:
         check_not_empty(index=self.location, embedder=self.embedder, reranker=self.reranker, assets_dir=self.assets_dir)
 
     def arguments(self) -> dict[str, Any]:
-        """Return the keyword arguments of `DocumentIndex.open` except `create`; options are replaced by models."""
+        """Return the keyword arguments of `DocumentIndex.open` except `create`; model options become loaded models."""
         return {
             "embedder": self.embedder.embedder if isinstance(self.embedder, EmbedderOptions) else self.embedder,
             "reranker": self.reranker.reranker if isinstance(self.reranker, RerankerOptions) else self.reranker,
@@ -70,9 +70,9 @@ class IndexOpening:
 
 
 class LazyIndex(Lazy[DocumentIndex]):
-    """Index handles of an adapter and its copies, one per `IndexOpening`, or an index opened by the caller.
+    """Open indexes of an adapter and of the copies of the adapter, one per `IndexOpening`.
 
-    An index opened by the caller is never closed here.
+    If the caller passed an open index, that index is used instead, and is never closed by `LazyIndex`.
     """
 
     def __init__(self, external: DocumentIndex | None = None, location: str | None = None) -> None:
@@ -116,25 +116,27 @@ class LazyIndex(Lazy[DocumentIndex]):
         return opening, lazy_index
 
     def get(self, opening: IndexOpening) -> DocumentIndex:
-        """Return the open index of `opening`. Thread-safe: concurrent first calls share one handle.
+        """Return the open index of `opening`. Thread-safe: concurrent first calls share one open index.
 
-        An index that was opened before and is missing now is not re-created.
+        An index that existed at an earlier call and is missing now is not re-created.
 
         Args:
             opening: Location and options of the index.
 
         Raises:
             InvalidInputError: If `opening` has options for the index opened by the caller.
-            IndexNotFoundError: If the index is missing, and `opening.create` is False or it was opened before.
+            IndexNotFoundError: If the index is missing, and `opening.create` is False or an earlier call opened the
+                index.
         """
         if self.external is not None and opening.location == self._location:
             names = ("embedder", "reranker", "storage", "assets_dir", "api_key")
             name = next((name for name in names if getattr(opening, name) is not None), None)
             if name is not None:
-                raise InvalidInputError(f"{name} cannot be set for an index that is already open. Omit it.")
+                raise InvalidInputError(f"{name} cannot be set for an index that is already open. Omit {name}.")
             return self.external
         location, arguments = opening.location, opening.arguments()
-        # Key loaded models by identity: the handle keeps them alive, and models need not be comparable.
+        # The key contains the ids of loaded models, because models need not be hashable. The open index keeps the
+        # models alive, so that an id is not reused.
         key = (location, *(arg if isinstance(arg, str | Storage | None) else id(arg) for arg in arguments.values()))
         with self._lock:
             if key not in self._handles:
@@ -144,23 +146,23 @@ class LazyIndex(Lazy[DocumentIndex]):
             return self._handles[key]
 
     def close(self) -> None:
-        """Close all handles; an index opened by the caller stays open."""
+        """Close all indexes that `get` opened; an index opened by the caller stays open."""
         with self._lock:
             handles, self._handles = self._handles, {}
         for handle in handles.values():
             handle.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LazyIndex, (self.external, self._location)  # an index is pickled as its location
+        return LazyIndex, (self.external, self._location)  # an open index is pickled as the location
 
 
 class IndexOwner:
-    """Base class of adapters that close their index with `close` or at the end of a ``with`` block."""
+    """Base class of adapters that close the index of the adapter with `close` or at the end of a ``with`` block."""
 
     _index: LazyIndex
 
     def close(self) -> None:
-        """Close the index, unless the caller passed it open; the next call reopens the index."""
+        """Close the index, unless the caller passed an open index; the next call reopens the index."""
         self._index.close()
 
     def __enter__(self) -> Self:

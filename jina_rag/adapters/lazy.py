@@ -1,4 +1,4 @@
-"""Lazily created models and indexes of the adapters."""
+"""Models and indexes that adapters create at first use."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ T = TypeVar("T")
 class Lazy(Generic[T]):
     """A model or index that is created at first use or passed by the caller.
 
-    Copies share the object. Pickles exclude the object, because models take gigabytes and connections are not portable.
-    Two `Lazy` objects are equal if the caller passed the same object to both, or passed none to either.
+    Copies of a `Lazy` share the model or index. Pickles exclude the model or index, because models take gigabytes and
+    connections cannot be pickled. Two `Lazy` objects are equal if the caller passed one object to each, and the passed
+    objects are identical, or if the caller passed no object to either.
 
     Attributes:
-        external: Object passed by the caller; None if the object is created at first use.
+        external: Model or index passed by the caller; None if the model or index is created at first use.
     """
 
     def __init__(self, external: T | None = None) -> None:
-        """Create the object without loading or opening anything.
+        """Create the object without loading a model or opening an index.
 
         Args:
-            external: Object passed by the caller; None to create the object at first use.
+            external: Model or index passed by the caller; None to create the model or index at first use.
         """
         self.external = external
 
@@ -41,7 +42,7 @@ class Lazy(Generic[T]):
 
 
 def check_not_empty(**arguments: object) -> None:
-    """Check that names and paths are not empty: an empty path would mean the current folder.
+    """Raise an error for empty names and paths, because an empty path would mean the current folder.
 
     Args:
         arguments: Values by argument name; values that are neither strings nor paths are ignored.

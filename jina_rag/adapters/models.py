@@ -1,4 +1,4 @@
-"""Model options as pydantic fields, with the model loaded at first use and shared between equal options."""
+"""Options for loading a model as pydantic fields. A model is loaded at first use, and equal options share one model."""
 
 from __future__ import annotations
 
@@ -21,30 +21,31 @@ if TYPE_CHECKING:
     EmbedderSource: TypeAlias = str | Path | Embedder
     RerankerSource: TypeAlias = str | Path | Reranker
 else:
-    EmbedderSource = RerankerSource = str  # stored type of the field, also in its JSON schema
+    EmbedderSource = RerankerSource = str  # type of the stored value, and of the field in the JSON schema
 
 _CALL_LIMITS = ("truncate_dim", "max_pixels", "max_length")
 _LOAD_OPTIONS = ("device", "dtype", "task", "revision", "local_files_only", "allow_urls")
 
 
 _models: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
-"""Loaded models by name and options, for as long as they are referenced."""
+"""Loaded models by name and options. A model stays in the dict as long as an adapter references the model."""
 _locks: WeakValueDictionary[Hashable, threading.Lock] = WeakValueDictionary()
-"""One lock per model that is loading, so that different models load concurrently."""
+"""One lock per model that is being loaded, so that different models load concurrently."""
 _locks_lock = threading.Lock()
 
 
 class LazyModel(Lazy[Any]):
-    """A model passed by the caller, and the model loaded by name and options.
+    """The model passed by the caller, and the model loaded by name and options.
 
-    Immutable: options that load another model replace their `LazyModel`, and copies keep theirs.
+    Immutable: if the options change, `ModelOptions` creates another `LazyModel`, so that copies of the options keep the
+    previous model.
     """
 
     def __init__(self, external: Any = None, key: Hashable = None, model: Any = None) -> None:  # noqa: ANN401
         """Create a record of a passed model and a loaded model.
 
         Args:
-            external: Model passed by the caller; None for none.
+            external: Model passed by the caller; None if the caller passed no model.
             key: Name and options of `model`.
             model: Loaded model.
         """
@@ -54,10 +55,10 @@ class LazyModel(Lazy[Any]):
 
 
 class ModelOptions(BaseModel):
-    """Options for loading a model, shared by the classes of both frameworks.
+    """Options for loading a model, for the adapters of LangChain and LlamaIndex.
 
     A subclass adds a field for the model, which accepts a name, a folder or a loaded model and stores the name. Dumps,
-    pickles and reprs contain the fields, never the model.
+    pickles and reprs contain the fields, never a loaded model.
 
     Attributes:
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
@@ -70,7 +71,9 @@ class ModelOptions(BaseModel):
 
     device: str = Field(default="auto", description="Device: 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")
     dtype: str = Field(default="auto", description="Type of the weights: 'auto', 'float32', 'bfloat16', 'float16'.")
-    max_pixels: int | None = Field(default=None, description="Maximum pixels of an image; larger ones are scaled down.")
+    max_pixels: int | None = Field(
+        default=None, description="Maximum pixels of an image; larger images are scaled down."
+    )
     max_length: int | None = Field(default=None, description="Maximum tokens of an input; None for the model's limit.")
     revision: str | None = Field(default=None, description="Branch, tag or commit on the Hugging Face hub.")
     local_files_only: bool = Field(default=False, description="Use downloaded files only.")
@@ -83,7 +86,7 @@ class ModelOptions(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _store_model(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401
-        """Store a loaded model outside of the fields, and its name in the model field."""
+        """Store a loaded model outside of the fields, and store the name of the model in the model field."""
         field = cls._model_field
         model = data.get(field) if isinstance(data, dict) else None
         if model is None:
@@ -91,7 +94,7 @@ class ModelOptions(BaseModel):
         if isinstance(model, str | os.PathLike):
             check_not_empty(**{field: model})
             return handler({**data, field: os.fspath(model)})
-        # Avoid isinstance with the protocol: before Python 3.12 it evaluates `fingerprint`, which can be slow.
+        # isinstance with a protocol evaluates `fingerprint` before Python 3.12, which can be slow.
         if not callable(getattr(model, cls._model_method, None)):
             kind = "an embedder" if cls._model_method == "encode_document" else "a reranker"
             raise ValueError(f"{field} is a {type(model).__name__}; expected a model name, a folder or {kind}.")
@@ -101,7 +104,7 @@ class ModelOptions(BaseModel):
         return options
 
     def _check_passed_model(self) -> Any:  # noqa: ANN401
-        """Return the model passed by the caller; None if the caller passed none or changed the model field.
+        """Return the model passed by the caller; None if the caller passed no model or changed the model field.
 
         Raises:
             InvalidInputError: If a loading option is set together with the passed model.
@@ -111,7 +114,9 @@ class ModelOptions(BaseModel):
             return None
         for name in self._loading_only_options:
             if name in fields and getattr(self, name) != fields[name].default:
-                raise InvalidInputError(f"{name} cannot be set for {model.name!r}, which is already loaded. Omit it.")
+                raise InvalidInputError(
+                    f"{name} cannot be set for {model.name!r}, which is already loaded. Omit {name}."
+                )
         return model
 
     def _get_model(self, load: Callable[..., Any]) -> Any:  # noqa: ANN401
@@ -142,7 +147,9 @@ class EmbedderOptions(ModelOptions):
     """
 
     task: str = Field(default="retrieval", description="'retrieval'; jina-embeddings-v4: also 'text-matching', 'code'.")
-    truncate_dim: int | None = Field(default=None, description="Length of the vectors; None for the model's own.")
+    truncate_dim: int | None = Field(
+        default=None, description="Length of the vectors; None for the model's full length."
+    )
 
     _model_method: ClassVar[str] = "encode_document"
     _loading_only_options: ClassVar[Sequence[str]] = _LOAD_OPTIONS
@@ -159,14 +166,14 @@ class EmbedderOptions(ModelOptions):
 
     @property
     def matches_fingerprint(self) -> bool:
-        """Whether the vectors of `encode` match the embedder's fingerprint.
+        """Whether the fingerprint of the embedder describes the vectors of `encode`.
 
         False if `truncate_dim`, `max_pixels` or `max_length` is set for a passed embedder.
         """
         return self._check_passed_model() is None or not any(getattr(self, name) for name in _CALL_LIMITS)
 
     def encode(self, side: Literal["query", "document"], inputs: Sequence[Input], *, multi: bool = False) -> Embeddings:
-        """Encode queries or documents with the limits of the options; see `jina_rag.Embedder`.
+        """Encode queries or documents with the length and size limits of the options; see `jina_rag.Embedder`.
 
         Args:
             side: ``"query"`` or ``"document"``.
@@ -174,8 +181,8 @@ class EmbedderOptions(ModelOptions):
             multi: Whether to return multi-vectors in addition to the dense vectors.
 
         Returns:
-            Embeddings with dense vectors of shape (n, dim), float32, and with `multi` one multi-vector of shape
-            (tokens, dim), float32, per input.
+            Embeddings with dense vectors of shape (n, dim), float32. If `multi` is True, the embeddings also contain
+            one multi-vector of shape (tokens, dim), float32, per input.
         """
         embedder = self.embedder
         encode = embedder.encode_query if side == "query" else embedder.encode_document
@@ -183,7 +190,7 @@ class EmbedderOptions(ModelOptions):
         return encode(inputs, multi=multi, **limits)
 
     def dense_vectors(self, side: Literal["query", "document"], inputs: Sequence[Input]) -> list[list[float]]:
-        """Return one dense vector per input, a list of floats of length `truncate_dim` or the model's dimension.
+        """Return one dense vector per input as a list of floats; the length is `truncate_dim` or the model's dimension.
 
         Args:
             side: ``"query"`` or ``"document"``.
@@ -213,19 +220,19 @@ class RerankerOptions(ModelOptions):
 
 
 def model_argument(field: str, name: str | os.PathLike[str] | None, model: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Merge the arguments for a model name and a loaded model into one keyword argument.
+    """Return the model name or the loaded model as a keyword argument for the model field.
 
     Args:
         field: Name of the model field.
-        name: Model name or folder; None for none.
-        model: Loaded model; None for none.
+        name: Model name or folder; None if no name was passed.
+        model: Loaded model; None if no model was passed.
 
     Returns:
         ``{field: name or model}``, or ``{}`` if both are None.
 
     Raises:
-        InvalidInputError: If both are passed.
+        InvalidInputError: If `name` and `model` are passed.
     """
     if name is not None and model is not None:
-        raise InvalidInputError(f"{field} cannot be set for {model.name!r}, which is already loaded. Omit it.")
+        raise InvalidInputError(f"{field} cannot be set for {model.name!r}, which is already loaded. Omit {field}.")
     return {} if name is None and model is None else {field: model if name is None else name}

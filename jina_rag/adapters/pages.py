@@ -1,4 +1,4 @@
-"""Page loading shared by the document loader and the reader."""
+"""Page loading for LangChain's document loader and LlamaIndex's reader."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = logging.getLogger("jina_rag")
 
 
 class PageLoading:
-    """Base class that loads pages one by one and saves their images to a folder.
+    """Base class that loads pages one by one and saves the page images to a folder.
 
     Attributes:
         settings: Settings for rendering and reading pages; None for the defaults.
@@ -35,7 +35,7 @@ class PageLoading:
         settings: IngestSettings | None,
         on_failure: Callable[[Failure], None] | None,
     ) -> None:
-        """Create the loader; no file is read.
+        """Create the loader without reading files.
 
         Args:
             folder: Folder for page images; None for a folder in the user's cache.
@@ -51,7 +51,7 @@ class PageLoading:
     def _load_pages(
         self, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     ) -> Iterator[tuple[Page, Path]]:
-        """Return an iterator over pages and the paths of their images.
+        """Return an iterator over (page, path of the page image).
 
         Raises:
             InvalidInputError: If a path does not exist; raised before iteration.
@@ -65,7 +65,7 @@ class PageLoading:
 
     @property
     def image_folder(self) -> Path:
-        """Folder of the page images: the configured folder, or one in the user's cache."""
+        """Folder of the page images: the configured folder, or a folder in the user's cache."""
         if self._folder is not None:
             return Path(os.path.abspath(self._folder))
         platformdirs = require("platformdirs", extra=self._extra)
