@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from jina_rag._version import __version__
 
 # Since 1.32, onnxruntime also sends telemetry to Microsoft on Linux and macOS unless this variable is set before the
-# import: onnxruntime.disable_telemetry_events() runs only after the first report. Set the variable to 0 to allow the
-# telemetry.
+# import. Calling onnxruntime.disable_telemetry_events() after the import is too late for the first report. Set the
+# variable to 0 to allow the telemetry.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:

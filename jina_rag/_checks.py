@@ -23,7 +23,7 @@ def is_number(value: object) -> TypeGuard[int | float]:
 
 
 def check_whole_number(name: str, value: object, *, minimum: int, maximum: int | None = None) -> int:
-    """Return the value if it is an integer from `minimum` to `maximum`.
+    """Return `value` if the value is an integer from `minimum` to `maximum`.
 
     Args:
         name: Name of the argument, for the error message.
@@ -41,7 +41,7 @@ def check_whole_number(name: str, value: object, *, minimum: int, maximum: int |
 
 
 def check_number(name: str, value: object, *, minimum: float) -> float:
-    """Return the value if it is a finite number of at least `minimum`.
+    """Return `value` if the value is a finite number of at least `minimum`.
 
     Args:
         name: Name of the argument, for the error message.

@@ -22,7 +22,7 @@ def require(module: str, *, extra: str | None = None, package: str | None = None
 
     Raises:
         MissingDependencyError: If the module is not installed. An ImportError raised inside an installed module
-            propagates unchanged, because installing the package would not fix it.
+            propagates unchanged, because installing the package would not fix the error.
     """
     try:
         return importlib.import_module(module)
@@ -39,10 +39,10 @@ def require(module: str, *, extra: str | None = None, package: str | None = None
 
 
 def require_onnxruntime() -> ModuleType:
-    """Import onnxruntime with its telemetry disabled.
+    """Import onnxruntime and disable the telemetry of onnxruntime.
 
     `jina_rag` sets an environment variable at import, which disables the telemetry of a later import of onnxruntime. If
-    onnxruntime was imported before `jina_rag`, this call disables the telemetry from now on.
+    onnxruntime was imported before `jina_rag`, the telemetry is disabled from the first call of this function on.
 
     Returns:
         The imported module.

@@ -34,7 +34,7 @@ def write_atomic(path: Path, content: bytes, *, mode: int = 0o600) -> None:
 def open_atomic(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
     """Open a file for an atomic write: readers see either the previous or the complete new content.
 
-    The content is written to a temporary file in the same folder, which is renamed to `path` at the end.
+    The content is written to a temporary file in the folder of `path`. At the end, the file is renamed to `path`.
 
     Args:
         path: Path of the file, in an existing folder.

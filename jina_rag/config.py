@@ -73,11 +73,11 @@ class IngestSettings:
         jpeg_quality: JPEG quality of the stored page screenshots, 1 to 95.
         passwords: Passwords to try on encrypted documents, in order: a tuple for all documents, or a mapping from globs
             over file names or paths to one or more passwords.
-        renderer: PDF renderer: ``"pymupdf"``, ``"pypdfium2"``, or ``"auto"`` for the first one installed.
+        renderer: PDF renderer: ``"pymupdf"``, ``"pypdfium2"``, or ``"auto"`` for the first installed renderer.
         isolate: Whether to open documents in worker processes, so that a crash, timeout or out-of-memory error fails
             one page instead of the run. Without isolation, the limits on time and memory are not enforced.
         processes: Worker processes per document. None for half of the usable CPUs, at most 8.
-        workers: OCR threads. None for one per CPU that the process may use.
+        workers: OCR threads. None for one thread per CPU that the process may use.
         sidecars: Whether to read the metadata of a document from a sidecar file in the same folder: for ``report.pdf``,
             from ``report.pdf.json`` or ``report.json``.
         look_ahead: Maximum number of rendered pages that wait until the caller reads them; limits the memory use.
@@ -122,7 +122,7 @@ class IngestSettings:
         """Return the passwords to try on a file, in order.
 
         Args:
-            path: Path of the file. A glob matches if it matches the file name or the whole path.
+            path: Path of the file. Each glob is compared with the file name and with the whole path.
         """
         if not isinstance(self.passwords, Mapping):
             return tuple(self.passwords)

@@ -1,13 +1,13 @@
 """Glob patterns with the same rules for ingestion, sync, filters, deletion and passwords.
 
 ``*`` and ``?`` match within one folder, ``**`` matches across folders, and ``[abc]`` matches one of the listed
-characters. A wildcard matches a leading dot of a name only if the pattern also has a leading dot at that position. A
-pattern that matches a folder selects all files in the folder. A name equal to the pattern always matches.
+characters. A name that starts with a dot matches only if the part of the pattern for this name also starts with a dot.
+A pattern that matches a folder selects all files in the folder. A name equal to the pattern always matches.
 
 File names may contain wildcard characters. Ingestion, sync, deletion and filters therefore share one rule: a pattern
 equal to the name of an existing file or folder selects only that file or folder. The rule also applies to the id or
 path of a document, or of a folder of documents, that is or was in the index, even after the file was deleted. Ingestion
-looks up such names on disk; sync, deletion and filters look them up on disk and in the index
+looks up such names on disk; sync, deletion and filters look up such names on disk and in the index
 (`jina_rag.catalog.document_filter.resolve`).
 """
 

@@ -50,7 +50,7 @@ class Opening:
 
 
 def is_data_uri(text: str) -> bool:
-    """Return whether all of a text is a base64 data URI of an image.
+    """Return whether a text consists of a base64 data URI of an image.
 
     Args:
         text: Any text.
@@ -99,7 +99,7 @@ class LoadedImage:
         return self._source
 
     def load(self, *, alpha: str = "drop") -> Image:
-        """Decode the image and return it in RGB mode, upright.
+        """Return the decoded image in RGB mode, upright.
 
         Args:
             alpha: ``"drop"`` ignores the alpha channel; ``"white"`` composites the image on white.
@@ -129,7 +129,7 @@ class LoadedImage:
 
 
 def inline_jpeg(image: Image, *, width: int, height: int, max_bytes: int) -> tuple[str, tuple[int, int]]:
-    """Return an image as a JPEG data URI for embedding in HTML, and its size.
+    """Return the JPEG data URI of an image, for embedding in HTML, and the size of the JPEG.
 
     Args:
         image: An image in any mode. Images are never scaled up.
@@ -165,7 +165,7 @@ def _jpeg(image: Image, max_bytes: int) -> bytes:
 
 
 def open_image(source: object, opening: Opening | None = None) -> LoadedImage:
-    """Open an image and check its size, without decoding its pixels.
+    """Open an image and check the size of the image, without decoding the pixels.
 
     Args:
         source: A PIL image, the bytes or the path of an image file, or a str with a base64 data URI, an http or https

@@ -43,7 +43,7 @@ class EncodeOptions(TypedDict, total=False):
         max_pixels: Maximum pixels per image (width x height); larger images are scaled down. At least 1. Text models
             ignore this option. Default None: the limit set when the model was loaded.
         batch_tokens: Maximum tokens per batch, including padding. At least 1. An input with more tokens forms a batch
-            of one. Affects speed and memory, not vectors. Default None: a size chosen for the device.
+            by itself. Affects speed and memory, not vectors. Default None: a size chosen for the device.
     """
 
     single: bool
@@ -236,12 +236,12 @@ class ModelPlacement(Protocol):
 
     @property
     def device(self) -> object:
-        """Device of the weights; its string form is, for example, ``"cuda:0"``."""
+        """Device of the weights. The string form of the device is, for example, ``"cuda:0"``."""
         ...
 
     @property
     def dtype(self) -> object:
-        """Dtype of the weights; its string form is, for example, ``"torch.bfloat16"``."""
+        """Dtype of the weights. The string form of the dtype is, for example, ``"torch.bfloat16"``."""
         ...
 
 
@@ -402,11 +402,11 @@ class MultiVectorStore(Protocol):
         ...
 
     def flush(self) -> None:
-        """Write all changes to disk, so that they survive a power failure."""
+        """Write all changes to disk, so that the changes survive a power failure."""
         ...
 
     def close(self) -> None:
-        """Flush the store and release its resources.
+        """Flush the store and release the resources of the store.
 
         Later calls of other methods raise IndexStateError. Calling `close` again has no effect.
         """

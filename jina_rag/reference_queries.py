@@ -71,7 +71,7 @@ class ReferenceQueries:
     def __init__(self, embedder: Embedder) -> None:
         multi = embedder.encode_query(QUERIES, single=False).require_multi()
         self._rows: Float32 = np.concatenate(multi)
-        # Each query has the same total weight, independent of its number of tokens.
+        # Each query has the same total weight, independent of the number of tokens in the query.
         self._share = np.concatenate([np.full(len(rows), 1 / len(rows)) for rows in multi])
         self._share = (self._share / len(QUERIES)).astype(np.float32)
 

@@ -49,7 +49,7 @@ of the listed values, and a `Range` requires a number in the range. A point must
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A run of characters without whitespace, with its box on the page.
+    """A run of characters without whitespace, with the box of the characters on the page.
 
     In scripts written without spaces, a word is often a whole line.
 
@@ -355,7 +355,8 @@ class ScoredPage:
         page: Page number, 1-based.
         score: Score of the last stage that scored the page; higher is better. Comparable within one query, among hits
             with the same `stage`.
-        region: The best matching chart, table or figure, if it scored higher than the rest of the page; else None.
+        region: The best matching chart, table or figure, if the region scored higher than the rest of the page; else
+            None.
         image_path: Path of the stored page screenshot; None for a text.
         snippet: Words around the best match; empty for a page without words.
         metadata: Metadata of the document, as passed at ingestion.

@@ -1,7 +1,7 @@
 """Token pooling: similar rows of a page's multi-vector are merged.
 
-The rows are clustered by Ward's hierarchical clustering, and each cluster is replaced by its mean. Each round merges
-all pairs of clusters that are mutual nearest neighbors, which takes a third of the time of sequential merging and
+The rows are clustered by Ward's hierarchical clustering, and each cluster is replaced by the mean row. Each round
+merges all pairs of clusters that are mutual nearest neighbors, which takes a third of the time of sequential merging and
 requires only NumPy. On 119 judged queries, the rankings are as good as with scipy's Ward clustering. Merging runs of
 adjacent rows ranks equally well, but the heat maps are less exact (correlation 0.92 instead of 0.97 at factor 2).
 

@@ -197,7 +197,7 @@ def _load(model: str, *, device: str, dtype: str, local_files_only: bool) -> Emb
 
 
 def _run_test_call(model: Embedder | Reranker) -> Finding:
-    """Run one small call of the model and return the duration of the call."""
+    """Run one small call of the model; report the output and the duration of the call."""
     started = time.monotonic()
     if isinstance(model, Embedder):
         embeddings = model.encode_query([_TEXTS[0]])

@@ -2,8 +2,8 @@
 
 OCR needs no download: the models are the ONNX files in the wheel of ``rapidocr``. The post-processing of ``rapidocr``
 converts the output of the detector to line outlines. This package adds tiling of long images, rotated text, reading
-order and word splitting, and it skips lines whose words the caller already has. OCR writes no file except the cache
-that the caller passes, opens no connection and prints nothing.
+order and word splitting. Lines whose words the caller already has are skipped. OCR writes no file except the cache that
+the caller passes, opens no connection and prints nothing.
 """
 
 from __future__ import annotations

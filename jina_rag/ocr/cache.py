@@ -46,7 +46,7 @@ CREATE INDEX IF NOT EXISTS by_revision ON uses (revision);
 
 
 def area_key(pixels: npt.NDArray[np.uint8], skip_boxes: Float32, *, max_side: int, min_score: float) -> str:
-    """Return the cache key of an area: the sha256 of all inputs that determine its words.
+    """Return the cache key of an area: the sha256 of all inputs that determine the words of the area.
 
     Args:
         pixels: Pixels of the area, shape (height, width, 3), uint8, RGB.
@@ -151,7 +151,7 @@ class OcrCache:
         self.close()
 
     def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
-        """Run `work` in a transaction and return its result; None if the cache is closed or the file fails."""
+        """Return the result of `work`, run in a transaction; None if the cache is closed or the file fails."""
         with self._lock:
             if self._closed:
                 return None

@@ -136,7 +136,7 @@ def _cover(quad: Float32, boxes: Float32) -> float:
 
 
 def _read(models: Models, pixels: Pixels, quads: Sequence[Float32]) -> list[Line]:
-    """Return the line of each quad, read in the direction of its corners, in the order of `quads`."""
+    """Return the line of each quad, read in the direction of the corners, in the order of `quads`."""
     if not quads:
         return []
     readings = read_crops(models, [_crop(pixels, quad) for quad in quads])

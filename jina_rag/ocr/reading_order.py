@@ -10,8 +10,8 @@ import numpy as np
 from jina_rag.ocr.lines import Line
 from jina_rag.types import Float32
 
-# A block is a column of text if it has at least _MIN_LINES lines, and their median ratio of width to height is at least
-# _LINE_ASPECT. Shorter lines next to each other are the cells of a table row.
+# A block of lines is a column of text if the block has at least _MIN_LINES lines with a median ratio of width to height
+# of at least _LINE_ASPECT. Shorter lines next to each other are the cells of a table row.
 _LINE_ASPECT = 8
 _MIN_LINES = 3
 

@@ -28,8 +28,8 @@ _STEP_COLUMNS = 8
 # Number of vectors per run of the classifier. The classifier has most of the weights of the model, and each run reads
 # all weights of the classifier.
 _CLASSIFIER_BATCH = 64
-# A time step with a blank logit above this value is blank: in tests with many scripts, no other class had a higher
-# logit where the blank logit was 25 or more.
+# A time step with a blank logit above this value is treated as blank without running the classifier. In tests with many
+# scripts, no other class had a higher logit than the blank class where the blank logit was 25 or more.
 _BLANK_LOGIT = 26.0
 # Lines of wide characters are scaled down horizontally, to this number of time steps per character, to save time.
 # Errors start below 1.7 steps, so lines with fewer than _MIN_STEPS are read again at full width.

@@ -1,4 +1,4 @@
-"""The OCR models: location and hashes of their weights, and their onnxruntime sessions."""
+"""Loading of the OCR models: location and hashes of the model files, and the onnxruntime sessions."""
 
 from __future__ import annotations
 

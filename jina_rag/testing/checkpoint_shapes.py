@@ -1,4 +1,4 @@
-"""Configurations of random checkpoints, and the names and shapes of their tensors."""
+"""Configurations of random checkpoints, and the names and shapes of the tensors of each configuration."""
 
 from __future__ import annotations
 

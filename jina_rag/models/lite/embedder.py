@@ -1,4 +1,4 @@
-"""Lite embedder: a small text encoder whose token vectors carry their positions on the page.
+"""Lite embedder: a small text encoder that returns token vectors with the position of each token on the page.
 
 The embedder reads the words of the text layer or OCR text and does not encode pixels. Each token becomes one row of the
 multi-vector. Stop words and punctuation are encoded, because they are context for the other tokens. The rows of stop

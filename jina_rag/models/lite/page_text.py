@@ -65,7 +65,7 @@ class Tokens:
 
 
 def words_of(document: Input, opening: Opening, label: str) -> tuple[list[tuple[str, Box]], bool]:
-    """Return the words of an input with their boxes, and whether the boxes are valid.
+    """Return the words of an input, the box of each word, and whether the boxes are valid.
 
     For a page, the words of the page are returned. A text is split at white space, and an image (PIL, bytes, path, data
     URI) is read by OCR. The words of an input with several parts are concatenated without boxes, because boxes on

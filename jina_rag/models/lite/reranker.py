@@ -18,7 +18,7 @@ from jina_rag.types import Float32
 
 
 class LiteReranker:
-    """Reranker that scores a document by its best window; implements `jina_rag.protocols.Reranker`.
+    """Reranker that scores a document by the best window; implements `jina_rag.protocols.Reranker`.
 
     The mean cosine per query token, MaxSim divided by the number of query tokens, is mapped to a score from 0 to 1.
     Cosines of small text encoders fill a narrow part of [-1, 1]. A logistic curve spreads the cosines over the range

@@ -48,13 +48,13 @@ def normalise_text(text: str) -> str:
     """
     if text.isascii():
         return text.translate(_CLEAN)
-    # The full-width tilde marks ranges in Japanese and Korean and has its own piece; NFKC would replace it.
+    # The full-width tilde marks ranges in Japanese and Korean and has a piece. NFKC would replace the tilde.
     parts = text.translate(_CLEAN).split(_FULLWIDTH_TILDE)
     return _FULLWIDTH_TILDE.join(unicodedata.normalize("NFKC", part) for part in parts)
 
 
 class Unigram:
-    """Unigram tokenizer that splits words into their most probable pieces. Takes 10 MB of memory; thread-safe."""
+    """Unigram tokenizer that splits a word into the most probable pieces. Takes 10 MB of memory; thread-safe."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Unigram:
         unk: int,
         reserved: Sequence[int],
     ) -> None:
-        """Create a tokenizer from a table of pieces, in the order of their ids.
+        """Create a tokenizer from a table of pieces, in the order of the piece ids.
 
         Args:
             letters: Concatenated code points of all pieces, shape (characters,), uint32.
