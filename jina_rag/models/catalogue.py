@@ -18,17 +18,17 @@ class ModelDescription:
         title: Name of the published model.
         family: Model family. The models of a family share their code.
         role: ``"embedder"`` (`load_embedder`), ``"reranker"`` (`load_reranker`), or ``"both"``.
-        modality: Input that the model reads from a page: its text or its image.
+        modality: Part of a page that the model reads: ``"text"`` or ``"image"``.
         languages: Supported languages, in words.
         dim: Length of the dense vector; 0 for a reranker.
         multi_dim: Length of each row of the multi-vector; 0 for a reranker.
         max_tokens: Maximum length of an input in tokens.
         parameters: Approximate number of weights.
         megabytes: Approximate size on disk in MB.
-        licence: SPDX identifier of the weights' license, or its name.
+        licence: SPDX identifier or name of the license of the weights.
         package: Package that contains the weights; empty for models on the hub.
-        version: Version of the package.
-        notes: Further remarks.
+        version: Version of that package; empty for models on the hub.
+        notes: Remarks on the choice of the model.
     """
 
     name: str
@@ -48,7 +48,7 @@ class ModelDescription:
     notes: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields as JSON values, as in ``jina-rag models --json``; `modality` has the key ``reads``."""
+        """Return the fields as JSON values, as in ``jina-rag models --json``; `modality` gets the key ``reads``."""
         content = asdict(self)
         return content | {"reads": content.pop("modality")}
 
@@ -183,5 +183,5 @@ def names_of(family: str) -> list[str]:
 
 
 def describe(family: str) -> ModelDescription:
-    """Return the description of the first model of a family; the license and the role hold for the whole family."""
+    """Return the description of the first model of a family. All models of a family have equal license and role."""
     return next(model for model in MODELS.values() if model.family == family)

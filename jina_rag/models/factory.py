@@ -1,4 +1,4 @@
-"""Construction of the model class for a checkpoint: one function per family, in `BUILDERS`.
+"""Construction of embedders and rerankers from checkpoints; `BUILDERS` has one function per model family.
 
 A new family needs a module in `jina_rag.models.jina`, its architecture in `jina_rag.models.runtime.checkpoints`, a
 description in `jina_rag.models.catalogue`, and a function here.
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from jina_rag.models.runtime.devices import Placement
 
 _loading_lock = threading.Lock()
-"""Held while a model is built, which patches torch globally. Acquired after the memory on the device was freed."""
+"""Lock held while a model is built, because the construction patches torch globally. A thread first waits for free
+memory on the device, and then for this lock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class LoadOptions:
         for option in fields(self):
             value = getattr(self, option.name)
             if option.name in names and value != getattr(defaults, option.name):
-                # False disables an option, which is valid for a model without it.
+                # False disables a feature, which is also valid for a model without that feature.
                 if value is not False:
                     raise InvalidInputError(f"{model} {_REFUSAL_REASONS[option.name]}. Remove {option.name}={value!r}.")
 
@@ -89,9 +90,9 @@ class LoadOptions:
 _REFUSAL_REASONS = {
     "task": "supports the task 'retrieval' only",
     "max_pixels": "reads text and does not resize images",
-    "revision": "has no revisions, because its weights are part of a package",
+    "revision": "has no revisions, because the weights are part of a package",
     "allow_urls": "reads texts and the text of pages, but no images",
-    "allow_unexpected": "is loaded from a package, whose tensors are fixed",
+    "allow_unexpected": "is loaded from a package with a fixed set of tensors",
     "prefix_cache": "has no prefix cache",
 }
 
@@ -121,7 +122,7 @@ def build(checkpoint: Checkpoint, options: LoadOptions) -> Any:  # noqa: ANN401 
         stored_dtype, stored_bytes = files.stored_dtype(), files.total_bytes()
     placement = place(options.device, options.dtype, weight_bytes=stored_bytes, stored_dtype=stored_dtype)
     size = stored_bytes * placement.dtype.itemsize // stored_dtype.itemsize
-    # Tensors created in a caller's inference mode can neither have gradients nor be moved between devices.
+    # Disable a caller's inference mode: tensors created in inference mode can neither have gradients nor be offloaded.
     with shared_device(placement.device).loading(checkpoint.name, size), _loading_lock, torch.inference_mode(False):
         return builder(checkpoint, placement, options)
 
@@ -148,7 +149,8 @@ def _colbert_v2(checkpoint: Checkpoint, placement: Placement, options: LoadOptio
         rules = ColbertOptions(**options.rules)
     except TypeError as exc:
         raise InvalidInputError(
-            f"jina-colbert-v2 supports skiplist, query_length and attend_to_expansion; got {sorted(options.rules)}."
+            f"jina-colbert-v2 supports skiplist, query_length and attend_to_expansion; got {sorted(options.rules)}. "
+            "Remove all other options."
         ) from exc
     return ColbertV2(
         checkpoint,
@@ -190,7 +192,7 @@ BUILDERS: dict[Family, tuple[tuple[str, ...], Callable[[Checkpoint, Placement, L
     "colbert-v2": (("task", "max_pixels", "allow_urls"), _colbert_v2),
     "v1": (("task", "max_pixels", "allow_urls", "rules"), _embedding_v1),
 }
-"""Unsupported options and build function of each model family."""
+"""For each model family, the names of the unsupported options and the function that builds the model."""
 
 
 def require_packages() -> None:

@@ -45,9 +45,10 @@ def load_embedder(
         dtype: Dtype of the weights: ``"auto"``, ``"float32"``, ``"bfloat16"``, ``"float16"``. Vectors are always
             float32.
         task: ``"retrieval"``; for jina-embeddings-v4 also ``"text-matching"`` or ``"code"``. The adapter of a single
-            task is merged into the weights. With several tasks, all adapters stay in memory and each call selects one.
-        truncate_dim: Length of the dense vectors (for jina-colbert-v2, of the rows), for models that support
-            truncation; None for the full length.
+            task is merged into the weights. With several tasks, all adapters stay in memory, and each call selects a
+            task.
+        truncate_dim: Length to which dense vectors (for jina-colbert-v2, the rows) are truncated, for models that
+            support truncation; None for the full length.
         max_pixels: Size in pixels (width times height) to which larger images are scaled down, for models that read
             images; None for the model's limit.
         max_length: Maximum length of an input in tokens; None for the model's limit.
@@ -66,7 +67,7 @@ def load_embedder(
         ModelNotFoundError: If the model does not exist or cannot be downloaded.
         CheckpointError: If the weights do not match the architecture.
         InvalidInputError: If an argument is invalid for the model.
-        MissingDependencyError: If the model requires the extra ``models`` and it is not installed.
+        MissingDependencyError: If the model requires the extra ``models``, which is not installed.
     """
     options = LoadOptions(
         device=device,
@@ -113,9 +114,10 @@ def load_reranker(
         revision: Branch, tag or commit on the hub; None for ``main``.
         local_files_only: Disable downloads.
         allow_urls: Fetch images from http and https URLs, passed as ``{"image": "https://…"}``.
-        prefix_cache: Cache of jina-reranker-m0 for scored documents. Another query on a cached document costs only
-            the tokens of the query; scores do not change. Pass a `PrefixCache` with limits, True for fractions of the
-            free memory, or False to disable the cache. The lite models have no prefix cache.
+        prefix_cache: Cache of jina-reranker-m0 for scored documents. When a cached document is scored for another
+            query, only the tokens of the query are computed, and the score is the same as without the cache. Pass a
+            `PrefixCache` with limits, True for the default limits (fractions of the free memory), or False to disable
+            the cache. The lite models have no prefix cache.
         allow_unexpected: Load a checkpoint that contains unused tensors.
 
     Returns:
@@ -125,7 +127,7 @@ def load_reranker(
         ModelNotFoundError: If the model does not exist or cannot be downloaded.
         CheckpointError: If the weights do not match the architecture.
         InvalidInputError: If an argument is invalid for the model.
-        MissingDependencyError: If the model requires the extra ``models`` and it is not installed.
+        MissingDependencyError: If the model requires the extra ``models``, which is not installed.
     """
     options = LoadOptions(
         device=device,
@@ -167,7 +169,7 @@ def find_checkpoint(
         role: Required role, ``"embedder"`` or ``"reranker"``; None accepts both.
 
     Raises:
-        ModelNotFoundError: If no such model exists.
+        ModelNotFoundError: If the model does not exist or cannot be downloaded.
         CheckpointError: If the checkpoint is of an unsupported family.
         InvalidInputError: If the model has another role than `role`, or `revision` is passed for a folder.
     """
@@ -181,7 +183,7 @@ def find_checkpoint(
             raise InvalidInputError(f"{name} is a folder, which has no revisions. Remove revision={revision!r}.")
         checkpoint = open_checkpoint(folder, name=os.path.abspath(folder))
     elif isinstance(name_or_path, str) and hub.is_hub_id(name):
-        require_packages()  # raises before gigabytes are downloaded
+        require_packages()  # a missing package raises before gigabytes are downloaded
         snapshot = hub.fetch(name, revision=revision, local_files_only=local_files_only)
         checkpoint = open_checkpoint(snapshot, name=name, revision=commit_in(snapshot))
     else:
@@ -210,7 +212,7 @@ def download(repo_id: str, *, revision: str | None = None) -> Checkpoint:
     if repo_id in catalogue.names_of("lite"):
         raise InvalidInputError(f"The weights of {repo_id!r} are part of a Python package. No download is needed.")
     if not hub.is_hub_id(repo_id):
-        raise InvalidInputError(f"{repo_id!r} is not a hub id. Write it as owner/model.")
+        raise InvalidInputError(f"repo_id is {repo_id!r}; expected a hub id of the form owner/model.")
     snapshot = hub.fetch(repo_id, revision=revision, local_files_only=False)
     checkpoint = open_checkpoint(snapshot, name=repo_id, revision=commit_in(snapshot))
     _warn_about_license(checkpoint)
@@ -220,7 +222,7 @@ def download(repo_id: str, *, revision: str | None = None) -> Checkpoint:
 def _check_role(name: str, actual_role: str, required_role: str) -> None:
     if actual_role not in (required_role, "both"):
         role_noun = "an embedder" if actual_role == "embedder" else "a reranker"
-        raise InvalidInputError(f"{name} is {role_noun}. Load it with load_{actual_role}.")
+        raise InvalidInputError(f"{name} is {role_noun}. Load the model with load_{actual_role}.")
 
 
 _families_warned_about: set[str] = set()

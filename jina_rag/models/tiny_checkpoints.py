@@ -1,4 +1,4 @@
-"""Tiny checkpoints with random weights in the published layout, bundled with the outputs of the published code."""
+"""Tiny checkpoints with random weights in the published layout, with expected outputs of the published code."""
 
 from __future__ import annotations
 

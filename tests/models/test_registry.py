@@ -95,7 +95,7 @@ UNSUPPORTED_OPTIONS = [
     ({"max_length": 0}, "max_length is 0"),
     ({"max_pixels": 1000}, "lite reads text and does not resize images. Remove max_pixels=1000"),
     ({"revision": "main"}, "lite has no revisions"),
-    ({"allow_unexpected": True}, "lite is loaded from a package, whose tensors are fixed. Remove allow_unexpected"),
+    ({"allow_unexpected": True}, "lite is loaded from a package with a fixed set of tensors. Remove allow_unexpected"),
 ]
 
 

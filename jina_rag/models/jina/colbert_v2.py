@@ -1,8 +1,8 @@
-"""jina-colbert-v2: late-interaction embeddings of texts, one vector per token.
+"""jina-colbert-v2: late-interaction embeddings of texts, one row of the multi-vector per token.
 
 Queries and documents have a marker token after the start token. Queries are padded with mask tokens, which take part in
-attention by default. The rows of punctuation are removed from documents. The default rules are those of PyLate; the
-rules of ColBERT are available as options.
+attention by default. The rows of punctuation tokens are removed from documents. The default encoding is that
+of PyLate, and `ColbertOptions` can select the rules of ColBERT.
 
 Source: Jha et al., Jina-ColBERT-v2: A General-Purpose Multilingual Late Interaction Retriever (2024), and the model
 card.
@@ -51,10 +51,12 @@ class ColbertOptions:
     """Encoding rules that differ between ColBERT implementations.
 
     Attributes:
-        skiplist: Rule that selects the punctuation rows to remove from documents. ``"pylate"``: the bare piece of each
-            of the 32 ASCII symbols, and the unknown piece for symbols without one; ``"stanford"``: the first piece of
-            each symbol as a separate word, as in ColBERT and fastembed; ``"none"``: keep all rows.
-        query_length: Length of a query in tokens, markers and mask tokens included; longer queries are truncated.
+        skiplist: Rule that selects the tokens whose rows are removed from documents. ``"pylate"`` selects the
+            vocabulary entry of each of the 32 ASCII punctuation symbols, or the unknown token for a symbol without an
+            entry. ``"stanford"`` selects the first token of each symbol, tokenized as a separate word, as in ColBERT
+            and fastembed. ``"none"`` keeps all rows.
+        query_length: Length of a query in tokens, special tokens and mask tokens included; longer queries are
+            truncated.
         attend_to_expansion: Whether tokens attend to the mask tokens that pad a query, as in the published code.
 
     Raises:
@@ -73,7 +75,7 @@ class ColbertOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Tokens:
-    """One tokenized input: ids, attention mask, mask of the rows to keep, and the text of each id (empty if unused)."""
+    """Token ids of one input, their attention mask, the mask of rows to keep, and token texts (empty if unused)."""
 
     ids: npt.NDArray[np.int64]
     attention_mask: npt.NDArray[np.bool_]
@@ -89,8 +91,8 @@ class _Tokens:
 class ColbertV2(CheckpointModel):
     """Embedder for texts and the text of pages; implements `jina_rag.protocols.Embedder`. Thread-safe.
 
-    The model has no dense vector. The dense vector returned here is the normalized mean of the rows: an extension for
-    candidate retrieval, without published scores.
+    The published model has no dense vector. This class returns the normalized mean of the rows as a dense vector,
+    for the retrieval of candidates. No scores of this extension are published.
     """
 
     modality: Literal["text", "image"] = "text"
@@ -110,9 +112,9 @@ class ColbertV2(CheckpointModel):
         Args:
             checkpoint: Checkpoint folder.
             placement: Device and dtype.
-            truncate_dim: Length of the rows; None for the full length. Truncating the 128 dimensions of
-                jina-colbert-v2 to 96 or 64 is the same as truncating its projection. The checkpoints
-                jina-colbert-v2-96 and -64 may differ from such truncations: load them for their published scores.
+            truncate_dim: Length of the rows; None for the full length. Truncating the rows of jina-colbert-v2 from 128
+                to 96 or 64 dimensions equals truncating the projection layer. The checkpoints jina-colbert-v2-96 and
+                jina-colbert-v2-64 may return other rows; load these checkpoints to reproduce the published scores.
             max_length: Maximum length of a document in tokens; None for 8,192.
             options: Encoding rules; None for the defaults of `ColbertOptions`.
             allow_unexpected: Whether to ignore unused tensors in the checkpoint.
@@ -135,7 +137,7 @@ class ColbertV2(CheckpointModel):
             load(self._module, files, placement, ignore=_IGNORED, allow_unexpected=allow_unexpected)
         self._module.to(placement.device).eval()
         self.dim = self.multi_dim = self._checked_dim(truncate_dim) or self._full_dim
-        # Dimensions of the training, according to the model card.
+        # Dimensions that the model was trained for, according to the model card.
         self.multi_matryoshka_dims = tuple(dim for dim in _MATRYOSHKA if dim <= self.multi_dim)
         special = self._tokenizer.special
         self._bos, self._eos, self._mask = special("<s>"), special("</s>"), special("<mask>")
@@ -156,14 +158,14 @@ class ColbertV2(CheckpointModel):
 
         Args:
             queries: Texts, or pages for their text.
-            options: See `EncodeOptions`. `single` returns the mean of the rows, `truncate_dim` truncates the rows, and
-                `max_length` replaces `query_length`.
+            options: See `EncodeOptions`. `single` returns the normalized mean of the rows, `truncate_dim` truncates the
+                rows, and `max_length` replaces `query_length`.
 
         Returns:
             Dense vectors of shape (n, dim) and multi-vectors of shape (tokens, multi_dim), float32.
 
         Raises:
-            InvalidInputError: If an input is not a text.
+            InvalidInputError: If an input has no text, or an option is invalid.
         """
         settings = EncodeSettings(**options)
         length = length_limit(settings.max_length, self._options.query_length, minimum=4, maximum=MAX_LENGTH)
@@ -174,7 +176,8 @@ class ColbertV2(CheckpointModel):
     def encode_document(self, documents: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
         """Embed texts and the text of pages; see `encode_query` for the arguments.
 
-        Each token except punctuation has one row. `max_length` replaces the limit that the model was loaded with.
+        A multi-vector has one row for each token except punctuation. The option `max_length` replaces the limit that
+        the model was loaded with.
         """
         settings = EncodeSettings(**options)
         limit = length_limit(settings.max_length, self._max_length, minimum=4, maximum=MAX_LENGTH)
@@ -189,7 +192,7 @@ class ColbertV2(CheckpointModel):
     def _ids_and_pieces(
         self, inputs: list[Input], noun: str, with_pieces: bool
     ) -> list[tuple[list[int], tuple[str, ...]]]:
-        """Return the ids of each input and the text of each id; empty texts unless `with_pieces`."""
+        """Return the token ids of each input and the text of each token; the texts are empty unless `with_pieces`."""
         labels = [f"{noun} {number} of {len(inputs)}" for number in range(1, len(inputs) + 1)]
         texts = [text_of(item, self.name, label).strip() for item, label in zip(inputs, labels, strict=True)]
         ids = self._tokenizer.encode_many(texts)

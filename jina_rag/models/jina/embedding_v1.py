@@ -1,7 +1,7 @@
 """Jina Embeddings v1 (jina-embedding-s-en-v1, -b-, -l-): dense embeddings of English texts.
 
-A T5 encoder with mean pooling over at most 512 tokens and without prompt prefixes. The published vectors are not
-normalized and are compared by cosine; this embedder normalizes them unless `raw` is set.
+The model is a T5 encoder with mean pooling over at most 512 tokens, without prompt prefixes. The published vectors are
+not normalized and are compared by cosine similarity. `EmbeddingV1` normalizes the vectors unless `raw` is set.
 
 Source: Günther et al., Jina Embeddings: A Novel Set of High-Performance Sentence Embedding Models (2023).
 """
@@ -39,7 +39,8 @@ Ids = npt.NDArray[np.int64]
 class EmbeddingV1(CheckpointModel):
     """Embedder for texts and the text of pages; implements `jina_rag.protocols.Embedder`. Thread-safe.
 
-    The model has one vector per text. The multi-vector has this vector as its only row, and MaxSim equals the cosine.
+    The model returns one vector per text. The multi-vector of a text has this vector as the only row, so MaxSim equals
+    the cosine similarity.
     """
 
     modality: Literal["text", "image"] = "text"
@@ -57,19 +58,20 @@ class EmbeddingV1(CheckpointModel):
         Args:
             checkpoint: Checkpoint folder, in the layout of sentence-transformers.
             placement: Device and dtype; float16 is invalid, because T5 overflows in float16.
-            max_length: Maximum length of a text in tokens, from 2 to 512; None for the setting of the checkpoint, or
-                512 if the checkpoint has none.
+            max_length: Maximum length of a text in tokens, from 2 to 512; None for the limit of the checkpoint, or 512
+                if the checkpoint sets no limit.
             allow_unexpected: Whether to ignore unused tensors in the checkpoint.
 
         Raises:
-            CheckpointError: If the weights do not match the architecture, or the pooling is not the mean.
+            CheckpointError: If the weights do not match the architecture, or the checkpoint does not use mean pooling.
             InvalidInputError: If an argument is invalid.
         """
         if placement.dtype == torch.float16:
-            raise InvalidInputError("T5 overflows in float16. Pass dtype='bfloat16' or 'float32' (--dtype).")
+            name = checkpoint.name
+            raise InvalidInputError(f"{name} overflows in float16. Pass dtype='bfloat16' or 'float32' (--dtype).")
         pooling = checkpoint.json("1_Pooling/config.json", required=False)
         if not pooling.get("pooling_mode_mean_tokens", True):
-            raise CheckpointError(f"{checkpoint.folder} does not use mean pooling. Pass Jina Embeddings v1.")
+            raise CheckpointError(f"{checkpoint.folder} does not use mean pooling. Pass another checkpoint.")
         super().__init__(checkpoint, placement)
         self.dim = self.multi_dim = int(checkpoint.config["d_model"])  # 512 (s), 768 (b), 1024 (l)
         seq_length = checkpoint.json("sentence_bert_config.json", required=False).get("max_seq_length")
@@ -92,18 +94,18 @@ class EmbeddingV1(CheckpointModel):
     def encode_query(
         self, queries: Sequence[Input], *, raw: bool = False, **options: Unpack[EncodeOptions]
     ) -> Embeddings:
-        """Embed queries; documents are encoded the same way.
+        """Embed queries. Documents are encoded in the same way.
 
         Args:
             queries: Texts, or pages for their text.
-            raw: Whether to return the published vectors, which are not normalized.
+            raw: Whether to return the vectors without normalization, as published.
             options: See `EncodeOptions`; each multi-vector has one row.
 
         Returns:
             Dense vectors of shape (n, dim) and multi-vectors of shape (1, dim), float32.
 
         Raises:
-            InvalidInputError: If an input is not a text.
+            InvalidInputError: If an input has no text, or an option is invalid.
         """
         settings = EncodeSettings(**options)
         check_truncate_dim(settings.truncate_dim, self.dim, self.name)
@@ -163,7 +165,7 @@ def _empty_encoder(checkpoint: Checkpoint) -> Any:  # noqa: ANN401  # transforme
         with init_empty_weights(include_buffers=False):
             module = T5EncoderModel(T5Config(**options))
     except (ValueError, TypeError, KeyError) as exc:
-        raise CheckpointError(f"{checkpoint.folder}: config.json is invalid ({exc}). Download it again.") from exc
-    # `embed_tokens` and `shared` are the same table, which the file contains as `shared`.
+        raise CheckpointError(f"{checkpoint.folder}: invalid config.json ({exc}). Download the model again.") from exc
+    # `embed_tokens` and `shared` are one table; only the key `shared` of the weight file is loaded.
     del module.encoder.embed_tokens
     return module

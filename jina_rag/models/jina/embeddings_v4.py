@@ -2,10 +2,11 @@
 
 Deliberate differences from the published code:
 
-- The prefix for text-matching is always "Query: ", as documented. The published code reads a property of the model.
-- EXIF orientation is applied.
-- Special tokens in a text are encoded as text.
-- Documents of several parts have a dense vector.
+- With the task text-matching, the prefix is always "Query: ", as documented. The published code decides by the model's
+  property `task`, even if a call passes another task.
+- Images are rotated according to EXIF orientation.
+- Special tokens in an input text are encoded as ordinary text.
+- Documents of several parts (texts and images) also have a dense vector.
 
 Source: Günther et al., jina-embeddings-v4: Universal Embeddings for Multimodal Multilingual Retrieval (2025), and the
 model card.
@@ -42,13 +43,13 @@ _log = logging.getLogger("jina_rag")
 MAX_LENGTH = 32_768
 _INSTRUCTION = "Describe the image."
 _SYMMETRIC_TASK = "text-matching"
-"""Task that encodes documents with the prefix of queries."""
+"""Task whose documents get the prefix "Query: ", as queries do."""
 Side = Literal["Query", "Passage"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Output:
-    """Vectors of one input, float32, or None if not requested: dense, shape (dim,), and rows, (tokens, multi_dim)."""
+    """Vectors of one input, float32, or None if not requested: `single`, (dim,), and `multi`, (tokens, multi_dim)."""
 
     single: Float32 | None
     multi: Float32 | None
@@ -57,13 +58,14 @@ class _Output:
 class EmbeddingsV4(CheckpointModel):
     """Embedder for texts, images and pages; implements `jina_rag.protocols.Embedder`.
 
-    Thread-safe; forward passes run one at a time. The dense vector is the mean over all tokens of a text, or over the
-    tokens of an image including its start and end tokens. A document of several parts (texts and images in a list) is
-    one prompt, ``<|im_start|>user`` … ``<|im_end|>``, pooled over its parts. The dense vector of such documents is an
-    extension of the published code, without published scores.
+    Thread-safe; forward passes run one at a time. The dense vector of a text is the mean over all tokens. The dense
+    vector of an image is the mean over the image tokens, the start token and the end token. A document of several parts
+    (texts and images in a list) becomes one prompt, ``<|im_start|>user`` … ``<|im_end|>``, and the dense vector is the
+    mean over the tokens of all parts. The published code has no dense vector for documents of several parts, and no
+    scores are published.
 
     Attributes:
-        tasks: Loaded tasks.
+        tasks: Tasks whose adapters are loaded; the first task is the default.
     """
 
     modality: Literal["text", "image"] = "image"
@@ -86,18 +88,18 @@ class EmbeddingsV4(CheckpointModel):
             checkpoint: Checkpoint folder.
             placement: Device and dtype.
             task: One task, whose adapter is merged into the weights; or several tasks, whose adapters stay separate.
-                With several tasks, each call selects one (default: the first) and takes longer.
+                With several tasks, each call selects a task (default: the first task) and takes longer.
             truncate_dim: Length of the dense vectors, one of the checkpoint's Matryoshka dimensions; None for the
                 checkpoint's default.
             max_pixels: Size in pixels (width times height) to which larger images are scaled down; None for the limit
-                in the checkpoint, published as 602,112 (768 tokens).
+                of the checkpoint (602,112 in the published checkpoint, 768 tokens).
             max_length: Maximum length of a text in tokens; None for 32,768.
             opening: Limits for opening images; None for the defaults.
             allow_unexpected: Whether to ignore unused tensors in the checkpoint.
 
         Raises:
-            CheckpointError: If weights or adapters do not match the architecture.
-            InvalidInputError: If a task or a dimension is unknown.
+            CheckpointError: If the weights or the adapters do not match the architecture.
+            InvalidInputError: If a task is unknown, or another argument is invalid.
         """
         config = checkpoint.config
         super().__init__(checkpoint, placement)
@@ -149,7 +151,7 @@ class EmbeddingsV4(CheckpointModel):
 
         Args:
             queries: Texts, images, pages, or lists of these.
-            task: One of `tasks`; None for the first.
+            task: One of `tasks`; None for the first task.
             options: See `EncodeOptions`; `max_length` truncates texts, never images.
 
         Returns:
@@ -166,8 +168,8 @@ class EmbeddingsV4(CheckpointModel):
     ) -> Embeddings:
         """Embed texts (with the prefix "Passage: "), images and pages; see `encode_query` for the arguments.
 
-        An image's multi-vector has one row for every token of its prompt. The grid gives each row's box on the image;
-        boxes are NaN for the rows of the prompt's own text.
+        The multi-vector of an image has one row for each token of the prompt. The token grid contains the box of each
+        row on the image; rows of the prompt template have NaN instead of a box.
         """
         return self._encode(as_input_list(documents, "documents"), "Passage", task, EncodeSettings(**options))
 
@@ -212,14 +214,14 @@ class EmbeddingsV4(CheckpointModel):
         """Return the text of each token; None for an input of images only."""
         if _INSTRUCTION in item:
             return None
-        # The space after "Query:" is part of the first token of the text.
+        # The space after "Query:" is part of the first token of the text, so the lead ends before the space.
         lead = "user\n" if prompt.images else str(item[0]).partition(" ")[0]
         return prompt_texts(item, prompt, self._model.tokenizer, lead=lead, trailing=bool(prompt.images))
 
     def _prompts(
         self, segments: Sequence[Sequence[Segment]], limit: int, max_pixels: int | None, labels: Sequence[str]
     ) -> tuple[list[Prompt], list[bool]]:
-        """Return the prompts, with texts truncated to `limit` tokens, and a flag for each truncated text."""
+        """Return the prompts, with texts truncated to `limit` tokens, and whether each prompt was truncated."""
         prompts = self._model.prompts(segments, max_pixels=max_pixels)
         truncated = [not prompt.images and len(prompt) > limit for prompt in prompts]
         for prompt, label in zip(prompts, labels, strict=True):
@@ -240,7 +242,7 @@ class EmbeddingsV4(CheckpointModel):
         return [*segments, *([] if texts else [_INSTRUCTION]), self._end, "\n"]
 
     def _span(self, prompt: Prompt, item: Sequence[Segment]) -> tuple[int, int]:
-        """Return the token span to pool, (start, stop): the whole text, the images with their markers, or all parts."""
+        """Return the span (start, stop) of the tokens to pool: a text, images with start and end, or all parts."""
         if not prompt.images:
             return 0, len(prompt)
         if _INSTRUCTION in item:
@@ -272,7 +274,7 @@ class EmbeddingsV4(CheckpointModel):
         ]
 
     def _dense(self, hidden: torch.Tensor, spans: Sequence[tuple[int, int]], dim: int | None) -> Float32:
-        """Return the mean over each span, normalized, truncated and renormalized; shape (batch, dim), float32."""
+        """Return the normalized mean over each span, truncated to `dim` and normalized; shape (batch, dim), float32."""
         position = torch.arange(hidden.shape[1], device=hidden.device)
         limits = torch.tensor(spans, device=hidden.device)
         is_inside = (position >= limits[:, :1]) & (position < limits[:, 1:])

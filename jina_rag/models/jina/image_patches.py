@@ -1,8 +1,8 @@
 """Preprocessing of images into patches for the Qwen-VL vision towers.
 
-Images are always processed with the Pillow processor of transformers, because results must not depend on the installed
-packages: the torchvision processor changes vectors by up to 0.0028. Sizes are computed before decoding, because batches
-are filled by token count.
+Images are always processed with the Pillow processor of transformers, so that vectors do not depend on the installed
+packages. The torchvision processor would change vectors by up to 0.0028. The number of tokens of an image is computed
+from the image size before the image is decoded, because batches are filled up to a number of tokens.
 
 Source: Wang et al., Qwen2-VL (2024), section 2.1, and the image processor of transformers.
 """
@@ -21,9 +21,9 @@ from jina_rag.models.runtime.checkpoints import Checkpoint
 
 MIN_PIXELS = 3136
 MAX_PIXELS = 602_112
-"""Published limit of both models, 768 tokens."""
+"""Published maximum image size of jina-embeddings-v4 and jina-reranker-m0 in pixels; corresponds to 768 tokens."""
 LARGEST_PIXELS = 16_777_216
-"""4,096 x 4,096 pixels, the largest accepted limit; the models are not designed for larger images."""
+"""Largest accepted `max_pixels`, 4,096 x 4,096 pixels. The models are not designed for larger images."""
 _ASPECT = 200
 
 
@@ -38,17 +38,16 @@ class ImagePatcher:
     """
 
     def __init__(self, checkpoint: Checkpoint, *, max_pixels: int | None, fixed_limits: bool) -> None:
-        """Read the settings.
+        """Read the preprocessing settings of a checkpoint.
 
         Args:
             checkpoint: Checkpoint with a preprocessor_config.json.
-            max_pixels: Maximum image size in pixels; None for the published limit or the limit in the file (see
-                `fixed_limits`).
-            fixed_limits: Whether to use the published limits of 3,136 and 602,112 pixels instead of those in the file,
-                as the published code of jina-reranker-m0 does.
+            max_pixels: Maximum image size in pixels; None for the limit that `fixed_limits` selects.
+            fixed_limits: Whether to use the published limits of 3,136 and 602,112 pixels, as the published code of
+                jina-reranker-m0 does, instead of the limits in preprocessor_config.json.
 
         Raises:
-            CheckpointError: If the file is invalid.
+            CheckpointError: If preprocessor_config.json is invalid.
             InvalidInputError: If `max_pixels` is out of range.
         """
         settings = checkpoint.json("preprocessor_config.json", required=False)
@@ -70,7 +69,7 @@ class ImagePatcher:
             self._options |= {"patch_size": self.patch, "merge_size": self.merge, "temporal_patch_size": temporal}
         except (TypeError, ValueError, AttributeError) as exc:
             raise CheckpointError(
-                f"{checkpoint.folder}: invalid preprocessor_config.json ({exc}). Download it again."
+                f"{checkpoint.folder}: preprocessor_config.json is invalid ({exc}). Download the model again."
             ) from exc
         if self.patch != int(vision.get("patch_size", self.patch)):
             raise CheckpointError(
@@ -86,7 +85,7 @@ class ImagePatcher:
         return self.patch * self.merge
 
     def limit(self, max_pixels: int | None) -> int:
-        """Return `max_pixels` after validation, or the default in pixels if it is None.
+        """Return `max_pixels` after validation, or the default in pixels if `max_pixels` is None.
 
         Raises:
             InvalidInputError: If `max_pixels` is out of range.
@@ -102,7 +101,7 @@ class ImagePatcher:
         return max_pixels
 
     def tokens(self, size: tuple[int, int], max_pixels: int, name: str = "An image") -> tuple[int, int]:
-        """Return the rows and columns of tokens for an image.
+        """Return the number of rows and columns of an image's token grid.
 
         Args:
             size: Width and height of the image in pixels.
@@ -115,7 +114,8 @@ class ImagePatcher:
         width, height = size
         if max(width, height) > _ASPECT * min(width, height):
             raise InvalidInputError(
-                f"{name} has {width} x {height} pixels; one side may be at most {_ASPECT} times the other. Crop it."
+                f"{name} has {width} x {height} pixels; one side may be at most {_ASPECT} times the other. Crop the "
+                "image."
             )
         side = self.side
         rows, columns = round(height / side), round(width / side)
@@ -151,7 +151,8 @@ class ImagePatcher:
         if (height, width) != (rows * self.merge, columns * self.merge):
             raise CheckpointError(
                 f"{image.name} was split into {height} x {width} patches, expected {rows * self.merge} x "
-                f"{columns * self.merge}. Install another version of transformers: this one resizes images differently."
+                f"{columns * self.merge}, because the installed version of transformers resizes images differently. "
+                "Install an earlier version of transformers, at least 5.8."
             )
         return patches, (time, height, width)
 

@@ -1,7 +1,8 @@
 """Task adapters of jina-embeddings-v4: LoRA matrices, loaded through peft.
 
-The published file holds the matrices of all tasks, with the task name as one more level of each key. peft alone would
-fill the matrices with zeros and only log a warning. This loader raises an error if a matrix is missing or invalid.
+The published file contains the matrices of all tasks, and each key has the task name as an additional level. With such
+a file, peft alone would fill the matrices with zeros and only log a warning. This module loads the matrices itself and
+raises an error if a matrix is missing or invalid.
 
 Source: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models (2021), and the model card of jina-embeddings-v4.
 """
@@ -36,11 +37,11 @@ def add_adapters(
     """Add the adapters of `tasks` to the layers of `module`.
 
     Args:
-        module: Module with the layers that the keys name.
+        module: Module whose layers get the adapters.
         folder: Folder with adapter_config.json and adapter_model.safetensors.
-        tasks: Tasks of the file to load.
+        tasks: Tasks whose adapters are loaded.
         placement: Device and dtype of the matrices.
-        rename: Maps keys of older layouts to the names of `module`.
+        rename: Function that maps the layer name in a key to the layer name in `module`.
 
     Raises:
         CheckpointError: If a matrix is missing, unexpected or of a wrong shape, or an adapter is all zeros.
@@ -50,7 +51,7 @@ def add_adapters(
     config = read_json(folder / "adapter_config.json")
     for key, default in _UNSUPPORTED_OPTIONS.items():
         if config.get(key, default) not in (default, [] if default is None else default):
-            raise CheckpointError(f"The adapters in {folder} have {key}={config[key]!r}, which is not supported.")
+            raise CheckpointError(f"{folder} has adapters with {key}={config[key]!r}. Pass adapters without {key}.")
     lora_options = {
         key: config[key]
         for key in ("r", "lora_alpha", "target_modules", "exclude_modules", "rank_pattern", "alpha_pattern")
@@ -66,7 +67,7 @@ def add_adapters(
             for task in tasks:
                 inject_adapter_in_model(lora, module, adapter_name=task, low_cpu_mem_usage=True)
     except (ValueError, TypeError, KeyError) as exc:
-        raise CheckpointError(f"{folder}: adapter_config.json is invalid ({exc}). Download it again.") from exc
+        raise CheckpointError(f"{folder}: adapter_config.json is invalid ({exc}). Download the model again.") from exc
     path = folder / "adapter_model.safetensors"
     if not path.is_file():
         raise CheckpointError(f"{folder} has no {path.name}. Download the model again.")
@@ -94,17 +95,19 @@ def _load_matrices(
     for key in files:
         match = _KEY.fullmatch(key)
         if match is None:
-            raise CheckpointError(f"The adapter tensor {key!r} is not a LoRA matrix. Download the model again.")
+            raise CheckpointError(f"{key!r} in {files.folder} is not a LoRA matrix. Download the model again.")
         file_tasks.add(match["task"])
         if match["task"] not in tasks:
             continue
         target = f"{rename(match['path'])}.lora_{match['part']}.{match['task']}.weight"
         if target not in shapes:
-            raise CheckpointError(f"adapter_config.json defines no such adapter: {key!r}. Download the model again.")
+            raise CheckpointError(
+                f"{files.folder}: adapter_config.json does not define the adapter {key!r}. Download the model again."
+            )
         if files.shape(key) != shapes[target]:
             raise CheckpointError(
-                f"The adapter matrix {key!r} has shape {files.shape(key)}; the config requires {shapes[target]}. "
-                "Download the model again."
+                f"The adapter matrix {key!r} in {files.folder} has shape {files.shape(key)}; adapter_config.json "
+                f"requires {shapes[target]}. Download the model again."
             )
         value = convert_tensor(files.tensor(key), key, placement)
         if match["part"] == "B" and bool(value.any()):
@@ -113,16 +116,18 @@ def _load_matrices(
         loaded_names.add(target)
     for task in tasks:
         if task not in file_tasks:
-            raise CheckpointError(f"The adapter file has no task {task!r}. Its tasks: {', '.join(sorted(file_tasks))}.")
+            names = ", ".join(sorted(file_tasks))
+            raise CheckpointError(f"{files.folder} has no adapter for the task {task!r}. Pass one of {names}.")
     missing_targets = [target for target in shapes if target not in loaded_names]
     if missing_targets:
         raise CheckpointError(
-            f"The adapter file lacks {missing_targets[0]!r} and {len(missing_targets) - 1} more matrices. Download the "
-            "model again."
+            f"{files.folder} lacks the adapter matrix {missing_targets[0]!r} and {len(missing_targets) - 1} more. "
+            "Download the model again."
         )
     for task, is_zero_task in is_zero.items():
         if is_zero_task:
-            raise CheckpointError(f"All lora_B matrices of the task {task!r} are zero. Download the model again.")
+            message = f"In {files.folder}, all lora_B matrices of the task {task!r} are zero."
+            raise CheckpointError(f"{message} Download the model again.")
 
 
 def merge_adapter(module: nn.Module, task: str) -> None:

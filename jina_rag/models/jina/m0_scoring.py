@@ -2,7 +2,7 @@
 
 In the prompt of jina-reranker-m0, the document precedes the query. The keys and values of the document therefore do not
 depend on the query. The first pair of a document is computed as a whole, and the keys and values of the document are
-copied into the cache. Further pairs of the document cost only the tokens of the query.
+copied into the cache. For each further pair of the document, only the tokens of the query are computed.
 """
 
 from __future__ import annotations
@@ -33,22 +33,24 @@ from jina_rag.models.runtime.kv_cache import (
 from jina_rag.models.runtime.prefix_cache import PrefixCache
 
 MIN_CACHED_TOKENS = 48
-"""Minimum length of a cached text document in tokens, markup included. Measured on a medium-sized model with random
-weights: a further query costs a sixth of the first for texts of 32 tokens, and over half for texts of 6 tokens."""
+"""Minimum length of a cached text document in tokens, markup included. For short texts, the cache saves
+little: for a text of 6 tokens, each further query costs over half as much time as the first query; for a text of 32
+tokens, a sixth (measured on a medium-sized model with random weights)."""
 _MAX_RECOMPUTED_TOKENS = 8
-"""Maximum number of uncached document tokens, which are recomputed: tokenization may differ where the query starts."""
+"""Maximum number of document tokens that a cached prefix may lack. The last tokens of a document can depend on the
+query, so the missing tokens are recomputed for each query."""
 _TOKEN_RATIO = 32
 """Number of cached tokens that cost as much as one computed token."""
 
 
 @dataclass(frozen=True, slots=True)
 class PromptPair:
-    """Prompt and document of one pair.
+    """Prompt, document and cache key of a (query, document) pair.
 
     Attributes:
         prompt: Whole prompt, ending with the score token.
-        document: Prompt without the query; None if the document is not cached.
-        key: Cache key of the document.
+        document: Beginning of the prompt, without the query; None if the document cannot be cached.
+        key: Cache key of the document; empty if the document cannot be cached.
         shared_tokens: Number of leading tokens that `prompt` and `document` have in common.
     """
 
@@ -59,21 +61,21 @@ class PromptPair:
 
 
 class PairScorer:
-    """Scores pairs and manages their cached documents.
+    """Scores (query, document) pairs and caches the documents.
 
     Attributes:
         prefixes: Cache of document prefixes; None if disabled.
     """
 
     def __init__(self, model: QwenVL, head: Any, settings: PrefixCache | None, *, name: str) -> None:  # noqa: ANN401
-        """Create a scorer with an empty cache. The weights must be on their device.
+        """Create a scorer with an empty cache. The weights of `model` must be on the device.
 
         The default limits of the cache are fractions of the memory that is free at this point.
 
         Args:
             model: Backbone of the reranker.
             head: Module that maps the hidden state of the last token of each prompt to a score.
-            settings: Limits of the cache; None disables it.
+            settings: Limits of the cache; None disables the cache.
             name: Name of the model, for messages.
         """
         self._model, self._head = model, head
@@ -90,12 +92,12 @@ class PairScorer:
         if settings is not None and model.supports_prefix_cache:
             self.prefixes = create_prefix_cache(settings, placement.device)
             model.weights.on_offload = self.prefixes.move_to_host
-        # Separate budgets: out-of-memory errors with cached documents must not shrink the batches of whole prompts.
+        # Two runners, because out-of-memory errors with cached documents must not shrink batches of whole prompts.
         self._whole_runner: BatchRunner[Any, float] = BatchRunner(placement, name=name)
         self._cached_runner: BatchRunner[Any, float | None] = BatchRunner(placement, name=name)
 
     def _free_memory(self) -> bool:
-        """Offload idle models and cached prefixes (drop these on the CPU), and return whether any memory was freed."""
+        """Offload idle models, offload (on the CPU, drop) cached prefixes, and return whether any memory was freed."""
         has_offloaded = self._model.offload_others()
         if self.prefixes is None:
             return has_offloaded
@@ -105,18 +107,18 @@ class PairScorer:
     def pairs(
         self, prompts: Sequence[Prompt], documents: Sequence[Sequence[Segment]], *, max_pixels: int | None
     ) -> list[PromptPair]:
-        """Return the pairs with their cache keys and the number of tokens shared with their documents.
+        """Return each pair with the cache key of the document and the number of shared tokens.
 
-        Tokens may span the border between document and query. The number of shared tokens is therefore found by
-        comparing token ids. The score token is never shared.
+        A token may span the border between document and query. The number of tokens that a prompt shares with the
+        document alone is therefore found by comparing token ids. The score token is never shared.
 
         Args:
             prompts: Prompt of each pair, ending with the score token.
-            documents: Segments before the query of each pair. Pairs of one document share one list.
+            documents: Prompt segments before the query of each pair. Pairs of one document share one list object.
             max_pixels: Size in pixels to which larger images are scaled down; None for the model's limit.
 
         Raises:
-            InvalidInputError: If a file of a document can no longer be read.
+            InvalidInputError: If an image file of a document can no longer be read.
         """
         by_id = {} if self.prefixes is None else {id(parts): parts for parts in documents if _may_be_cacheable(parts)}
         prompt_of = dict(zip(by_id, self._model.prompts(list(by_id.values()), max_pixels=max_pixels), strict=True))
@@ -135,11 +137,11 @@ class PairScorer:
         return pairs
 
     def scores(self, pairs: Sequence[PromptPair], batch_tokens: int | None = None) -> list[float]:
-        """Return the raw scores in the order of the pairs. The weights must be on their device.
+        """Return the raw scores in the order of the pairs. The weights must be on the device.
 
         Args:
             pairs: Pairs to score.
-            batch_tokens: Tokens of one batch, padding included; None for the device's default.
+            batch_tokens: Token budget of one batch, padding included; None for the default of the device.
 
         Raises:
             ModelError: If a single pair does not fit into memory.
@@ -147,7 +149,7 @@ class PairScorer:
         scores: dict[int, float] = {}
         remaining = list(range(len(pairs)))
         while remaining:
-            # Pairs with cached documents come first, because new documents may evict these from the cache.
+            # Pairs with cached documents are scored first, because new documents may evict cached documents.
             hits = [i for i in remaining if self._is_cached(pairs[i])]
             if hits:
                 hit_scores = self._score_cached([pairs[i] for i in hits], batch_tokens)
@@ -160,10 +162,10 @@ class PairScorer:
         return self.prefixes is not None and pair.document is not None and _covers(self.prefixes.peek(pair.key), pair)
 
     def _split_by_document(self, indices: Sequence[int], pairs: Sequence[PromptPair]) -> tuple[list[int], list[int]]:
-        """Return the pairs to compute as a whole now, and the pairs that wait until their document is cached.
+        """Return the indices of pairs to compute now as whole prompts, and the indices of pairs to compute later.
 
-        If several pairs share a document, the documents computed now fit into the cache together. A document that is
-        too large for the cache is computed again with each of its queries.
+        A pair waits if another pair caches the document first. If pairs share documents, the documents computed now fit
+        into the cache together. A document that is too large for the cache is recomputed for each query.
         """
         if self.prefixes is None:
             return list(indices), []
@@ -185,13 +187,13 @@ class PairScorer:
         return ready, deferred
 
     def _key(self, pair: PromptPair) -> bytes | None:
-        """Return the cache key of a pair's document, or None if it cannot be cached."""
+        """Return the cache key of a pair's document, or None if the document cannot be cached."""
         assert self.prefixes is not None
         fits = pair.document is not None and self.prefixes.accepts(pair.shared_tokens * self._token_bytes)
         return pair.key if fits else None
 
     def _score_whole(self, pairs: Sequence[PromptPair], batch_tokens: int | None) -> list[float]:
-        """Score whole prompts, and cache their documents."""
+        """Return the scores of whole prompts, and cache the documents."""
         prefixes = self.prefixes
 
         def prepare(indices: Sequence[int]) -> tuple[Batch, list[PromptPair], list[int]]:
@@ -216,20 +218,20 @@ class PairScorer:
         return self._whole_runner.run(lengths, prepare, compute, batch_tokens=batch_tokens, on_oom=self._free_memory)
 
     def _cacheable_tokens(self, pair: PromptPair) -> int:
-        """Return the number of tokens to cache; 0 if a file of the document changed before its images were decoded."""
+        """Return the number of tokens to cache; 0 if the document is not cacheable or changed after `pairs` read it."""
         if self.prefixes is None or pair.document is None or self._key(pair) is None:
             return 0
         return pair.shared_tokens if self._documents.is_unchanged(pair.key, pair.document) else 0
 
     def _score_cached(self, pairs: Sequence[PromptPair], batch_tokens: int | None) -> list[float | None]:
-        """Score pairs whose documents are cached; None for pairs whose document was evicted in the meantime."""
+        """Return the scores of pairs with cached documents; None for a pair whose document was evicted meanwhile."""
         prefixes = self.prefixes
         assert prefixes is not None
         is_device_full = False
 
         def on_oom() -> bool:
             nonlocal is_device_full
-            is_device_full = True  # entries in host memory are no longer promoted
+            is_device_full = True  # entries then stay in host memory
             return self._free_memory()
 
         def prepare(indices: Sequence[int]) -> _CachedBatch:
@@ -270,7 +272,7 @@ class PairScorer:
 
 @dataclass(slots=True)
 class _CachedBatch:
-    """A batch of `size` pairs, and the row, prompt, prefix and prefix length of each pair whose document is cached."""
+    """A batch of `size` pairs, with the row, prompt and cached prefix of each pair whose document is still cached."""
 
     size: int
     rows: list[int] = field(default_factory=list)
@@ -289,6 +291,6 @@ def _is_cacheable(document: Prompt) -> bool:
 
 
 def _may_be_cacheable(parts: Sequence[Segment]) -> bool:
-    """Return whether a document may be cacheable, before it is tokenized: each token has at least one byte."""
+    """Return False if a document has fewer bytes, hence fewer tokens, than a cached document needs."""
     length = sum(len(part.encode()) for part in parts if isinstance(part, str))
     return length >= MIN_CACHED_TOKENS or any(isinstance(part, LoadedImage) for part in parts)

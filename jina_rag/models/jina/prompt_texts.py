@@ -1,4 +1,4 @@
-"""Text of each token of a prompt, limited to the words of the caller."""
+"""Text of each token of a prompt; tokens of the prompt template have empty texts."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from jina_rag.models.jina.vl_prompts import Prompt, Segment, join_texts
 def prompt_texts(
     segments: Sequence[Segment], prompt: Prompt, tokenizer: TextTokenizer, *, lead: str, trailing: bool
 ) -> tuple[str, ...]:
-    """Return the text of each token; empty for markers, images and the words of the prompt template.
+    """Return the text of each token; empty for special tokens, image tokens and words of the prompt template.
 
     Args:
         segments: Segments of the prompt.
         prompt: Tokens of the prompt, possibly truncated at the end.
         tokenizer: Tokenizer of the prompt.
-        lead: Words of the template before those of the caller.
-        trailing: Whether the last text segment also belongs to the template.
+        lead: Words of the prompt template before the caller's text.
+        trailing: Whether the last text segment also belongs to the prompt template.
 
     Returns:
         One text for each token of the prompt; see `TextTokenizer.pieces_many`.

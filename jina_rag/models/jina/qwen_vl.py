@@ -1,9 +1,9 @@
-"""Qwen2-VL and Qwen2.5-VL backbones of jina-embeddings-v4 and jina-reranker-m0: prompts to hidden states.
+"""Qwen2-VL and Qwen2.5-VL backbones of jina-reranker-m0 and jina-embeddings-v4, which map prompts to hidden states.
 
 The backbones are stock transformers classes, filled by this package's own loader. Only the last hidden state of the
-base model is computed, without vocabulary logits. Positions are computed here and passed to the modules, which then
-keep no state between calls. Rows are padded on the right without a mask: attention is causal, padding does not affect
-earlier tokens, and attention kernels are faster without a mask.
+base model is computed, without vocabulary logits. Positions are computed here and passed to the modules, so the
+modules keep no state between calls. Rows are padded on the right, without an attention mask: in causal attention,
+padding does not affect earlier tokens, and attention kernels are faster without a mask.
 
 Source: Wang et al., Qwen2-VL (2024); Bai et al., Qwen2.5-VL Technical Report (2025).
 """
@@ -42,7 +42,7 @@ rename_key = renamer(
         r"^model\.(?!language_model\.|visual\.)": "model.language_model.",
     }
 )
-"""Renames keys of the published files' older layout to the module names of transformers 5; newer keys are unchanged."""
+"""Maps keys of the older published layout to the module names of transformers 5, and returns newer keys unchanged."""
 _IGNORED = (r"(model\.)?lm_head\.weight",)
 _FULL_ATTENTION = "full_attention"
 _IGNORED_CONFIG_KEYS = (*UNRELATED_TO_VECTORS, "architectures", "_attn_implementation", "model_type")
@@ -56,10 +56,12 @@ class Batch:
         ids: Token ids, shape (batch, longest), int64, padded on the right.
         positions: Positions on the axes time, height and width, shape (3, batch, longest), int64.
         lengths: Number of tokens in each row.
-        patches: Patches of the distinct images, shape (patches, channels x 2 x 14 x 14), float32; or None.
-        grids: Time, height and width of each image in patches, shape (images, 3), int64; or None.
-        image_positions: Flat positions in (batch x longest) of the image tokens, shape (image tokens,), int64; or None.
-        feature_rows: Row of the image features for each image token, shape (image tokens,), int64; or None.
+        patches: Patches of the distinct images, shape (patches, channels x 2 x 14 x 14), float32; None without images.
+        grids: Time, height and width of each image in patches, shape (images, 3), int64; None without images.
+        image_positions: Index of each image token in the flattened `ids`, shape (image tokens,), int64; None without
+            images.
+        feature_rows: Row of each image token in the output of the vision tower, shape (image tokens,), int64; None
+            without images.
     """
 
     ids: torch.Tensor
@@ -94,7 +96,7 @@ class QwenVL:
         Args:
             checkpoint: Checkpoint with the weights.
             kind: Architecture of the backbone.
-            heads: Additional modules, by the prefix of their keys in the checkpoint; on the meta device or real.
+            heads: Additional modules by key prefix in the checkpoint; the parameters may be on the meta device.
             placement: Device and dtype.
             patcher: Preprocessor of images.
             allow_unexpected: Whether to ignore unused tensors in the checkpoint.
@@ -114,7 +116,7 @@ class QwenVL:
             load(self.module, files, placement, rename=rename_key, ignore=_IGNORED, allow_unexpected=allow_unexpected)
         base.visual.patch_embed = _LinearPatches(base.visual.patch_embed)
         _prefer_flash_attention(base, placement)
-        self.module.to(placement.device)  # moves the buffers; these rotary frequencies stay float32
+        self.module.to(placement.device)  # moves the buffers; the rotary frequencies stay float32
         self.module.eval()
         # transformers 5.24 renamed the cache argument and warns about the old name.
         parameters = inspect.signature(base.language_model.forward).parameters
@@ -132,7 +134,7 @@ class QwenVL:
         return self.weights.device.offload_idle(self.weights.name)
 
     def prompts(self, segments: Sequence[Sequence[Segment]], *, max_pixels: int | None = None) -> list[Prompt]:
-        """Tokenize prompts; adjacent texts are tokenized as one.
+        """Tokenize prompts; adjacent texts are joined before the tokenization.
 
         Args:
             segments: Segments of each prompt.
@@ -166,15 +168,15 @@ class QwenVL:
         return Prompt(np.array(ids, dtype=np.int64), tuple(images))
 
     def prepare(self, prompts: Sequence[Prompt], skip: Sequence[int] | None = None) -> Batch:
-        """Return the padded prompts, their positions and the decoded images as one batch.
+        """Return one batch with the padded prompts, the token positions and the decoded images.
 
         The preparation needs only the CPU, and can run while the device computes another batch.
 
         Args:
             prompts: One prompt for each row.
-            skip: Number of leading tokens to omit from each prompt, because their keys and values are cached; None for
-                0. At least one token must remain, and no image may be split. Positions count from the start of the
-                whole prompt.
+            skip: Number of leading tokens to omit from each prompt, because the keys and values are cached; None omits
+                no tokens. At least one token must remain, and no image may be split. Positions count from the start of
+                the whole prompt.
         """
         skip = skip or [0] * len(prompts)
         lengths = [len(prompt) - skip_count for prompt, skip_count in zip(prompts, skip, strict=True)]
@@ -221,11 +223,11 @@ class QwenVL:
     def hidden(self, batch: Batch, kv_cache: KVCache | None = None) -> torch.Tensor:
         """Return the last hidden state after the final norm, in one forward pass.
 
-        The caller holds `lock`, and disables gradients unless it computes them.
+        The caller holds `lock`, and disables gradients unless the caller needs gradients.
 
         Args:
             batch: Whole prompts, or the tokens after the prefixes in `kv_cache`.
-            kv_cache: Recorder or replay of keys and values; None for neither.
+            kv_cache: `PrefixRecorder` or `PrefixReplay`; None for a pass without a KV cache.
 
         Returns:
             Shape (batch, longest, hidden), in the model's dtype; values at padding positions are undefined.
@@ -256,10 +258,10 @@ class QwenVL:
 
 
 class _LinearPatches(nn.Module):
-    """The patch embedding of the vision tower, computed as a matrix product.
+    """Patch embedding of the vision tower, computed as a matrix product.
 
-    The stock class calls a three-dimensional convolution whose stride equals its kernel size, which gives the same
-    values. The convolution is several times slower on the CPU, and on GPUs in half precision.
+    The stock class calls a three-dimensional convolution. Because stride and kernel size are equal, the convolution
+    equals a matrix product, but is several times slower on the CPU, and on GPUs in half precision.
     """
 
     def __init__(self, stock: Any) -> None:  # noqa: ANN401  # PatchEmbed of either architecture
@@ -267,7 +269,7 @@ class _LinearPatches(nn.Module):
         self.proj = stock.proj
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        """Return the embeddings of patches: shape (n, values) to shape (n, width), in the dtype of the weights."""
+        """Return the embeddings of `patches`, shape (n, values), as shape (n, width) in the dtype of the weights."""
         weight = self.proj.weight
         return nn.functional.linear(patches.to(weight.dtype), weight.flatten(1), self.proj.bias)
 
@@ -285,13 +287,13 @@ def _build(checkpoint: Checkpoint, kind: str) -> Any:  # noqa: ANN401  # one of 
             config._attn_implementation = "sdpa"
             return (Qwen2_5_VLModel if is_qwen2_5 else Qwen2VLModel)(config)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as exc:
-        raise CheckpointError(f"{checkpoint.folder}: config.json is invalid ({exc}). Download it again.") from exc
+        raise CheckpointError(f"{checkpoint.folder}: invalid config.json ({exc}). Download the model again.") from exc
 
 
 def _prefer_flash_attention(base: Any, placement: Placement) -> None:  # noqa: ANN401  # one of two stock classes
-    """Use flash-attn in the vision tower if installed: windowed attention then takes one call per layer.
+    """Use flash-attn, if installed, in the vision tower, where windowed attention then takes one call per layer.
 
-    The decoder does not need flash-attn: without a mask, PyTorch's attention selects its own flash kernel.
+    The decoder does not need flash-attn, because PyTorch selects a flash attention kernel for attention without a mask.
     """
     from transformers.utils import is_flash_attn_2_available
 
@@ -305,7 +307,7 @@ def _prefer_flash_attention(base: Any, placement: Placement) -> None:  # noqa: A
 
 @contextmanager
 def _silence_transformers() -> Iterator[None]:
-    """Suppress the warnings of transformers about older names of rotary settings, which are read correctly."""
+    """Suppress warnings about older names of rotary settings, because transformers reads the settings correctly."""
     from transformers.utils import logging
 
     previous = logging.get_verbosity()

@@ -1,11 +1,12 @@
-"""jina-reranker-m0: cross-encoder that scores documents for a query; both can be texts or images.
+"""jina-reranker-m0: cross-encoder that scores texts and images for a query, which is also a text or an image.
 
 Deliberate differences from the published code:
 
-- One call accepts lists that mix texts and images. A call of the published code accepts one kind per side.
-- EXIF orientation is applied to every image.
-- Special tokens in a text are encoded as text.
-- Raw scores are available.
+- The documents of one call can mix texts and images, and so can the queries. The published code requires that all
+  documents are of one kind, and all queries are of one kind.
+- Every image is rotated according to EXIF orientation.
+- Special tokens in an input text are encoded as ordinary text.
+- Scores are also available without the sigmoid.
 
 Source: model card and published code of jina-reranker-m0.
 """
@@ -43,14 +44,15 @@ MAX_LENGTH = 10_240
 LENGTH_LIMIT = 32_768
 MAX_QUERY_LENGTH = 512
 _SCORE_TOKEN = 100
-"""Ordinary vocabulary token that the published code appends; the score is read at its position."""
+"""Token id that the published code appends to the prompt, an ordinary vocabulary entry. The score is computed from the
+hidden state of this token."""
 _LOGIT_BIAS = 2.65
 _DOCUMENT_PREFIX, _QUERY_PREFIX = "**Document**:\n", "\n**Query**:\n"
 Pair: TypeAlias = "tuple[Input, Input]"
 
 
 class ScoreOptions(TypedDict, total=False):
-    """Keyword arguments of `RerankerM0.score_pairs`, which describes them."""
+    """Keyword arguments of `RerankerM0.score`, as described in `RerankerM0.score_pairs`."""
 
     raw: bool
     max_length: int | None
@@ -88,8 +90,8 @@ class RerankerM0(CheckpointModel):
                 published 602,112 (768 tokens).
             max_length: Maximum length of query and document in tokens; None for 10,240, at most 32,768.
             opening: Limits for opening images; None for the defaults.
-            prefix_cache: Limits of the cache of scored documents; None disables the cache. Another query on a cached
-                document costs only the tokens of the query.
+            prefix_cache: Limits of the cache of scored documents; None disables the cache. When a cached document
+                is scored for another query, only the tokens of the query are computed.
             allow_unexpected: Whether to ignore unused tensors in the checkpoint.
 
         Raises:
@@ -120,7 +122,7 @@ class RerankerM0(CheckpointModel):
 
     @property
     def prefix_cache(self) -> PrefixTiers | None:
-        """Cache of scored documents, with statistics in `use`, and `clear` to drop all entries; None if disabled."""
+        """Cache of scored documents; None if disabled. `use` returns statistics, and `clear` drops all entries."""
         return self._scorer.prefixes
 
     def score(self, query: Input, documents: Sequence[Input], **options: Unpack[ScoreOptions]) -> Float32:
@@ -160,7 +162,7 @@ class RerankerM0(CheckpointModel):
                 with the query. None for `max_length` - `max_query_length`.
             max_pixels: Size in pixels (width times height) to which larger images are scaled down; None for the limit
                 that the model was loaded with.
-            batch_tokens: Tokens of one batch, padding included; None for the device's default.
+            batch_tokens: Token budget of one batch, padding included; None for the default of the device.
 
         Returns:
             Shape (len(pairs),), float32, from 0 to 1 unless `raw` is set; in the order of `pairs`.
@@ -192,14 +194,14 @@ class RerankerM0(CheckpointModel):
         max_length: int | None = None,
         max_pixels: int | None = None,
     ) -> Attribution:
-        """Attribute a document's score to the tokens of its images.
+        """Attribute the score of a document to the image tokens of the document.
 
         Args:
             query: A text, an image or a page.
             document: An image, a page, or a list of parts with at least one image.
-            method: ``"gradient"``: contribution of each token to the raw score, by integrated gradients from an image
-                filled with its mean color. ``"attention"``: attention of the score token to each image token; faster
-                and less exact.
+            method: ``"gradient"`` computes the contribution of each image token to the raw score, by integrated
+                gradients that start from an image filled with the mean color. ``"attention"`` computes the attention of
+                the score token to each image token, which is faster and less exact.
             steps: Integration steps of the gradient method, at least 1.
             max_length: Maximum length of the pair in tokens; see `score_pairs`.
             max_pixels: Maximum image size in pixels; see `score_pairs`.
@@ -210,7 +212,8 @@ class RerankerM0(CheckpointModel):
         """
         limit = length_limit(max_length, self._max_length, minimum=2, maximum=LENGTH_LIMIT)
         document_limit = _document_limit(limit, MAX_QUERY_LENGTH, None)
-        # Opened separately even if both are one object: the query's image must not count as the document's.
+        # Query and document are opened separately even if they are one object. Otherwise the patches would be shared,
+        # and contributions of the query's image would be attributed to the document.
         query_segments, document_segments = self._segments(query, "The query"), self._segments(document, "The document")
         (prompt,), _ = self._join([(query_segments, document_segments)], limit, document_limit, max_pixels)
         images = sum(isinstance(part, LoadedImage) for part in document_segments)
@@ -221,8 +224,9 @@ class RerankerM0(CheckpointModel):
     def _prompts(
         self, pairs: Sequence[Pair], limit: int, document_limit: int, max_pixels: int | None
     ) -> tuple[list[Prompt], list[list[Segment]]]:
-        """Open the items and return the result of `_join`. `pairs` keeps its items alive, which makes ids unique."""
-        segments_of: dict[int, list[Segment]] = {}  # an item in several pairs is opened once
+        """Open the query and the document of each pair and return the result of `_join`."""
+        # An item in several pairs is opened once. `id` is unique, because `pairs` keeps all items alive.
+        segments_of: dict[int, list[Segment]] = {}
         for number, (query, document) in enumerate(pairs, start=1):
             for item, noun in ((document, "document"), (query, "query")):
                 if id(item) not in segments_of:
@@ -245,7 +249,7 @@ class RerankerM0(CheckpointModel):
         document_limit: int,
         max_pixels: int | None,
     ) -> tuple[list[Prompt], list[list[Segment]]]:
-        """Return the prompt of each pair, and the segments before the query, as one list object for each document."""
+        """Return the prompt of each pair and the segments before the query; pairs of one document share one list."""
         document_parts: dict[int, tuple[list[Segment], bool]] = {}
         for _, document in pairs:
             if id(document) not in document_parts:
@@ -273,7 +277,9 @@ class RerankerM0(CheckpointModel):
         if not all(isinstance(part, str) for part in document):
             return document, False
         text = "\n".join(str(part) for part in document)
-        if 4 * len(text.encode()) < limit:  # a token has at least one byte; normalization may lengthen a text
+        # A token has at least one byte, and normalization may lengthen a text. A text with fewer bytes than a quarter
+        # of `limit` therefore needs no tokenization.
+        if 4 * len(text.encode()) < limit:
             return [text], False
         ids = self._model.tokenizer.encode(text)
         if len(ids) < limit:

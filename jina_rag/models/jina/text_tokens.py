@@ -1,8 +1,8 @@
 """Tokenization of user text without special tokens, which prevents the injection of markup into a prompt.
 
-The published code lets the tokenizer parse special tokens in its input: a document that contains ``<|vision_start|>``
-changes the structure of the prompt. Here the markup of a prompt is inserted as token ids, and text is always encoded as
-text. This difference is deliberate and tested.
+The published code lets the tokenizer parse special tokens in input texts, so a document that contains
+``<|vision_start|>`` changes the structure of the prompt. This package inserts the markup of a prompt as token ids and
+always encodes input texts as ordinary text. This difference is deliberate and tested.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MARKUP = re.compile(r"<\|(im_|vision_|image_|video_|endoftext)")
 class TextTokenizer:
     """Tokenizer of a checkpoint for plain text; special tokens are available by name only.
 
-    Reads ``tokenizer.json``, the format of fast tokenizers.
+    The tokenizer is read from ``tokenizer.json``, the format of fast tokenizers.
     """
 
     def __init__(self, folder: Path, *, fallback: str) -> None:
@@ -32,7 +32,7 @@ class TextTokenizer:
 
         Args:
             folder: Folder of the checkpoint.
-            fallback: Class in transformers that reads the older file formats if ``tokenizer.json`` is missing.
+            fallback: Name of the transformers class that reads the older file formats if ``tokenizer.json`` is missing.
 
         Raises:
             CheckpointError: If the tokenizer is missing or cannot be read.
@@ -49,7 +49,7 @@ class TextTokenizer:
             self._sentencepiece = data["model"].get("type") == "Unigram"
             self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(_disable_special_tokens(data, self._special)))
         except Exception as exc:  # tokenizers raises plain Exception; transformers raises many classes
-            raise CheckpointError(f"The tokenizer in {folder} cannot be read ({exc}). Download it again.") from exc
+            raise CheckpointError(f"{folder}: the tokenizer cannot be read ({exc}). Download the model again.") from exc
         self._tokenizer.encode_special_tokens = True
         self._folder = folder
 
@@ -66,12 +66,14 @@ class TextTokenizer:
         """Return the text of each token id from `encode_many`.
 
         The first piece of a word starts with the space before the word. With byte-level BPE, the joined pieces equal
-        the text: the first token of a multi-token character has the whole character, the others are empty. With
-        SentencePiece, the joined pieces equal the normalized text: NFKC, with one space before each word.
+        the text; if a character has several tokens, the first token gets the whole character and the other tokens get
+        empty texts. With SentencePiece, the joined pieces equal the text after NFKC normalization, with one space
+        before each word.
 
         Args:
             texts: Same texts as for `encode_many`.
-            skip: Length of the prompt prefix in characters; its tokens get empty texts.
+            skip: Number of characters at the start of each text, for example a prompt prefix, whose tokens get empty
+                texts.
         """
         pieces_of_texts = []
         batch = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
@@ -83,7 +85,8 @@ class TextTokenizer:
                     for piece, end in zip(encoding.tokens, ends, strict=True)
                 ]
             else:
-                # A normalizer may drop characters between two tokens or after the last one.
+                # A normalizer may drop characters between tokens or at the end of the text. Each piece therefore starts
+                # where the previous piece stops, and the last piece stops at the end of the text.
                 stops = [*ends[:-1], len(text)] if ends else []
                 pieces = [text[max(start, skip) : stop] for start, stop in zip([0, *stops], stops, strict=False)]
             pieces_of_texts.append(tuple(pieces))
@@ -109,14 +112,14 @@ class TextTokenizer:
         return token_id
 
     def piece(self, content: str) -> int | None:
-        """Return the id of a vocabulary entry, or None."""
+        """Return the id of the vocabulary entry `content`, or None if the vocabulary has no such entry."""
         return self._vocabulary.get(content)
 
 
 def _mark_special_tokens(data: dict[str, Any]) -> dict[str, Any]:
     """Return the tokenizer data with all markup tokens marked as special, regardless of their flags in the file.
 
-    A fine-tuned checkpoint may store its markers as ordinary added tokens, which user text must not match.
+    A fine-tuned checkpoint may store markup tokens as ordinary added tokens, but user text must not match markup.
     Qwen's tokens for tools and code infilling are unchanged, as published.
     """
     is_unigram = isinstance(data["model"]["vocab"], list)  # jina-colbert-v2 and v1: all added tokens are markup
@@ -140,7 +143,7 @@ def _disable_special_tokens(data: dict[str, Any], special: dict[str, int]) -> di
     vocabulary = data["model"]["vocab"]
     if isinstance(vocabulary, list):
         # A Unigram vocabulary lists its control tokens as pieces with the highest score, and "<s>" in a text would
-        # match. With a space added, they never match, because the pre-tokenizer replaces all spaces.
+        # match. Here each control token gets a space, so that no text matches: the pre-tokenizer replaces all spaces.
         data["model"] = {
             **data["model"],
             "vocab": [[f"{piece} never" if piece in special else piece, score] for piece, score in vocabulary],
@@ -157,7 +160,7 @@ _OLDER_FILES = {
 
 
 def _convert(folder: Path, name: str) -> dict[str, Any]:
-    # If these files are missing, transformers returns an empty tokenizer without an error.
+    # If a file of the older format is missing, transformers returns an empty tokenizer without an error.
     missing_files = [file for file in _OLDER_FILES[name] if not (folder / file).is_file()]
     if missing_files:
         raise ValueError(f"tokenizer.json and {missing_files[0]} are missing")

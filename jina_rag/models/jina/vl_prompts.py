@@ -23,10 +23,10 @@ class PlacedImage:
     """An image in a prompt.
 
     Attributes:
-        image: The image.
+        image: Opened image.
         start: Index of the first image token in the prompt.
-        rows: Height of the token grid.
-        columns: Width of the token grid.
+        rows: Number of rows of the token grid.
+        columns: Number of columns of the token grid.
         max_pixels: Size in pixels to which a larger image is scaled down.
     """
 
@@ -48,7 +48,7 @@ class Prompt:
 
     Attributes:
         ids: Token ids, shape (tokens,), int64; all tokens of an image have the id of the image token.
-        images: Images, in order.
+        images: Images in the order of the prompt.
     """
 
     ids: Int64
@@ -59,7 +59,7 @@ class Prompt:
 
 
 def join_texts(segments: Sequence[Segment]) -> list[Segment]:
-    """Return the segments with adjacent texts joined, because tokens may span adjacent texts."""
+    """Return the segments with adjacent texts joined, because a token may span the border of adjacent texts."""
     parts: list[Segment] = []
     for part in segments:
         if isinstance(part, str) and parts and isinstance(parts[-1], str):
@@ -73,8 +73,8 @@ def mrope_positions(prompt: Prompt) -> Int64:
     """Return the rotary positions of a prompt's tokens on the axes time, height and width, shape (3, tokens), int64.
 
     The positions of text tokens increase by one on all axes. The tokens of an image share one position on the time
-    axis, and have their row and column on the other axes. The token after an image has the next position after the
-    largest position of the image.
+    axis; on the other axes, row and column of each token are added to that position. The token after an image has the
+    next position after the largest position of the image.
 
     Source: Wang et al., Qwen2-VL (2024), section 2.1.
     """
@@ -94,7 +94,7 @@ def mrope_positions(prompt: Prompt) -> Int64:
 
 
 def grid_of(prompt: Prompt) -> TokenGrid | None:
-    """Return the box of each token on its image, NaN for text tokens; None for a prompt without images."""
+    """Return the box of each image token on the image, NaN for text tokens; None for a prompt without images."""
     if not prompt.images:
         return None
     boxes = np.full((len(prompt), 4), np.nan, dtype=np.float32)
@@ -123,6 +123,6 @@ def check_length(prompt: Prompt, limit: int, label: str) -> None:
     if len(prompt) > limit:
         images = sum(image.tokens for image in prompt.images)
         raise InvalidInputError(
-            f"{label} has {len(prompt)} tokens, {images} of them for images; the limit is {limit} tokens. Lower "
+            f"{label} has {len(prompt)} tokens, including {images} image tokens; the limit is {limit} tokens. Lower "
             "max_pixels or raise max_length."
         )

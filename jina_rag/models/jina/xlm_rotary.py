@@ -1,8 +1,8 @@
 """XLM-RoBERTa with rotary positions in plain torch: the encoder of jina-colbert-v2.
 
 The published implementation requires remote code and flash-attn. This implementation has the same tensor names and
-returns the same values. The layers are post-norm with exact GELU. Rotary embeddings (half-split) cover the full head,
-and replace the position table.
+returns the same values. The layers are post-norm with exact GELU. Half-split rotary embeddings over the full
+width of each head replace the table of position embeddings.
 
 Source: Jha et al., Jina-ColBERT-v2 (2024), and the published code; Su et al., RoFormer (2021), for rotary positions.
 """
@@ -20,7 +20,7 @@ from jina_rag.errors import CheckpointError
 
 
 class RotaryEncoder(nn.Module):
-    """Encoder from token ids to hidden states; parameter names as in the published files (``roberta.…``).
+    """Encoder that maps token ids to hidden states, with the parameter names of the published files (``roberta.…``).
 
     Args:
         config: Content of config.json.
@@ -53,7 +53,7 @@ class RotaryEncoder(nn.Module):
         only = {"hidden_act": "gelu", "position_embedding_type": "rotary"}
         for key, value in only.items():
             if config.get(key, value) != value:
-                raise CheckpointError(f"config.json has {key}={config[key]!r}; only {value!r} is supported.")
+                raise CheckpointError(f"config.json has {key}={config[key]!r}, not {value!r}. Pass jina-colbert-v2.")
         try:
             with torch.device("meta"):
                 return cls(config)
@@ -65,7 +65,7 @@ class RotaryEncoder(nn.Module):
 
         Args:
             ids: Token ids, shape (batch, tokens), int64.
-            mask: Shape (batch, tokens), bool, True for tokens to attend to; None to attend to all.
+            mask: Attention mask, shape (batch, tokens), bool, True for tokens to attend to; None to attend to all.
         """
         types: Any = self.embeddings.token_type_embeddings
         words: Any = self.embeddings.word_embeddings
@@ -109,7 +109,7 @@ class _Layer(nn.Module):
 
 
 def _rotary(tokens: int, dim: int, base: float, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return cosines and sines, shape (tokens, dim), in the dtype of `like`, computed in float32."""
+    """Return the cosines and sines of the rotary angles, shape (tokens, dim), in the dtype of `like`."""
     steps = torch.arange(0, dim, 2, device=like.device, dtype=torch.float32)
     angles = torch.outer(torch.arange(tokens, device=like.device, dtype=torch.float32), base ** (-steps / dim))
     angles = torch.cat([angles, angles], dim=-1)

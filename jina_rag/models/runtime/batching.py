@@ -1,4 +1,8 @@
-"""Token-budgeted batching with preparation one batch ahead and recovery from out-of-memory errors."""
+"""Batching of model inputs within a token budget.
+
+A second thread prepares the next batch while the model computes the current batch. After an out-of-memory error, the
+remaining inputs are computed in smaller batches.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +28,8 @@ Result = TypeVar("Result")
 def fill_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     """Group input indices into batches of at most `tokens` tokens, padding included, in order of decreasing length.
 
-    An input longer than `tokens` forms its own batch. Inputs of similar length share a batch, because every row is
-    padded to the longest one.
+    An input longer than `tokens` forms a batch of one. Inputs of similar length share a batch, because each input is
+    padded to the length of the longest input in the batch.
 
     Args:
         lengths: Length of each input in tokens.
@@ -54,10 +58,10 @@ def fill_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
 
 
 class BatchRunner(Generic[Prepared, Result]):
-    """Runs inputs of known lengths through a model in batches.
+    """Computes the outputs of a model for inputs of known lengths, in batches.
 
     Attributes:
-        batch_tokens: Tokens of one batch, padding included; reduced when the device runs out of memory.
+        batch_tokens: Token budget of one batch, padding included; reduced when the device runs out of memory.
     """
 
     def __init__(self, placement: Placement, *, name: str) -> None:
@@ -81,15 +85,16 @@ class BatchRunner(Generic[Prepared, Result]):
         on_oom: Callable[[], bool] | None = None,
         sizes: Sequence[int] | None = None,
     ) -> list[Result]:
-        """Return the results in the order of the inputs.
+        """Compute all inputs and return the results in the order of the inputs.
 
         Args:
-            lengths: Cost of each input in tokens, counted towards the budget of its batch.
-            prepare: Converts indices into the input of `compute`; runs in a second thread, one batch ahead.
-            compute: Runs the model on a prepared batch and returns one result for each index.
-            batch_tokens: Tokens of one batch in this call, padding included; None for the runner's budget.
-            on_oom: Frees memory after an out-of-memory error and returns whether any memory was freed. If so, the
-                batch is retried once before it is halved.
+            lengths: Cost of each input in tokens, which counts towards the token budget of a batch.
+            prepare: Function that converts the indices of a batch into the input of `compute`; runs in a second thread,
+                one batch ahead.
+            compute: Function that runs the model on a prepared batch and returns one result for each index.
+            batch_tokens: Token budget of one batch in this call, padding included; None for the budget of the runner.
+            on_oom: Function that frees memory after an out-of-memory error and returns whether any memory was freed.
+                If True, the batch is retried once before the budget is halved.
             sizes: Length of each input in tokens, for messages; None if equal to `lengths`.
 
         Raises:
@@ -112,7 +117,7 @@ class BatchRunner(Generic[Prepared, Result]):
                         raise
                     del prepared
                     if upcoming is not None and not upcoming.cancel():
-                        wait_for([upcoming])  # its preparation may allocate the memory that is about to be freed
+                        wait_for([upcoming])  # a running preparation could allocate the freed memory
                     upcoming = None
                     # One retry per batch: cached prefixes may refill the freed memory, so retries could loop forever.
                     is_retry = not is_retry and on_oom is not None and on_oom()
@@ -122,7 +127,7 @@ class BatchRunner(Generic[Prepared, Result]):
                     is_retry = False
                     results.update(zip(batch, outputs, strict=True))
                     continue
-                # Outside of `except`, because the traceback keeps the tensors of the failed batch alive.
+                # Free memory outside of `except`, because the traceback keeps the tensors of the failed batch alive.
                 release_memory(self._device)
                 remaining = [*batch, *(index for other in batches for index in other)]
                 groups = fill_batches([lengths[index] for index in remaining], budget)
@@ -131,7 +136,7 @@ class BatchRunner(Generic[Prepared, Result]):
         return [results[index] for index in range(len(lengths))]
 
     def _halve(self, batch: Sequence[int], lengths: Sequence[int], sizes: Sequence[int], exc: BaseException) -> int:
-        """Return the reduced token budget: half the cost of the batch that did not fit."""
+        """Return the reduced token budget, which is half the cost of the batch that did not fit into memory."""
         longest = max(sizes[index] for index in batch)
         if len(batch) == 1:
             raise ModelError(

@@ -1,7 +1,8 @@
 """Content-based cache keys for documents, so that a cached prefix is reused only for the same document.
 
-An image is identified by the bytes of its file, or by its pixels if it has no file. A file is reread only if its path,
-size, inode or timestamps changed, or if its last change is so recent that another change could have the same timestamp.
+An image is identified by the bytes of the image file, or by the pixels if the image has no file. A file is reread only
+if the path, size, inode or timestamps changed, or if the last change is so recent that another change could have the
+same timestamp.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from jina_rag.models.jina.vl_prompts import Prompt
 _MIN_FILE_AGE_NS = 5 * 10**9
 """Minimum time since the last change of a file, in nanoseconds; digests of newer files are not cached."""
 _MAX_CACHED_FILES = 20_000
-"""Maximum number of cached file digests, about 10 MB."""
+"""Maximum number of cached file digests, which use about 10 MB of host memory."""
 _Stamp: TypeAlias = "tuple[int, int, int, int, int]"
 
 
@@ -34,8 +35,8 @@ class DocumentKeys:
     def key(self, prompt: Prompt) -> bytes:
         """Return the cache key of a document, 32 bytes.
 
-        The key covers the token ids and, for each image, its content, its position in the prompt, its grid of tokens
-        and its pixel limit.
+        The key covers the token ids and, for each image, the content, the position in the prompt, the token grid and
+        the pixel limit.
 
         Args:
             prompt: Beginning of a prompt, up to the end of the document.
@@ -50,7 +51,7 @@ class DocumentKeys:
         return digest.digest()
 
     def is_unchanged(self, key: bytes, prompt: Prompt) -> bool:
-        """Return whether `key` is still the key of a document: false if one of its files or images changed."""
+        """Return whether `key` is still the key of a document; False if an image changed or can no longer be read."""
         try:
             return self.key(prompt) == key
         except InvalidInputError:
@@ -85,7 +86,8 @@ class DocumentKeys:
         read_at = time.time_ns()
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").digest()
-        # A timestamp is unreliable if it is in the future or if the file changed during the read.
+        # Do not cache the digest if the file changed during the read, or if a timestamp is recent or in the future: a
+        # later change could leave that timestamp unchanged.
         is_settled = _stamp(path) == stamp and max(stamp[3:]) < read_at - _MIN_FILE_AGE_NS
         with self._lock:
             self._files.pop(name, None)

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: folder, model family, commit and content fingerprint."""
+"""Checkpoint folders on disk: config, model family, weight files, and a fingerprint of the content."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ARCHITECTURES: Mapping[str, Family] = {
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SAMPLE_BYTES, _SAMPLE_COUNT = 4096, 64
 UNRELATED_TO_VECTORS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "auto_map")
-"""Keys of config.json that do not affect vectors. The dtype keys are redundant: the weight files state their dtype."""
+"""Keys of config.json that do not affect vectors. The dtype keys are redundant with the weight files."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Checkpoint:
 
         Args:
             name: Path of the file, relative to the folder.
-            required: Whether a missing file is an error; False returns an empty dict for a missing file.
+            required: Whether to raise an error if the file is missing; if False, a missing file gives an empty dict.
 
         Raises:
             CheckpointError: If the file is missing and required, or is not a JSON object.
@@ -65,8 +65,8 @@ class Checkpoint:
     def fingerprint(self, *settings: str) -> str:
         """Return an identifier of the vectors that the checkpoint computes with `settings`.
 
-        The parts are joined by "+": the hub id with 12 digits of the commit (for a folder, the family), 16 digits of
-        `folder_fingerprint`, and `settings`.
+        The identifier joins these parts with "+": the hub id and 12 digits of the commit (for a local folder, the model
+        family), 16 digits of `folder_fingerprint`, and `settings`.
         """
         source = f"{self.name}@{self.revision[:12]}" if self.revision else self.family
         return "+".join([source, folder_fingerprint(self.folder)[:16], *settings])
@@ -112,7 +112,7 @@ def open_checkpoint(folder: Path, *, name: str, revision: str | None = None) -> 
 
 
 def family_of(config: Mapping[str, Any], folder: Path) -> Family:
-    """Return the family of a config, by its architecture or by keys that only one family has.
+    """Return the model family of a checkpoint, from the architecture in the config or from keys of only one family.
 
     Args:
         config: Content of config.json.
@@ -133,15 +133,15 @@ def family_of(config: Mapping[str, Any], folder: Path) -> Family:
         return "colbert-v2"
     raise CheckpointError(
         f"The architecture of {folder} is not supported (architectures {config.get('architectures')}, model_type "
-        f"{model_type!r}). Supported: jina-embeddings-v4, jina-reranker-m0, jina-colbert-v2, Jina Embeddings v1."
+        f"{model_type!r}). Pass jina-embeddings-v4, jina-reranker-m0, jina-colbert-v2 or Jina Embeddings v1."
     )
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:
-    """Return the safetensors files of a folder: one file, or the shards that its index names.
+    """Return the safetensors files of a folder: model.safetensors, or the shards in model.safetensors.index.json.
 
     Raises:
-        CheckpointError: If the folder has no safetensors files, or a shard is missing.
+        CheckpointError: If the folder has no safetensors files, a shard is missing, or the index is invalid.
     """
     index = folder / "model.safetensors.index.json"
     if index.is_file():
@@ -151,9 +151,9 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
         names = sorted({str(name) for name in weight_map.values()})
         for name in names:
             if Path(name).name != name:
-                raise CheckpointError(f"{index} names {name!r}; expected a file next to it. Download the model again.")
+                raise CheckpointError(f"{index} lists {name!r}; expected a file name. Download the model again.")
             if not (folder / name).is_file():
-                raise CheckpointError(f"{folder} lacks the shard {name} named in its index. Download the model again.")
+                raise CheckpointError(f"{folder} lacks the shard {name} of {index.name}. Download the model again.")
         return tuple(folder / name for name in names)
     single = folder / "model.safetensors"
     if single.is_file():
@@ -161,17 +161,17 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
     if any(folder.glob("*.bin")):
         raise CheckpointError(
             f"{folder} has only .bin weight files, which are not loaded because they can execute code. Use a revision "
-            "with safetensors files, or convert the weights."
+            "with safetensors files, or convert the weights to model.safetensors."
         )
     raise CheckpointError(f"{folder} has no model.safetensors. Download the model again.")
 
 
 def folder_fingerprint(folder: Path) -> str:
-    """Return a SHA-256 hash (hexadecimal) of a checkpoint's content, independent of the folder's name and location.
+    """Return a hexadecimal SHA-256 hash of a checkpoint's content; the name and location of the folder do not matter.
 
-    The hash covers the config without `UNRELATED_TO_VECTORS`, and the headers, sizes and samples of the weight and
-    adapter files. A base model and its fine-tuned versions have equal headers, and hashing all bytes would take
-    minutes.
+    The hash covers the config without the keys `UNRELATED_TO_VECTORS`, and the header, the size and samples of each
+    weight and adapter file. The header alone is not enough, because a base model and a fine-tuned version have equal
+    headers. Hashing all bytes would take minutes.
 
     Raises:
         CheckpointError: If the folder is not a checkpoint.
@@ -184,7 +184,7 @@ def folder_fingerprint(folder: Path) -> str:
 
 
 def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
-    """Return the JSON object in a file; empty if the file is missing and not `required`.
+    """Return the JSON object in a file; an empty dict if the file is missing and `required` is False.
 
     Raises:
         CheckpointError: If the file is missing and `required`, cannot be read, or is not a JSON object.
@@ -203,19 +203,19 @@ def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
 
 
 def commit_in(folder: Path) -> str | None:
-    """Return the commit hash that a folder in the hub's cache is named after, or None."""
+    """Return the commit hash of a snapshot folder in the hub's cache, which is the folder's name; else None."""
     return folder.name if _COMMIT.fullmatch(folder.name) else None
 
 
 def _without_unrelated_keys(config: Any) -> Any:  # noqa: ANN401  # any JSON value
-    """Return a config without `UNRELATED_TO_VECTORS`, at every level."""
+    """Return a config without the keys `UNRELATED_TO_VECTORS`, at every nesting level."""
     if not isinstance(config, dict):
         return config
     return {key: _without_unrelated_keys(value) for key, value in config.items() if key not in UNRELATED_TO_VECTORS}
 
 
 def _sampled_digest(path: Path) -> bytes:
-    """Return a digest of a safetensors file's header, size and 64 evenly spaced blocks of 4,096 bytes."""
+    """Return the SHA-256 digest of a safetensors file's header, size and 64 evenly spaced blocks of 4,096 bytes."""
     digest = hashlib.sha256()
     try:
         size = path.stat().st_size

@@ -1,4 +1,4 @@
-"""Selection of device, dtype and batch size for a model, and free memory of devices."""
+"""Selection of a model's device, dtype and batch size, and measurement of the free memory of devices."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ DTYPES = {
 }
 """Dtypes by the names that callers may pass."""
 _BF16_GAIN = 1.25
-"""Minimum speed-up over float32 for a CPU to use bfloat16, which is less accurate."""
+"""Minimum speed of bfloat16 on a CPU, as a multiple of the speed of float32. Below this speed, float32 is selected,
+which is more accurate."""
 _MEMORY_SHARE = 0.7
 _PROC, _CGROUP = Path("/proc"), Path("/sys/fs/cgroup")
 
@@ -76,7 +77,7 @@ def release_memory(device: torch.device) -> None:
 
 
 def is_out_of_memory(exc: BaseException) -> bool:
-    """Return whether an error is an out-of-memory error of CUDA, MPS or the CPU, whose messages differ."""
+    """Return whether an error reports exhausted memory of CUDA, MPS or the CPU; each has a message of its own."""
     if isinstance(exc, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(exc).lower()
@@ -86,14 +87,15 @@ def is_out_of_memory(exc: BaseException) -> bool:
 
 
 def no_autocast(device: torch.device) -> torch.autocast:
-    """Return a context that disables the caller's `torch.autocast`, on which cached keys must not depend."""
+    """Return a context that disables the caller's `torch.autocast`, which would change vectors and cached keys."""
     return torch.autocast(device.type, enabled=False)
 
 
 def available_memory() -> int:
     """Return the bytes of host memory available without swapping, limited by control groups.
 
-    Without ``/proc/meminfo``, return half of the physical memory, or 8 GiB if its size is unknown.
+    Without ``/proc/meminfo``, the result is half of the physical memory, or 8 GiB if the size of the physical memory is
+    unknown.
     """
     free = _read_numbers(_PROC / "meminfo").get("MemAvailable:")
     if free is not None:
@@ -106,7 +108,7 @@ def available_memory() -> int:
 
 
 def _cgroup_headroom() -> Iterator[int]:
-    """Yield the free bytes of each control group (version 1 or 2) of this process and of the parent groups."""
+    """Yield the free bytes of each control group (version 1 or 2) that limits this process, parent groups included."""
     for line in _read_text(_PROC / "self" / "cgroup").splitlines():
         _, controllers, path = line.split(":", 2) if line.count(":") > 1 else ("", "-", "")
         if not controllers:
@@ -116,26 +118,27 @@ def _cgroup_headroom() -> Iterator[int]:
             cache_names = ("total_inactive_file", "total_active_file")
         else:
             continue
-        # Parent groups limit a group as well. In a container, the path may be the path on the host.
+        # Limits of parent groups also apply. In a container, `path` may be a path on the host; missing files are
+        # skipped.
         group = root / path.strip("/")
         for folder in (group, *group.parents):
             if not folder.is_relative_to(root):
                 break
             values = _read_text(folder / limit).strip(), _read_text(folder / usage).strip()
             if all(bound.isdigit() for bound in values):
-                # The page cache counts as used, but can be reclaimed. Files of loaded checkpoints may fill it.
+                # Cached file contents count as used memory, but can be reclaimed. Loading a checkpoint may cache much.
                 memory_stat = _read_numbers(folder / "memory.stat")
                 yield int(values[0]) - int(values[1]) + sum(memory_stat.get(name, 0) for name in cache_names)
 
 
 def _read_numbers(path: Path) -> dict[str, int]:
-    """Return the numbers in a file of "name number" lines; empty if the file does not exist."""
+    """Return the numbers by name in a file of "name number" lines; an empty dict if the file cannot be read."""
     fields = (line.split() for line in _read_text(path).splitlines())
     return {field[0]: int(field[1]) for field in fields if len(field) > 1 and field[1].isdigit()}
 
 
 def _read_text(path: Path) -> str:
-    """Return the content of a kernel file; empty if the file does not exist."""
+    """Return the content of a file in /proc or /sys; an empty string if the file cannot be read."""
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError):
@@ -145,8 +148,9 @@ def _read_text(path: Path) -> str:
 def free_memory(device: torch.device) -> int:
     """Return the free memory of a device in bytes.
 
-    On CUDA, the memory that PyTorch's allocator has reserved but does not use counts as free. On MPS, the limit is the
-    recommended maximum of the driver. On the CPU, see `available_memory`.
+    On CUDA, the memory that PyTorch's allocator has reserved but does not use counts as free. On MPS, the result is the
+    driver's recommended maximum minus the memory that PyTorch has allocated. On the CPU, the result is that of
+    `available_memory`.
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -177,7 +181,7 @@ def bfloat16_gain() -> float:
 
 @functools.cache
 def _warm_up_math_library() -> None:
-    """Call the CPU's vector math library once before its results are used.
+    """Call the CPU's vector math library once, before a model uses cosines and sines.
 
     With torch 2.13 on the CPU, about one process in fifteen computed the cosines and sines of its first large call
     with an error of 1e-4; all later calls were correct. A small single-threaded call beforehand avoids the error.
@@ -219,13 +223,14 @@ def _auto_dtype(device: torch.device, weight_bytes: int, stored_dtype: torch.dty
 
 
 def _batch_tokens(device: torch.device) -> int:
-    # Larger batches are slower on a CPU, because its caches are small. Measured on texts and pages: 1,024 tokens are 5
-    # and 9 % faster than 2,048, and 2,048 faster than 4,096; smaller batches also need less memory.
+    # Large batches are slow on a CPU, because CPU caches are small. Batches of 1,024 tokens are faster than batches of
+    # 2,048 tokens, by 5 % on texts and 9 % on pages (measured). Batches of 2,048 tokens are faster than batches of
+    # 4,096 tokens. Small batches also need less memory.
     return 1024 if device.type == "cpu" else 16_384
 
 
 def device_facts() -> list[tuple[str, str]]:
-    """Return (name, description) of each device, for bug reports."""
+    """Return the name and a description of each device, for bug reports. A description includes the free memory."""
     facts = [
         ("cpu", f"{available_memory() / 1e9:.1f} GB free, bfloat16 at {bfloat16_gain():.1f} x the speed of float32")
     ]

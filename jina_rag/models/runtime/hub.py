@@ -1,4 +1,4 @@
-"""Download of checkpoints from the Hugging Face hub, and lookup in its cache; code is never downloaded."""
+"""Download of checkpoints from the Hugging Face hub, and lookup in the hub's cache; code is never downloaded."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def is_hub_id(name: str) -> bool:
 def fetch(repo_id: str, *, revision: str | None, local_files_only: bool) -> Path:
     """Return the folder of a model in the hub's cache, after downloading missing files.
 
-    Downloads resume and show their progress on stderr. The cache (``HF_HOME``) is shared with other programs that use
-    the hub. ``HF_HUB_OFFLINE=1`` disables downloads.
+    An interrupted download is resumed, and progress is printed to stderr. The cache (``HF_HOME``) is shared with other
+    programs that use the hub. ``HF_HUB_OFFLINE=1`` disables downloads.
 
     Args:
         repo_id: Hub id, ``owner/model``.
@@ -47,10 +47,11 @@ def fetch(repo_id: str, *, revision: str | None, local_files_only: bool) -> Path
         )
     except errors.GatedRepoError as exc:
         raise ModelNotFoundError(
-            f"The model {repo_id!r} is gated. Accept its terms on the model page, then run `hf auth login`."
+            f"The model {repo_id!r} is gated. Accept the terms at https://huggingface.co/{repo_id}, then run "
+            "`hf auth login`."
         ) from exc
     except errors.RevisionNotFoundError as exc:
-        raise ModelNotFoundError(f"The model {repo_id!r} has no revision {revision!r}. Check the revision.") from exc
+        raise ModelNotFoundError(f"The model {repo_id!r} has no revision {revision!r}. Pass another revision.") from exc
     except errors.RepositoryNotFoundError as exc:
         raise ModelNotFoundError(
             f"The hub has no model {repo_id!r}, or denies access. Check the id, or run `hf auth login`."

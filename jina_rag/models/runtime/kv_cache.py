@@ -1,8 +1,9 @@
-"""Prefix caching for decoders: record the keys and values of a prompt's prefix, and replay them in later passes.
+"""Prefix caching for decoders: the keys and values of a shared prompt prefix are computed once and reused.
 
 In a causal decoder, the key and value of a token in each layer depend on earlier tokens only. A prefix that many
-prompts share is therefore computed once. `PrefixRecorder` and `PrefixReplay` replace the KV cache of a stock
-transformers decoder, which passes each layer's keys and values to the cache and attends to the result.
+prompts share is therefore computed once. A stock transformers decoder passes the keys and values of each layer to a KV
+cache, and attends to the keys and values that the cache returns. `PrefixRecorder` and `PrefixReplay` take the role of
+that cache: the first records a prefix, the second prepends a recorded prefix.
 
 Source: Kwon et al., Efficient Memory Management for Large Language Model Serving with PagedAttention (2023),
 section 4.4.
@@ -42,7 +43,7 @@ class CachedPrefix:
 
     @property
     def bytes(self) -> int:
-        """Memory of the entry in bytes."""
+        """Size of the keys and values in bytes."""
         return self.states.nbytes
 
 
@@ -53,8 +54,8 @@ def create_prefix_cache(settings: PrefixCache, device: torch.device) -> PrefixTi
     """Return an empty prefix cache for a model on `device`.
 
     Args:
-        settings: Limits of the tiers. None is a fraction of the memory that is free now: 0.25 of the device memory (0
-            on the CPU) and 0.2 of the host memory.
+        settings: Limits of the tiers. A limit of None becomes a fraction of the memory that is free now: 0.25 of the
+            device memory (0 on the CPU), or 0.2 of the host memory.
         device: Device of the model.
     """
     device_bytes, host_bytes = settings.device_bytes, settings.host_bytes
@@ -74,14 +75,15 @@ def _copy_to(prefix: CachedPrefix, device: torch.device) -> CachedPrefix | None:
     except (RuntimeError, MemoryError) as exc:
         if not is_out_of_memory(exc):
             raise
-        return None  # the cache drops the entry, or keeps it in its tier
+        return None  # the cache then leaves an entry in host memory, or drops an entry from the device
 
 
 class KVCache(Protocol):
-    """Receives and returns the keys and values of each layer in a forward pass.
+    """Cache that receives the new keys and values of each layer, and returns the keys and values to attend to.
 
     Attributes:
-        mask: Added to the attention logits, shape (batch, 1, rows, keys); None for plain causal attention.
+        mask: Mask to add to the attention logits, shape (batch, 1, rows, keys), with one row for each new token of each
+            attention head that shares a key head; None for plain causal attention.
     """
 
     mask: torch.Tensor | None
@@ -89,17 +91,17 @@ class KVCache(Protocol):
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer: int, /, *args: object, **rest: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Store or extend a layer's keys and values; called once for each layer.
+        """Receive the new keys and values of a layer; called once for each layer in a pass.
 
         Args:
-            keys: Keys of the pass's tokens, shape (batch, heads, tokens, width).
-            values: Values of the pass's tokens, same shape and dtype.
+            keys: Keys of the new tokens, shape (batch, heads, tokens, width).
+            values: Values of the new tokens, in the shape and dtype of `keys`.
             layer: Index of the layer.
             args: Not used.
             rest: Not used.
 
         Returns:
-            Keys and values to attend to, each of shape (batch, heads, cached + tokens, width) and the decoder's dtype.
+            Keys and values to attend to, each of shape (batch, heads, cached + tokens, width), in the decoder's dtype.
         """
         ...
 
@@ -108,7 +110,7 @@ class PrefixRecorder:
     """Records the keys and values of prefixes in a pass over whole prompts; implements `KVCache`.
 
     Attributes:
-        mask: Always None: the attention is causal and needs no mask of shape (batch, 1, rows, keys).
+        mask: Always None. Whole prompts use plain causal attention, without a mask of shape (batch, 1, rows, keys).
     """
 
     mask: torch.Tensor | None = None
@@ -124,13 +126,14 @@ class PrefixRecorder:
         return keys, values
 
     def prefixes(self, tokens: Sequence[int], dtype: torch.dtype) -> list[CachedPrefix | None]:
-        """Return the prefix of each row after the pass. Call once: the recorded states are freed.
+        """Return the prefix of each row after the pass, and free the recorded keys and values; call once.
 
-        The prefixes are copies, because a view would keep the whole batch in memory. The layers are stacked before
-        they are copied: on a GPU, launching one copy per row and layer takes longer than the copies themselves.
+        The prefixes are copies, because a view would keep the whole batch in memory. All layers are stacked first, and
+        each row is then copied in one call. On a GPU, separate copies of each layer would take longer to launch than to
+        run.
 
         Args:
-            tokens: Length of each row's prefix in tokens; 0 gives None.
+            tokens: Length of each row's prefix in tokens; a row of length 0 gives None.
             dtype: Dtype of the stored keys and values.
         """
         stacked = torch.stack(self._states)
@@ -150,7 +153,7 @@ class PrefixRecorder:
 class PrefixReplay:
     """Prepends cached keys and values in a pass over the remaining tokens of each prompt; implements `KVCache`.
 
-    All layers share one buffer, which avoids a second copy of the whole prefix.
+    All layers share one buffer with the size of one layer, so memory holds no second copy of the whole prefix.
     """
 
     def __init__(
@@ -161,7 +164,7 @@ class PrefixReplay:
         Args:
             cached: Cached prefix of each row.
             tokens: Number of cached tokens to use in each row.
-            following: Number of tokens in the pass, padding included.
+            following: Number of new tokens in each row, padding included.
             decoder: Heads, dtype and device of the decoder.
         """
         self._cached = [prefix.states[:, :, :, :count].unbind(0) for prefix, count in zip(cached, tokens, strict=True)]
@@ -170,7 +173,7 @@ class PrefixReplay:
         )
         self._longest = longest = max(tokens)
         _, _, heads, _, width = cached[0].states.shape
-        # Zeros, because the mask cannot hide NaN in the unused positions of rows with a shorter prefix.
+        # Zeros, because uninitialized memory may contain NaN, which the mask cannot hide in rows with a shorter prefix.
         self._states = torch.zeros(
             (2, len(cached), heads, longest + following, width), dtype=decoder.dtype, device=decoder.device
         )
@@ -182,12 +185,12 @@ class PrefixReplay:
             ~is_visible, -torch.inf
         )
         self.mask: torch.Tensor | None = mask[:, None].repeat(1, 1, decoder.heads // heads, 1)
-        """Additive mask, shape (batch, 1, query heads per key head x following, longest + following)."""
+        """Mask to add to the logits, shape (batch, 1, heads per key head x following, longest + following)."""
 
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer: int, /, *_args: object, **_rest: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a layer's cached keys and values followed by those of the pass; see `KVCache.update`."""
+        """Return a layer's cached keys and values, followed by `keys` and `values`; see `KVCache.update`."""
         for start, stop in self._equal_ranges:
             states = torch.stack([self._cached[row][layer] for row in range(start, stop)], dim=1)
             self._states[:, start:stop, :, : states.shape[3]].copy_(states)
@@ -197,7 +200,7 @@ class PrefixReplay:
 
 
 def _equal_ranges(kinds: Sequence[object]) -> list[tuple[int, int]]:
-    """Return the (start, stop) ranges of equal consecutive elements, which are copied in one call.
+    """Return the range (start, stop) of each run of equal elements; the prefixes of a run are copied in one call.
 
     >>> _equal_ranges(["a", "a", "b"])
     [(0, 2), (2, 3)]
@@ -211,7 +214,7 @@ class DecoderFormat:
     """Attention heads, dtype and device of a decoder.
 
     Attributes:
-        heads: Number of query heads.
+        heads: Number of attention heads, that is, of query heads.
         dtype: Dtype of the activations.
         device: Device of the decoder.
     """
@@ -223,14 +226,14 @@ class DecoderFormat:
 
 @contextmanager
 def attend_with_cache(config: Any, kv_cache: KVCache | None) -> Iterator[None]:  # noqa: ANN401  # transformers' config
-    """Within the context, let a decoder attend to cached keys without repeating them for each query head.
+    """Let a decoder attend to cached keys and values without copies for each query head, until the context ends.
 
-    The stock attention function repeats keys and values for each query head if a mask is present. For a short query
-    after a long page, the repetition costs more than the rest of the pass. The caller holds the model's lock.
+    The stock attention function copies keys and values for each query head if a mask is present. For few new tokens
+    after a long cached prefix, the copies cost more than the rest of the pass. The caller holds the model's lock.
 
     Args:
         config: The decoder's config, modified until the context ends.
-        kv_cache: Cache of the pass. If it is None or has no mask, the context has no effect.
+        kv_cache: Cache of the pass. The context has no effect if `kv_cache` or `kv_cache.mask` is None.
     """
     if kv_cache is None or kv_cache.mask is None:
         yield
@@ -255,7 +258,10 @@ def _shared_heads(
     scaling: float | None = None,
     **_rest: object,
 ) -> tuple[torch.Tensor, None]:
-    """Return grouped-query attention, with the query heads of each key head flattened into rows of one query."""
+    """Return the output of grouped-query attention, shape (batch, tokens, heads, width).
+
+    The query heads that share a key head are stacked along the token dimension, so that keys and values are not copied.
+    """
     batch, heads, tokens, width = query.shape
     rows = query.reshape(batch, key.shape[1], -1, width)
     attention = torch.nn.functional.scaled_dot_product_attention(

@@ -1,8 +1,9 @@
 """Offloading of idle models to host memory, on devices that are too small for all loaded models.
 
-Each call keeps its model's weights on the device. A call whose model is offloaded waits until enough idle models are
-offloaded, the least recently used first; threads are served in order. If all models fit, none is moved. accelerate's
-offload hooks offer neither waiting nor a queue.
+During a call, the weights of the called model stay on the device. A call of an offloaded model waits until enough idle
+models are offloaded, beginning with the least recently used model. Waiting threads are served in order. If all models
+fit on the device, no model is moved. accelerate's offload hooks are not used, because accelerate has no queue of
+waiting threads.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from jina_rag.errors import ModelError
 from jina_rag.models.runtime.devices import free_memory, is_out_of_memory, release_memory
 
 _log = logging.getLogger("jina_rag")
-_REMEDY = "Close other programs that use its memory, or pass dtype='bfloat16' (--dtype) or device='cpu' (--device)."
+_REMEDY = "Close other programs to free memory, or pass dtype='bfloat16' (--dtype) or device='cpu' (--device)."
 _devices: dict[str, SharedDevice] = {}
 
 
@@ -41,7 +42,7 @@ class OffloadedWeights:
 
     @contextmanager
     def on_device(self) -> Iterator[None]:
-        """Keep the weights on their device until the context ends; contexts of one model must not be nested.
+        """Keep the weights on the device until the context ends; contexts of one model must not be nested.
 
         Raises:
             ModelError: If the weights do not fit into the device's memory.
@@ -86,7 +87,7 @@ class SharedDevice:
 
     @contextmanager
     def first_in_queue(self, is_ready: Callable[[], bool]) -> Iterator[None]:
-        """Wait for earlier threads and until `is_ready` returns True; later threads wait until the context ends."""
+        """Wait until earlier threads are served and `is_ready` is True; later threads wait until the context ends."""
         self.queue.append(ticket := object())
         try:
             with self.changed:
@@ -103,7 +104,7 @@ class SharedDevice:
 
         Args:
             name: Name of the model, for messages.
-            size: Size of its weights in bytes.
+            size: Size of the new model's weights in bytes.
 
         Raises:
             ModelError: If the model does not fit into the device's memory.
@@ -122,11 +123,12 @@ class SharedDevice:
     def has_room(self, name: str, size: int) -> bool:
         """Offload idle models if necessary, and return whether a model of `size` bytes can be loaded.
 
-        While a model is in use, `size` bytes and the margin must be free; otherwise `size` bytes.
+        If a loaded model is in use, `size` bytes plus the margin must be free. If no model is in use, `size` bytes are
+        enough.
 
         Args:
-            name: Name of the model, for messages.
-            size: Size of its weights in bytes.
+            name: Name of the model to load, for messages.
+            size: Size of the weights to load in bytes.
 
         Raises:
             ModelError: If no model is in use and fewer than `size` bytes are free.
@@ -141,9 +143,11 @@ class SharedDevice:
     def offload_idle(self, room_for: str, needed: float = float("inf")) -> bool:
         """Offload idle models until `needed` bytes are free, and return whether the device held an idle model.
 
+        If `needed` bytes are already free, or while a model is being loaded, return False without moving a model.
+
         Args:
             room_for: Name of the model that needs the memory, for messages.
-            needed: Memory to free, in bytes; infinite for all idle models.
+            needed: Number of bytes that must be free; infinity offloads all idle models.
         """
         with self.changed:
             if self.is_loading or self.free() >= needed:
@@ -168,7 +172,7 @@ class SharedDevice:
         if room_for and not self._has_warned:
             self._has_warned = True
             names = f"{room_for} and {model.name} do not fit into the memory of {self.device} together"
-            _log.warning("%s. They are offloaded alternately; each switch copies the weights.", names)
+            _log.warning("%s. Each switch between the models copies weights, which takes time.", names)
         model.present = False  # after an interrupted move, the next use moves all weights to the device
         with torch.inference_mode(False), torch.no_grad():  # inference tensors cannot be used outside inference mode
             try:
@@ -186,7 +190,7 @@ class SharedDevice:
 
 
 def shared_device(device: torch.device) -> SharedDevice:
-    """Return the `SharedDevice` of a device; the same object for ``"cuda"`` and the current ``"cuda:N"``."""
+    """Return the `SharedDevice` of a device; ``"cuda"`` and the current ``"cuda:N"`` have one object in common."""
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     return _devices.setdefault(str(device), SharedDevice(device))

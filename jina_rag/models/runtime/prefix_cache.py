@@ -1,8 +1,8 @@
-"""Two-tier LRU cache for the prefixes of a reranker: recent entries in device memory, older ones in host memory.
+"""Two-tier LRU cache for the prefixes of a reranker: recent entries in device memory, older entries in host memory.
 
-`PrefixCache` configures the limits, `TwoTiers` is the cache. Each tier is limited in bytes. The least recently used
-entry of the device moves to host memory, and the least recently used entry of host memory is dropped. The cache is
-independent of the content of its entries and runs without a GPU: the caller passes functions that copy an entry.
+`PrefixCache` holds the limits, and `TwoTiers` implements the cache. Each tier is limited in bytes. If the device tier
+is full, the least recently used entry moves to host memory. If the host tier is full, the least recently used entry is
+dropped. The caller passes the functions that copy an entry between the tiers, so the cache also works without a GPU.
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ class PrefixCache:
     """Limits of a reranker's prefix cache, which stores the keys and values of scored pages.
 
     Attributes:
-        device_bytes: Limit in bytes of device memory; None for a quarter of the memory that is free after loading. On
-            the CPU, where device and host memory are the same, None is 0.
-        host_bytes: Limit in bytes of host memory; None for a fifth of the memory that is free after loading.
-        dtype: Dtype of the stored keys and values. None is the dtype of the model, which leaves scores unchanged.
-            ``"bfloat16"`` and ``"float16"`` (aliases ``"bf16"``, ``"fp16"``) halve the memory of a float32 model and
-            change raw scores by 4e-5 and 4e-6 respectively (measured on a medium-sized model with random weights).
+        device_bytes: Maximum device memory in bytes; None for a quarter of the memory that is free after loading. On
+            the CPU, where device and host memory are the same, None gives 0.
+        host_bytes: Maximum host memory in bytes; None for a fifth of the memory that is free after loading.
+        dtype: Dtype of the stored keys and values. None for the dtype of the model, which leaves scores unchanged. For
+            a float32 model, ``"bfloat16"`` and ``"float16"`` (aliases ``"bf16"``, ``"fp16"``) halve the size of the
+            cache and change raw scores by 4e-5 and 4e-6 respectively (measured on a medium-sized model with random
+            weights).
 
     Raises:
         InvalidInputError: If a limit is negative or not an integer, or the dtype is unknown.
@@ -52,12 +53,12 @@ class CacheUse:
     """Statistics of a prefix cache.
 
     Attributes:
-        hits: Pairs whose document was cached.
-        misses: Pairs whose document was cacheable but not in the cache.
-        device_entries: Documents in device memory.
-        device_bytes: Size of their keys and values in bytes.
-        host_entries: Documents in host memory.
-        host_bytes: Size of their keys and values in bytes.
+        hits: Number of scored pairs whose document was cached.
+        misses: Number of scored pairs whose document was cacheable but not in the cache.
+        device_entries: Number of documents in device memory.
+        device_bytes: Size in bytes of the keys and values in device memory.
+        host_entries: Number of documents in host memory.
+        host_bytes: Size in bytes of the keys and values in host memory.
     """
 
     hits: int
@@ -69,7 +70,7 @@ class CacheUse:
 
 
 class SizedEntry(Protocol):
-    """A cache entry that reports its size."""
+    """A cache entry with a size in bytes."""
 
     @property
     def bytes(self) -> int:
@@ -96,8 +97,8 @@ class TwoTiers(Generic[CacheEntry]):
         Args:
             device_bytes: Limit of the device tier in bytes.
             host_bytes: Limit of the host tier in bytes.
-            to_device: Copies an entry to the device; returns None if the memory is exhausted.
-            to_host: Copies an entry to host memory; returns None if the memory is exhausted.
+            to_device: Function that copies an entry to the device, or returns None if device memory is exhausted.
+            to_host: Function that copies an entry to host memory, or returns None if host memory is exhausted.
         """
         self._device: _Tier[CacheEntry] = _Tier(device_bytes)
         self._host: _Tier[CacheEntry] = _Tier(host_bytes)
@@ -107,12 +108,12 @@ class TwoTiers(Generic[CacheEntry]):
 
     @property
     def capacity(self) -> int:
-        """Sum of both limits in bytes."""
+        """Sum of the limits of the device tier and the host tier in bytes."""
         return self._device.limit + self._host.limit
 
     @property
     def use(self) -> CacheUse:
-        """Current entries and sizes, and hits and misses since the cache was created."""
+        """Current number and size of the entries, and the hits and misses since the cache was created."""
         with self._lock:
             return CacheUse(
                 self._hits,
@@ -128,17 +129,17 @@ class TwoTiers(Generic[CacheEntry]):
         return size <= max(self._device.limit, self._host.limit)
 
     def peek(self, key: bytes) -> CacheEntry | None:
-        """Return the entry of a key or None; the order of use does not change."""
+        """Return the entry of a key without marking the entry as used; None if the key is not cached."""
         with self._lock:
             entry = self._device.entries.get(key)
             return self._host.entries.get(key) if entry is None else entry
 
     def get(self, key: bytes, *, promote: bool = True) -> CacheEntry | None:
-        """Return the entry of a key or None, and mark it as most recently used.
+        """Return the entry of a key and mark the entry as most recently used; None if the key is not cached.
 
         Args:
             key: Key of the entry.
-            promote: Whether to move an entry from host memory to the device if it fits.
+            promote: Whether to move an entry from host memory to the device if the device tier has room for the entry.
         """
         with self._lock:
             if key in self._device.entries:
@@ -157,7 +158,7 @@ class TwoTiers(Generic[CacheEntry]):
             return entry
 
     def put(self, key: bytes, entry: CacheEntry) -> bool:
-        """Store an entry, replacing any entry of the same key, and return whether it was stored."""
+        """Store an entry, replacing any entry with an equal key, and return whether the new entry was stored."""
         with self._lock:
             self._device.remove(key)
             self._host.remove(key)
@@ -167,7 +168,7 @@ class TwoTiers(Generic[CacheEntry]):
             return self._put_on_host(key, entry)
 
     def count(self, *, hits: int = 0, misses: int = 0) -> None:
-        """Add to the counts of hits and misses."""
+        """Increase the numbers of hits and misses."""
         with self._lock:
             self._hits += hits
             self._misses += misses
@@ -181,7 +182,7 @@ class TwoTiers(Generic[CacheEntry]):
             return had_entries
 
     def clear(self) -> bool:
-        """Drop all entries and return whether any was stored; the hit and miss counts remain."""
+        """Drop all entries and return whether the cache had any entries; hits and misses remain."""
         with self._lock:
             had_entries = bool(self._device.entries or self._host.entries)
             self._device.clear()

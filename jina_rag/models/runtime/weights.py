@@ -1,8 +1,8 @@
 """Loading of safetensors files into modules on the meta device, with strict checks of keys, shapes and values.
 
-Modules are built on the meta device, without memory, and filled tensor by tensor. On the CPU in the stored dtype, a
-tensor is a view of the memory-mapped file, and loading allocates no further memory. A missing key is an error here,
-whereas transformers prints a report and leaves the parameter randomly initialized.
+Modules are built on the meta device, without memory, and filled tensor by tensor. On the CPU, a
+tensor that keeps the stored dtype is a view of the memory-mapped file and needs no further memory. A missing key raises
+an error, whereas transformers prints a report and leaves the parameter randomly initialized.
 """
 
 from __future__ import annotations
@@ -27,17 +27,20 @@ _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF
 
 
 class WeightFiles:
-    """Context manager that opens the tensors of one or several safetensors files, by key.
+    """Context manager that opens safetensors files and returns the tensors by key.
 
     Args:
-        paths: Safetensors files; a key must occur in only one of them.
+        paths: Safetensors files of one folder; each key must occur in only one file.
+
+    Attributes:
+        folder: Folder of the files.
 
     Raises:
         CheckpointError: On entry, if a file is damaged or a key occurs twice.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
+        self._paths, self.folder = paths, paths[0].parent
         self._stack = ExitStack()
         self._file_of: dict[str, Any] = {}
         self._path_of: dict[str, Path] = {}
@@ -50,11 +53,12 @@ class WeightFiles:
                     keys = list(file.keys())
                 except (SafetensorError, OSError) as exc:
                     raise CheckpointError(
-                        f"The weight file {path} is damaged or truncated ({exc}). Download it again."
+                        f"The weight file {path} is damaged or truncated ({exc}). Download the model again."
                     ) from exc
                 for key in keys:
                     if key in self._file_of:
-                        raise CheckpointError(f"{path} repeats a tensor of another file: {key!r}. Download it again.")
+                        other = self._path_of[key].name
+                        raise CheckpointError(f"{path} and {other} both contain {key!r}. Download the model again.")
                     self._file_of[key], self._path_of[key] = file, path
             self._stack = stack.pop_all()
         return self
@@ -100,15 +104,15 @@ def load(
 
     Args:
         module: Target module; its parameters may be on the meta device.
-        files: Tensors of the checkpoint.
+        files: Open weight files of the checkpoint.
         placement: Device and dtype of the parameters.
-        rename: Maps a key of the file to a parameter name.
-        ignore: Regular expressions of keys that may be present and are not loaded.
-        allow_unexpected: Whether to ignore all keys that the module does not use.
+        rename: Function that maps a key in the files to a parameter name.
+        ignore: Regular expressions of keys that are not loaded and may be missing.
+        allow_unexpected: Whether to ignore all tensors that the module does not use.
 
     Raises:
         CheckpointError: If a parameter has no tensor, a tensor has no parameter, a shape differs, or a value is NaN or
-            infinite; the message names the key.
+            infinite. The message names the key.
     """
     shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     patterns = [re.compile(pattern) for pattern in ignore]
@@ -120,20 +124,22 @@ def load(
             if not any(pattern.fullmatch(key) for pattern in patterns):
                 unexpected.append(key)
         elif target in key_of:
-            raise CheckpointError(f"{key_of[target]!r} and {key!r} both map to {target!r}. Download the model again.")
+            raise CheckpointError(
+                f"{files.folder} contains {target!r} as {key_of[target]!r} and as {key!r}. Download the model again."
+            )
         else:
             key_of[target] = key
-    _check_missing([name for name in shapes if name not in key_of], unexpected)
+    _check_missing(files.folder, [name for name in shapes if name not in key_of], unexpected)
     if unexpected and not allow_unexpected:
         raise CheckpointError(
-            f"The checkpoint has {_quote(unexpected)} that this model does not use. It may be of another model or "
-            "version. Pass allow_unexpected=True to load it anyway."
+            f"{files.folder} contains {_quote(unexpected)}, which the model does not use. The checkpoint may be of "
+            "another model or version. Pass allow_unexpected=True to ignore unused tensors."
         )
     for target, key in key_of.items():
         if files.shape(key) != shapes[target]:
             raise CheckpointError(
-                f"The tensor {key!r} has shape {files.shape(key)}; the config requires {shapes[target]}. Download the "
-                "model again."
+                f"The tensor {key!r} in {files.folder} has shape {files.shape(key)}; the config requires "
+                f"{shapes[target]}. Download the model again."
             )
     for target, key in key_of.items():
         set_tensor(module, target, convert_tensor(files.tensor(key), key, placement))
@@ -144,7 +150,7 @@ def convert_tensor(tensor: torch.Tensor, key: str, placement: Placement) -> torc
 
     Args:
         tensor: Any shape and dtype; only floating-point tensors are converted and checked.
-        key: Key of the tensor, for messages.
+        key: Key of the tensor in the weight file, for messages.
         placement: Device and dtype of the result.
 
     Raises:
@@ -153,7 +159,7 @@ def convert_tensor(tensor: torch.Tensor, key: str, placement: Placement) -> torc
     dtype = placement.dtype if tensor.is_floating_point() else tensor.dtype
     result = tensor.to(device=placement.device, dtype=dtype)
     if result.is_floating_point() and result.numel():
-        low, high = torch.aminmax(result)  # one pass without a copy; both results are NaN if any value is NaN
+        low, high = torch.aminmax(result)  # one pass without a copy; NaN if any value is NaN
         if not (math.isfinite(low.item()) and math.isfinite(high.item())):
             raise CheckpointError(f"The tensor {key!r} contains NaN or infinity. Download the model again.")
     return result
@@ -193,12 +199,13 @@ def renamer(patterns: Mapping[str, str]) -> Callable[[str], str]:
     return rename
 
 
-def _check_missing(missing_keys: list[str], unexpected: list[str]) -> None:
+def _check_missing(folder: Path, missing_keys: list[str], unexpected: list[str]) -> None:
     if not missing_keys:
         return
-    hint = f" It contains {_quote(unexpected)} instead." if unexpected else ""
+    hint = f" and contains {_quote(unexpected)} instead" if unexpected else ""
     raise CheckpointError(
-        f"The checkpoint lacks {_quote(missing_keys)}.{hint} It is incomplete or of another model. Download it again."
+        f"{folder} lacks {_quote(missing_keys)}{hint}. The checkpoint is incomplete or of another model. Download the "
+        "model again."
     )
 
 
