@@ -200,7 +200,7 @@ class Storage:
 
     @classmethod
     def named(cls, name: str) -> Storage:
-        """Return a preset.
+        """Return the storage settings of a preset.
 
         Args:
             name: ``"exact"``, ``"balanced"`` (a third of the bytes of exact) or ``"compact"`` (a ninth).
@@ -233,7 +233,7 @@ class Storage:
             ) from exc
 
     def __str__(self) -> str:
-        """Return the preset's name, or the fields that differ from ``"exact"``."""
+        """Return the name of the preset with equal settings, or the fields that differ from ``"exact"``."""
         settings = self.to_json()
         for name in _PRESETS:
             if settings == Storage.named(name).to_json():

@@ -123,13 +123,13 @@ def list_folder(folder: Path, check: Callable[[], None] = lambda: None) -> list[
 def _split(pattern: str) -> tuple[str, ...]:
     first, *rest = pattern.replace(os.sep, "/").split("/")
     parts = [first] * (first != ".") + [part for part in rest if part not in ("", ".")]
-    while parts and parts[-1] == "**":  # a pattern for a folder already selects its contents
+    while parts and parts[-1] == "**":  # a pattern that matches a folder selects all files in the folder
         parts.pop()
     return tuple(parts)
 
 
 def _next_states(parts: tuple[str, ...], states: set[int], name: str) -> set[int]:
-    """Return the pattern positions reached from `states` by one path component."""
+    """Return the pattern positions that the path component `name` reaches from the positions `states`."""
     reached = set()
     for state in states:
         if parts[state] == "**":

@@ -135,8 +135,8 @@ def inline_jpeg(image: Image, *, width: int, height: int, max_bytes: int) -> tup
         image: An image in any mode. Images are never scaled up.
         width: Limit of the width, in pixels.
         height: Limit of the height, in pixels.
-        max_bytes: Limit of the JPEG in bytes; base64 adds a third. The quality is reduced first, then the resolution.
-            An image of 32 pixels or less on one side can exceed the limit.
+        max_bytes: Limit of the JPEG in bytes. The base64 text is a third longer. To meet the limit, the quality is
+            reduced first, then the resolution. An image of 32 pixels or less on one side can exceed the limit.
 
     Returns:
         The data URI; width and height in pixels.
@@ -153,7 +153,7 @@ def inline_jpeg(image: Image, *, width: int, height: int, max_bytes: int) -> tup
 
 
 def _jpeg(image: Image, max_bytes: int) -> bytes:
-    """Return the JPEG of the highest quality within `max_bytes`, or of the lowest quality."""
+    """Return the JPEG of the highest quality within `max_bytes`; if no quality fits, the JPEG of the lowest quality."""
     content = b""
     for quality in _QUALITIES:
         buffer = BytesIO()

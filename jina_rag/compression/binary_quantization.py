@@ -46,7 +46,9 @@ def decode_signs(text: str, dim: int) -> Float32:
     try:
         codes = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8).reshape(-1, width)
     except ValueError as exc:
-        raise IndexCorruptError("Stored sign codes are unreadable. Ingest the document again.") from exc
+        raise IndexCorruptError(
+            "Stored sign codes are unreadable. Ingest the document again with force=True (--force)."
+        ) from exc
     bits = np.unpackbits(codes, axis=1, count=dim)
     rows: Float32 = (bits.astype(np.float32) * 2 - 1) / np.float32(np.sqrt(dim))
     return rows

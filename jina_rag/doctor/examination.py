@@ -83,7 +83,7 @@ def examine(
     write_expected: Path | None = None,
     local_files_only: bool = False,
 ) -> Examination:
-    """Examine this installation, and optionally a model.
+    """Check the packages, devices and tiny checkpoints of this installation, and optionally a model.
 
     The tiny checkpoints run on the CPU in float32, because the expected outputs were recorded on the CPU in float32.
 

@@ -35,7 +35,7 @@ class Comparison:
 
     Attributes:
         key: Key of the expected output.
-        difference: Largest absolute difference; infinite if the shapes differ.
+        difference: Largest absolute difference between expected and actual values; infinite if the shapes differ.
         cosine: Lowest cosine of a vector with the expected vector. For multi-vectors, the cosines are averaged over the
             rows of each input before the lowest value is taken. 1 for scores.
         tolerance: Limit of `difference` in float32.
@@ -107,7 +107,7 @@ def compare(model: Embedder | Reranker, outputs: KnownOutputs, *, exact: bool) -
     """Repeat the recorded calls with a model and return the comparison of each output, in the order of the calls.
 
     Args:
-        model: An embedder or a reranker, as the calls require.
+        model: An embedder for calls that encode, a reranker for calls that score.
         outputs: The expected outputs and the recorded calls.
         exact: Whether the model runs in float32, so that the tolerances apply.
 

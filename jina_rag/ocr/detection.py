@@ -147,7 +147,8 @@ def _channel_extremes(ufunc: np.ufunc, pixels: Pixels, axis: int) -> Pixels:
     parts = []
     for start in range(0, len(pixels), _ROW_CHUNK):
         part = pixels[start : start + _ROW_CHUNK]
-        # Comparing half rows (overlapping for odd widths) is vectorized; NumPy's reduction of three channels is not.
+        # Compare the halves of each row (overlapping for odd widths) until one column is left. NumPy vectorizes this
+        # comparison, but not a reduction over rows of three channels.
         while (width := part.shape[1]) > 1:
             half = (width + 1) // 2
             part = ufunc(part[:, :half], part[:, width - half :])

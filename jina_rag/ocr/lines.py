@@ -113,7 +113,7 @@ def _read_vertical(models: Models, pixels: Pixels, quads: list[Float32]) -> list
 
 
 def _read_upside_down(models: Models, pixels: Pixels, lines: list[Line]) -> list[Line]:
-    """Read horizontal lines rotated by 180 degrees; return the rotated lines if the rotated text scores higher.
+    """Read horizontal lines a second time, rotated by 180 degrees; return the readings with the higher scores.
 
     For up to 4 lines, each line is compared separately. For more lines, the 4 longest decide the direction of all.
     """
@@ -178,5 +178,5 @@ def _aspect(quad: Float32) -> float:
 
 
 def _rotate(quad: Float32, quarters: int) -> Float32:
-    """Return the corners in the order of rotated text: 1 quarter for text that runs down, 2 upside down, 3 up."""
+    """Return the corners in the order for text rotated by `quarters` quarter turns: 1 down, 2 upside down, 3 up."""
     return np.roll(quad, -quarters, axis=0)

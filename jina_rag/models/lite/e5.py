@@ -23,7 +23,7 @@ from jina_rag.types import Float32
 
 ASSETS = Path(__file__).parents[1] / "_assets"
 BATCH_TOKENS = 768
-"""Tokens per batch: enough for efficient matrix products, few enough to fit into the processor's caches."""
+"""Tokens per batch. Larger batches exceed the processor's caches, smaller batches make matrix products inefficient."""
 _WORD_CACHE_SIZE = 50_000
 
 
@@ -111,7 +111,7 @@ class E5:
         if new_tokens:
             with self._lock:
                 if len(self._words) + len(new_tokens) > _WORD_CACHE_SIZE:
-                    self._words = {}  # replaced, not cleared: another thread may be reading the dictionary
+                    self._words = {}  # not cleared: another thread may be reading the previous dictionary
                 self._words.update((word, tokens) for word, tokens in new_tokens.items() if len(word) < 100)
         return tokens_of_words
 

@@ -38,7 +38,7 @@ class LiteRecipe:
         centring: Fraction of the model's mean vector that is subtracted from each unit token vector before the vector
             is renormalized. The token vectors of e5 are anisotropic: the mean of the unit vectors has a length of about
             0.85. Source: Mu and Viswanath, All-but-the-Top (ICLR 2018).
-        hubness: See `Embedder.hubness`. Measured effect of 0.5: +0.03 nDCG@5 on 119 judged queries, mostly on
+        hubness: See `Embedder.hubness`. A fraction of 0.5 increased nDCG@5 by 0.03 on 119 judged queries, mostly on
             cross-lingual queries and on scanned pages.
         dense_weight: See `Embedder.dense_weight`. The default of 0.3 was chosen on the same 119 queries.
         drop: Whether to drop the rows of stop words and punctuation. An input with no other rows keeps all rows.
@@ -66,7 +66,7 @@ class LiteRecipe:
 
     @property
     def version(self) -> str:
-        """Identifier of the recipe; recipes that give different vectors have different identifiers."""
+        """Identifier of the settings. Recipes that result in different vectors have different identifiers."""
         return f"r2-w{self.window}-o{self.overlap}-c{self.centring}" + ("" if self.drop else "-all")
 
 
@@ -99,7 +99,7 @@ class LiteEmbedder(EmbedderDefaults):
 
         Args:
             backbone: The encoder.
-            recipe: Settings of the embedding. None: the defaults of `LiteRecipe`.
+            recipe: Settings for embedding. None: the defaults of `LiteRecipe`.
             max_length: Default limit of tokens per input, at least 1. None: the limits of `recipe`.
             opening: Limits on images, and whether http and https URLs are downloaded. None: the defaults of
                 `Opening`.

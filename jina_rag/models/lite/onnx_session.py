@@ -26,8 +26,8 @@ def open_session(
         graph: ONNX file.
         model_name: Model name in error messages.
         threads: Threads per run. None: one per core.
-        tensors: External initializers by tensor name: weights that the file refers to but does not contain, in the
-            shapes and dtypes of the graph.
+        tensors: Weights that the ONNX file refers to but does not contain (external initializers), by tensor name.
+            Shapes and dtypes must equal the declarations in the graph.
 
     Returns:
         An ``onnxruntime.InferenceSession``.

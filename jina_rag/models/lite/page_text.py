@@ -1,4 +1,4 @@
-"""Input text of the lite models: words with boxes, split into tokens with boxes."""
+"""Extraction of words with boxes from the inputs of the lite models, and splitting of words into tokens with boxes."""
 
 from __future__ import annotations
 

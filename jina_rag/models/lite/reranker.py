@@ -1,4 +1,4 @@
-"""Lite reranker: late interaction with the lite embedder, so that reranking works without a download.
+"""Lite reranker, which scores by late interaction with the lite embedder and therefore needs no download.
 
 Query and document are encoded separately, so the lite reranker uses no more information than the embedder. A
 cross-encoder, which reads query and document together, is more accurate.
