@@ -1,10 +1,11 @@
-"""Measure the accuracy of pair cleaning on generated pairs with planted faults, and its time, memory and disk usage.
+"""Measure the accuracy, time, memory and disk usage of pair cleaning on generated pairs with planted faults.
 
     python benchmarks/cleaning.py [--pairs 100000] [--compare 20000] [--seed 0] [--sample 2000]
     python benchmarks/cleaning.py --write pairs.jsonl --pairs 1000
 
-cleaning_pairs.py generates the pairs. The benchmark cleans each number of pairs in a separate process and samples the
-memory of that process. The consistency step uses a stub embedder, so its figures exclude the cost of a model.
+cleaning_pairs.py generates the pairs. For each of the two numbers of pairs (--compare and --pairs), a separate process
+cleans the pairs and samples the memory of the process. The consistency step uses a stub embedder, so the figures
+exclude the cost of a model.
 """
 
 from __future__ import annotations
@@ -43,9 +44,11 @@ def steps(sample: int, seed: int = 0) -> list:
 
 
 def score(source: Path, dropped: Path) -> dict:
-    """Return the fraction of dropped pairs by kind: by any step, and by the step for that kind.
+    """Return the fractions of dropped pairs by kind of fault.
 
-    False drops are the fraction of good pairs that were dropped.
+    "dropped" counts drops by any step, and "by the step" counts drops by the step that handles the kind of fault.
+    "correct original" is the fraction of dropped duplicates that report the correct original. "false drops" is the
+    fraction of good pairs that were dropped.
     """
     step_of = {"exact": "exact duplicates", "near": "near duplicates", "foreign": "languages", "wrong": "consistency"}
     dropped_lines = {line["line"]: line for line in map(json.loads, dropped.open(encoding="utf-8"))}
@@ -70,7 +73,7 @@ def score(source: Path, dropped: Path) -> dict:
 
 
 class MemorySampler(threading.Thread):
-    """A thread that samples the memory of the process, starting after 1,000 pairs, when loading has finished."""
+    """A thread that samples the memory of the process after the first 1,000 pairs, when all modules are loaded."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -88,7 +91,7 @@ class MemorySampler(threading.Thread):
 
 
 def measure(pairs: int, seed: int, sample: int, folder: Path) -> None:
-    """Clean the pairs of a folder and print one JSON line. Runs in a separate process."""
+    """Clean ``pairs.jsonl`` in `folder` and print the figures as one line of JSON. Runs in a separate process."""
     sampler = MemorySampler()
     sampler.start()
     source = folder / "pairs.jsonl"
@@ -141,7 +144,7 @@ def main() -> None:
             print(
                 f"  {step['step']:<18} {step['seconds']:7.1f} s  {disk:6.0f} bytes on disk per pair  {step['dropped']}"
             )
-        print("  fraction dropped, by any step / by the step for the kind:")
+        print("  fraction of pairs dropped by any step, and by the step that handles the kind of fault:")
         for kind, fraction in scores["dropped"].items():
             by_the_step = f"  {scores['by the step'][kind]:8.4f}" if kind in scores["by the step"] else ""
             print(f"    {kind:<22} {scores['pairs'][kind]:>6}  {fraction:8.4f}{by_the_step}")

@@ -1,7 +1,8 @@
 """Generator of pairs with planted faults, and a stub embedder, for benchmarks/cleaning.py.
 
-80 % of the pairs are good. 5 % each are exact duplicates of an earlier pair (unchanged, or in different case, white
-space or Unicode form), near-duplicates, pairs in another language, and pairs with an unrelated passage.
+80 % of the pairs are good. Each of four kinds of faults has 5 % of the pairs: exact duplicates of an earlier pair
+(unchanged, or in different case, white space or Unicode form), near-duplicates of an earlier pair, pairs in another
+language, and pairs with an unrelated passage.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ QUERIES = (
     "When was the {n} {v} by {e}?", "Which {n} did {e} use for the {a} {n}?", "who {v} the {n} at {e}",
     "{e} {n} {n} cost", "Is the {n} of {e} {a}?",
 )  # fmt: skip
-# Real sentences with a random number {n} and a random place {p}, so that they are not all identical.
+# Real sentences with slots for a random number {n} and a random city {p}, which make repeated sentences differ.
 FOREIGN = {
     "de": ("Der Ausschuss hat den Haushalt für {n} ohne Änderung genehmigt.", "Wie oft wird der Ölfilter gewechselt?",
            "In {p} regnete es im Frühjahr mehr als sonst.", "Die Pumpe steht seit {n} Tagen still.",
@@ -129,11 +130,11 @@ FOREIGN = {
 }  # fmt: skip
 KINDS = ("good", "exact", "near", "foreign", "wrong")
 _RECENT_PAIRS = 4000
-"""Number of recent good pairs that duplicates may repeat."""
+"""Number of most recent good pairs from which the originals of duplicates are drawn."""
 
 
 class Writer:
-    """Generates sentences about invented names, with words that follow Zipf's law."""
+    """Generator of sentences about invented names. The frequency of words follows Zipf's law."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -158,7 +159,7 @@ class Writer:
 
     def good(self) -> tuple[str, str]:
         entity = f"{self.name()} {self.zipf(NOUNS).capitalize()}" if self.rng.random() < 0.5 else self.name()
-        count = 1 if self.rng.random() < 0.1 else self.rng.randint(3, 9)  # one tenth of the passages is short
+        count = 1 if self.rng.random() < 0.1 else self.rng.randint(3, 9)  # one tenth of the passages have one sentence
         slots = {"{n}": self.zipf(NOUNS), "{p}": self.zipf(PLACES)}
         with_entity = [s for s in SENTENCES if "{e}" in s]
         passage = [self.fill(self.rng.choice(with_entity), entity, slots)]
@@ -209,7 +210,7 @@ class Writer:
 
 
 def generate(pairs: int, seed: int) -> Iterator[dict]:
-    """Yield labeled pairs: "kind" is the fault, "how" its variant, "of" the number of a duplicate's original."""
+    """Yield labeled pairs: "kind" is the fault, "how" the variant of the fault, "of" the id of the original pair."""
     writer = Writer(seed)
     recent: deque[tuple[int, str, str]] = deque(maxlen=_RECENT_PAIRS)
     for number in range(1, pairs + 1):
@@ -235,7 +236,7 @@ _COMMON = {
 
 
 class WordStub(EmbedderDefaults):
-    """A bag-of-words embedder: the sum of one random vector per word, with a lower weight for common words."""
+    """A bag-of-words embedder that adds one random vector per distinct word, with a lower weight for common words."""
 
     name, fingerprint, dim, multi_dim, modality = "words", "words-256", 256, 256, "text"
 
@@ -251,7 +252,7 @@ class WordStub(EmbedderDefaults):
         total = np.zeros(self.dim, np.float32)
         for word in {w.strip(".,?") for w in text.lower().split()}:
             if word not in self._word_vectors:
-                if len(self._word_vectors) > 5000:  # limits memory, which the benchmark measures
+                if len(self._word_vectors) > 5000:  # The benchmark measures memory, so the stub must stay small.
                     self._word_vectors.clear()
                 seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
                 self._word_vectors[word] = np.random.default_rng(seed).standard_normal(self.dim, dtype=np.float32)

@@ -2,9 +2,9 @@
 
     python benchmarks/codes.py [--seeds 3] [--pages 224] [--questions 100]
 
-For each seed, the benchmark generates a PDF whose pages differ only in two codes each. The codes differ from other
-codes in one or two characters. Queries in several languages, and bare codes, are searched with different weights of
-`Rescore.identifiers`.
+For each seed, the benchmark generates a PDF. Each page contains two codes, and the pages differ only in the codes. A
+code differs from similar codes in one or two characters. The queries are codes alone and sentences with a code in
+several languages. All queries are searched with each weight of `Rescore.identifiers`.
 """
 
 from __future__ import annotations

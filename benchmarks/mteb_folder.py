@@ -1,9 +1,10 @@
-"""Evaluate a judged folder with mteb, and compare the score of the search pipeline with that of `evaluate`.
+"""Evaluate a judged folder with mteb, and compare the score of the search pipeline with the score of `evaluate`.
 
     python benchmarks/mteb_folder.py FOLDER --output results
 
-The PyTorch models are tiny random checkpoints: they test that the wrappers run, and their scores have no meaning. They
-embed each page as an image, so they are evaluated on the first documents of the folder only (``--tiny-documents``).
+The PyTorch models are tiny random checkpoints, which test only that the wrappers run. The scores of these checkpoints
+have no meaning. The checkpoints embed each page as an image, which takes more time, so the benchmark evaluates the
+checkpoints on the first documents of the folder only (``--tiny-documents``).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from jina_rag.models.tiny_checkpoints import unpack_tiny
 
 
 def first_documents(folder: Path, count: int, target: Path) -> Path:
-    """Write a judged folder with the first documents and the queries that concern only these documents."""
+    """Write a judged folder with the first documents, and the queries whose judged pages are all in these documents."""
     target.mkdir(parents=True, exist_ok=True)
     lines = [json.loads(line) for line in (folder / "docs.jsonl").read_text(encoding="utf-8").splitlines() if line]
     documents = [line | {"file": str((folder / line["file"]).resolve())} for line in lines[:count]]
@@ -36,9 +37,9 @@ def first_documents(folder: Path, count: int, target: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="with docs.jsonl, queries.jsonl and the files")
+    parser.add_argument("folder", type=Path, help="judged folder with docs.jsonl, queries.jsonl and the documents")
     parser.add_argument("--output", type=Path, help="folder of results and cached vectors; default: a temporary folder")
-    parser.add_argument("--index", type=Path, help="index of the folder with lite for `evaluate`; created if missing")
+    parser.add_argument("--index", type=Path, help="index with the embedder lite for `evaluate`; created if missing")
     parser.add_argument("--tiny-documents", type=int, default=6)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:

@@ -4,8 +4,9 @@
     python benchmarks/ocr.py FOLDER --against-published
     python benchmarks/ocr.py FOLDER --against-published --text-layer 12
 
-FOLDER holds PDFs and images. With ``--against-published``, the stages of rapidocr's pipeline, which earlier versions of
-jina_rag called, also read each page. Both run in immediate succession, so that other load on the machine slows both.
+FOLDER holds PDFs and images. With ``--against-published``, the benchmark also reads each page with the stages of
+rapidocr's pipeline, which earlier versions of jina_rag called. jina_rag and rapidocr read a page in immediate
+succession, so that other load on the machine slows both readers.
 ``--text-layer N`` also reads the images of N pages with a text layer, one per document, and compares the words with the
 text layer. CPU seconds count all threads of the process.
 """
@@ -42,7 +43,7 @@ UNSUPPORTED_SCRIPTS = ("ARABIC", "CYRILLIC", "DEVANAGARI", "HANGUL", "HEBREW", "
 
 
 def pages_of(folder: Path) -> Iterator[tuple[Path, Page, list[Box]]]:
-    """Yield each page with its file and the areas that OCR reads."""
+    """Yield the file, the page and the boxes that OCR reads, for each page."""
     settings = IngestSettings()
     for source in find_sources([folder]):
         if isinstance(source, SourceFile):
@@ -55,8 +56,8 @@ def pages_of(folder: Path) -> Iterator[tuple[Path, Page, list[Box]]]:
 class Published:
     """The stages of rapidocr's pipeline, with its networks, batches and settings.
 
-    The code is unchanged since jina_rag called these stages, so that figures stay comparable. Only the division into
-    tiles comes from jina_rag.
+    This class is the code of an earlier version of jina_rag, so that figures remain comparable between versions. Only
+    the division of an image into tiles comes from the current version.
     """
 
     def __init__(self) -> None:
@@ -77,7 +78,7 @@ class Published:
         self.recognizer = TextRecognizer(Settings(options, session=reader, rec_batch_num=6, rec_img_shape=(3, 48, 32)))
 
     def read(self, image: Image.Image, areas: Sequence[Box], word_boxes: Sequence[Box]) -> list[str]:
-        """Return the words of the areas, in no particular order."""
+        """Return the words inside `areas`, in no particular order. Lines that `word_boxes` cover are skipped."""
         texts: list[str] = []
         width, height = image.size
         boxes = np.asarray(word_boxes, np.float32).reshape(-1, 4) * (width, height, width, height)
@@ -211,7 +212,7 @@ def normalize(texts: Sequence[str]) -> str:
 
 
 def compare_with_text_layer(page: Page, texts: Sequence[str]) -> tuple[float, float]:
-    """Return the word F1 with the text layer, and the fraction of wrong characters.
+    """Return the F1 score of the words and the character error rate, with the text layer as the expected text.
 
     Words are sorted before the comparison, because the reading order of a page is ambiguous.
     """
@@ -289,7 +290,7 @@ def main() -> None:
     if published:
         print(f"rapidocr: {published_seconds / pages:.3f}; ratio {seconds / published_seconds:.3f} (at most 0.5)")
         micro = np.average(scores, weights=[size + 1e-9 for size in sizes])
-        print(f"word F1 of the two: mean over pages {np.mean(scores):.4f}, over words {micro:.4f} (at least 0.96)")
+        print(f"word F1 of jina_rag and rapidocr: {np.mean(scores):.4f} by page, {micro:.4f} by word (at least 0.96)")
     for index, name in enumerate(("jina_rag", "rapidocr")[: 2 if published else 1]):
         if layers:
             f1, wrong = np.mean([pair[index] for pair in layers], axis=0)

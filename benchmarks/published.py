@@ -3,15 +3,16 @@
 The published code cannot be distributed with this repository. The baseline is written from the paper, the model cards
 and a description of the published code, and performs the same computation:
 
-- v4: the full stock model with vocabulary logits for every token. All hidden states are stored, the last one is used.
-  The task's LoRA adapter is not merged into the weights (stock peft). Each pass computes dense and multi-vectors.
+- v4: the complete model of transformers ("stock model"), which computes vocabulary logits for every token. All hidden
+  states are stored, and the last hidden state yields the vectors. peft does not merge the LoRA adapter of the task
+  into the weights. Each pass computes dense vectors and multi-vectors.
 - m0: the stock model with the identity in place of the vocabulary head. All hidden states are stored, and a small MLP
   computes the score.
-- Both: inputs in order, in batches of eight padded to the longest input, without sorting or caching.
+- v4 and m0 process inputs in order, in batches of eight padded to the longest input, without sorting or caching.
 
-Differences from the published code: images are processed with the Pillow image processor (published: torchvision if
-installed), and attention is PyTorch's (published: flash-attention on a GPU). As published, v4 in bfloat16 runs under
-autocast; in float32 autocast is off, as in the recorded outputs.
+The baseline differs from the published code in two points. The image processor uses Pillow (published code: torchvision
+if installed), and attention uses PyTorch (published code: flash-attention on a GPU). As in the published code, v4 in
+bfloat16 runs under autocast. In float32, autocast is off, as for the recorded outputs.
 
     python benchmarks/published.py GOLDEN_DIR
 
@@ -45,7 +46,7 @@ IMAGE_PROMPT = f"<|im_start|>user\n{IMAGE}Describe the image.<|im_end|>\n"
 PREFIXES = {None: "Query", "query": "Query", "passage": "Passage"}
 MAX_TOKENS = 32768
 UNUSED = "architectures auto_map _attn_implementation _name_or_path transformers_version torch_dtype".split()
-# Constants of m0's code that are not in its config. The pixel limits override those of the checkpoint folder.
+# Constants from the code of m0 that config.json lacks. The pixel limits override the limits of the checkpoint folder.
 SCORE_TOKEN, LOGIT_BIAS, M0_PIXELS = 100, 2.65, (3136, 602112)
 
 
@@ -54,7 +55,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _tensors(folder: Path, prefix: str = "") -> dict[str, torch.Tensor]:
-    """Return the tensors of all shards whose names start with `prefix`, under their names without the prefix."""
+    """Return the tensors of all shards whose names start with `prefix`. The names in the result lack the prefix."""
     tensors = {}
     for path in sorted(folder.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
@@ -67,7 +68,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 class _Published:
-    """Base class of both models: loads the stock model and prepares the tokens and pixels of a batch."""
+    """Base class of v4 and m0, which loads the stock model and prepares the tokens and pixels of a batch."""
 
     def __init__(self, folder: Path, dtype: torch.dtype, padding_side: str) -> None:
         self.folder, self.dtype, self.device = Path(folder), dtype, "cpu"
@@ -85,9 +86,9 @@ class _Published:
         self.device = device
 
     def _stock(self, name: str, head: str, unused: str | None = None) -> Any:
-        """Load the stock model; `head` is the prefix of checkpoint keys that the stock model does not have."""
+        """Load the stock model, without the checkpoint keys that start with `head`."""
         config = {key: value for key, value in self.config.items() if key not in UNUSED}
-        # Only stock classes convert the old key names; a subclass would silently get a randomly initialized decoder.
+        # transformers converts old key names for stock classes only. The decoder of a subclass would be random.
         model, info = getattr(transformers, f"{name}ForConditionalGeneration").from_pretrained(
             str(self.folder), config=getattr(transformers, f"{name}Config")(**config), dtype=self.dtype,
             attn_implementation="sdpa", output_loading_info=True,
@@ -95,7 +96,10 @@ class _Published:
         missing = [key for key in info["missing_keys"] if key != unused]
         unexpected = [key for key in info["unexpected_keys"] if not key.startswith(("lm_head.", head))]
         if missing or unexpected:
-            raise RuntimeError(f"{self.folder}: missing keys {missing[:3]}, unexpected keys {unexpected[:3]}.")
+            raise RuntimeError(
+                f"{self.folder}: missing keys {missing[:3]}, unexpected keys {unexpected[:3]}. Expected the keys of "
+                f"{name}. Pass a complete checkpoint folder."
+            )
         return model.eval()
 
     def _processor(self, low: int | None = None, high: int | None = None) -> Any:
@@ -111,7 +115,7 @@ class _Published:
         return transformers.Qwen2VLImageProcessorPil(size=size, do_convert_rgb=False, **numbers)
 
     def _inputs(self, prompts: list[str], images: list[Any], processor: Any, **options: Any) -> dict[str, torch.Tensor]:
-        """Return the tokens and pixels of one batch; `images` are in the order of their placeholders in the prompts."""
+        """Return the tokens and pixels of one batch; `images` are in the order of the image tokens in the prompts."""
         pixels: dict[str, torch.Tensor] = {}
         if images:
             pixels = dict(processor(images=images, return_tensors="pt"))
@@ -135,14 +139,14 @@ class PublishedV4(_Published):
         super().__init__(folder, dtype, "right")
         model = self._stock("Qwen2_5_VL", "multi_vector_projector.")
         weights = _tensors(self.folder, "multi_vector_projector.")
-        # The adapters include weights for the projector, so it is attached first.
+        # Attach the projector first, because the adapters include weights for the projector.
         model.multi_vector_projector = nn.Linear(*reversed(weights["weight"].shape)).to(dtype)
         model.multi_vector_projector.load_state_dict(weights)
         self.model = self._with_adapters(model).eval()
         self.projector = self.model.base_model.model.multi_vector_projector
 
     def _with_adapters(self, model: Any) -> Any:
-        """Load one stock adapter per task. The task name inside each key is removed, or peft would skip the key."""
+        """Load one adapter per task. Task names are removed from keys, because peft skips keys with a task name."""
         folder, tasks = self.folder / "adapters", self.config["task_names"]
         tensors = _tensors(folder)
         with warnings.catch_warnings():  # peft uses a deprecated attribute of transformers
@@ -155,7 +159,10 @@ class PublishedV4(_Published):
             result = set_peft_model_state_dict(peft_model, adapter, adapter_name=task)
             mismatched = [key for key in result.missing_keys if f".{task}." in key] + result.unexpected_keys
             if mismatched or not adapter:
-                raise RuntimeError(f"{folder}: adapter {task} has {len(adapter)} tensors; mismatched: {mismatched[:3]}")
+                raise RuntimeError(
+                    f"{folder}: the adapter {task!r} has {len(adapter)} tensors, and the keys {mismatched[:3]} do not "
+                    "match the model. Pass a complete checkpoint folder of jina-embeddings-v4."
+                )
         return peft_model
 
     def encode_text(
@@ -175,9 +182,9 @@ class PublishedV4(_Published):
         self, images: Sequence[Source], *, task: str = "retrieval", truncate_dim: int | None = None,
         multi: bool = False, max_pixels: int | None = None, batch_size: int = 8,
     ) -> Any:  # fmt: skip
-        """Return the vectors of images (paths or PIL), in the form of `encode_text`."""
+        """Return the vectors of images (paths or PIL images), with the shapes of `encode_text`."""
         processor = self._processor(high=max_pixels)
-        loaded_images = [self._open(image) for image in images]  # before the first batch, as published
+        loaded_images = [self._open(image) for image in images]  # as published, load all images first
         parts = (loaded_images[start : start + batch_size] for start in range(0, len(loaded_images), batch_size))
         batches = (self._inputs([IMAGE_PROMPT] * len(part), part, processor) for part in parts)
         return self._encode(batches, task, truncate_dim, multi)
@@ -193,7 +200,7 @@ class PublishedV4(_Published):
         vectors: list[np.ndarray] = []
         for inputs in batches:
             if "pixel_values" in inputs:
-                # As published, pixels move to the device padded to the largest image of the batch, and are cut there.
+                # As published, padded pixels move to the device, and the padding is removed on the device.
                 sizes = inputs["image_grid_thw"].prod(dim=1).tolist()
                 pixels = nn.utils.rnn.pad_sequence(inputs["pixel_values"].split(sizes), batch_first=True)
                 image_rows = [rows[:size] for rows, size in zip(pixels.to(self.device), sizes, strict=True)]
@@ -215,13 +222,13 @@ class PublishedV4(_Published):
         with torch.no_grad(), autocast:
             hidden = self.model(**inputs, output_hidden_states=True, use_cache=False).hidden_states[-1]
             pooling_mask, start = mask, ids == self.config["vision_start_token_id"]
-            if start[0].any():  # as published, the first input decides for the whole batch
+            if start[0].any():  # as published, the first input determines the pooling of the batch
                 first = start.int().argmax(dim=1, keepdim=True)
                 last = (ids == self.config["vision_end_token_id"]).int().argmax(dim=1, keepdim=True)
                 positions = torch.arange(ids.shape[1], device=ids.device)
                 pooling_mask = ((positions >= first) & (positions <= last)).int()
             mean = (hidden * pooling_mask[..., None]).sum(dim=1) / pooling_mask.sum(dim=1, keepdim=True)
-            # As published, every pass computes both kinds of vectors.
+            # As published, every pass computes dense vectors and multi-vectors.
             rows = nn.functional.normalize(self.projector(hidden), dim=-1) * mask[..., None]
             return nn.functional.normalize(mean, dim=-1), rows, mask
 
@@ -230,7 +237,7 @@ class PublishedM0(_Published):
     """jina-reranker-m0 as published: a reranker of (query, document) pairs with one modality per side and call."""
 
     def __init__(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__(folder, dtype, "left")  # the score is computed at the last position
+        super().__init__(folder, dtype, "left")  # left padding, so that the score token is last
         self.model = self._stock("Qwen2VL", "score.", unused="lm_head.weight")
         self.model.lm_head = nn.Identity()
         weights = _tensors(self.folder, "score.")
@@ -246,8 +253,8 @@ class PublishedM0(_Published):
     ) -> np.ndarray:  # fmt: skip
         """Return the scores from 0 to 1, or with `raw` the outputs of the MLP: shape (n,), float32.
 
-        `max_query_length` only reduces the tokens available to the document. Queries are truncated only with the whole
-        prompt.
+        `max_query_length` only reduces the tokens available to the document. A query is truncated only if the whole
+        prompt is too long.
         """
         default = max(max_length - max_query_length, max_query_length)
         max_doc_length = default if max_doc_length is None else max_doc_length
@@ -257,7 +264,7 @@ class PublishedM0(_Published):
         for start in range(0, len(pairs), batch_size):
             prompts, images = [], []
             for query, document in pairs[start : start + batch_size]:
-                sides = [(document, doc_type), (query, query_type)]  # the document and its image come first
+                sides = [(document, doc_type), (query, query_type)]  # the document precedes the query, also in `images`
                 images += [self._open(side) for side, kind in sides if kind == "image"]
                 text = IMAGE if doc_type == "image" else self._truncate(document, max_doc_length)
                 prompts.append(f"**Document**:\n{text}\n**Query**:\n{IMAGE if query_type == 'image' else query}")
@@ -267,7 +274,7 @@ class PublishedM0(_Published):
         return logits if raw else 1 / (1 + np.exp(np.float32(LOGIT_BIAS) - logits))
 
     def _open(self, image: Source) -> Image.Image:
-        # Unlike v4, m0 rotates files by their EXIF orientation.
+        # Unlike v4, m0 rotates image files by the EXIF orientation.
         return _rgb(image) if isinstance(image, Image.Image) else load_image(str(image))
 
     def _truncate(self, text: str, max_tokens: int) -> str:
@@ -279,7 +286,7 @@ class PublishedM0(_Published):
             if name in inputs:
                 inputs[name] = nn.functional.pad(inputs[name], (0, 1), value=value)
         if "pixel_values" not in inputs:
-            # transformers 5 would assign positions to left padding; the version of the published code did not.
+            # As published, positions start after the left padding. transformers 5 would count the padding.
             positions = (inputs["attention_mask"].cumsum(dim=1) - 1).masked_fill(inputs["attention_mask"] == 0, 1)
             inputs["position_ids"] = positions.expand(3, -1, -1)
         inputs = {key: value.to(self.device) for key, value in inputs.items()}
@@ -311,7 +318,7 @@ def _v4_outputs(golden: Path, spec: dict[str, Any], entries: dict[str, Any]) -> 
         if kind == "image":
             yield name, model.encode_image([golden / "images" / image for image in inputs], **options)
             continue
-        # In recordings with the task set on the model, text-matching has the query prefix on both sides.
+        # If the task was set on the model, the recorded text-matching has the query prefix for queries and passages.
         prompt = {"default_prompt": None, "passage_with_task_property": "query"}.get(more[0], more[0])
         yield name, model.encode_text(inputs, prompt_name=prompt, **options)
 
@@ -341,12 +348,12 @@ def main(golden: Path) -> int:
             )
             same = all(array.shape == arrays[key].shape for key, array in parts.items())
             error = np.max([np.abs(array - arrays[key]).max() for key, array in parts.items()]) if same else np.inf
-            is_close = error <= (3e-4 if name.endswith("/raw") else 1e-4)  # false for NaN
+            is_close = error <= (3e-4 if name.endswith("/raw") else 1e-4)  # False if the error is NaN
             print(f"{family} {name}: {error:.1e}{'' if is_close else '  DIFFERS'}")
             differences += not is_close
             missing -= parts.keys()
         if missing:
-            print(f"{family}: recorded arrays without a comparison: {sorted(missing)}")
+            print(f"{family}: recorded arrays that were not compared: {sorted(missing)}")
             differences += 1
     return int(differences > 0)
 

@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--show", type=Path)
-    parser.add_argument("--ocr", action="store_true", help="also read image-only pages; makes the times invalid")
+    parser.add_argument("--ocr", action="store_true", help="also read image-only pages; the times then include OCR")
     parser.add_argument("--renderer", choices=("pymupdf", "pypdfium2"), default="pymupdf")
     options = parser.parse_args()
     files = {
@@ -75,8 +75,8 @@ def main() -> None:
     print({name: f"{sum(flags)}/{len(flags)}" for name, flags in modalities.items()})
     print(
         f"regions per page: mean {statistics.mean(counts):.2f}, maximum {max(counts)}; {dict(kinds)}; "
-        f"{(with_regions - without_regions) / pages * 1000:.0f} ms per page, "
-        f"render and words {without_regions / pages * 1000:.0f} ms per page, {pages} pages"
+        f"regions {(with_regions - without_regions) / pages * 1000:.0f} ms per page, "
+        f"rendering and words {without_regions / pages * 1000:.0f} ms per page, {pages} pages"
     )
 
 

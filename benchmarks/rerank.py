@@ -1,32 +1,35 @@
-"""Measure the speedup of jina-reranker-m0's prefix cache over uncached scoring, for 12 queries over 16 page images.
+"""Measure the speedup of jina-reranker-m0 by the prefix cache, for 12 queries over 16 page images.
 
     python benchmarks/rerank.py [--device cpu|cuda] [--questions 12] [--pages 16] [--folder CHECKPOINT]
 
 The checkpoint is random and of medium size (`jina_rag.testing.make_checkpoint`, size "mid"), with the proportions of
-the real one. Pages are PNG files of 850 x 1100 pixels, passed as paths. The benchmark excludes images in memory: their
-cache key is a hash of their pixels, computed for each query, while an unchanged file is not read again. The cached and
-the uncached reranker run alternately in one process, so that other load affects both. Times are wall time per pair.
+the real checkpoint. Pages are PNG files of 850 x 1100 pixels, passed as paths. The benchmark excludes images in memory,
+because the cache key of such an image is a hash of the pixels, computed for each query, while an unchanged file is not
+read again. A cached and an uncached reranker run alternately in one process, so that other load affects both rerankers.
+Times are wall time per pair.
 
-first    First query, one page per call, cached and uncached alternately. The figure is the median over pages of
-         cached / uncached; `first_of_sums` is the ratio of the sums. The limit is at most 1.05.
-later    Each later query scores all pages in one call with a filled cache. Between these calls, two pages per query are
-         scored uncached, because scoring all of them would take minutes. `later_ms` is the median over queries,
+first    The first query scores one page per call, with the cached and the uncached reranker alternately. The figure is
+         the median over pages of cached time / uncached time. `first_of_sums` is the ratio of the sums. The limit is at
+         most 1.05.
+later    Each later query scores all pages in one call with a filled cache. After each call, two pages are also scored
+         uncached, because scoring all pages uncached would take minutes. `later_ms` is the median over queries,
          `scratch_ms` the median over uncached pairs, and the figure is scratch_ms / later_ms. The limit is at least 30.
-alone    The pages that were scored uncached, with a filled cache, one page per call: median of uncached / median of
-         alone.
-at_once  All queries and pages in one call, in shuffled order with a filled cache; one run. Median of uncached / time
-         per pair.
-wrong    Largest absolute difference from uncached raw scores: of the cached scores in `first`, and of the pairs in
-         `later`, `alone` and `at_once` that were also scored uncached. The limit is 1e-5, for --dtype float32 only.
-bytes    Size of the keys and values of one page.
+alone    The pairs that were scored uncached are also scored with a filled cache, one pair per call. The figure is
+         scratch_ms / alone_ms.
+at_once  All pairs of queries and pages are scored in one call, in shuffled order with a filled cache, in one run. The
+         figure is scratch_ms / at_once_ms.
+wrong    Largest absolute difference between a cached and the uncached raw score, over all pairs that were also scored
+         uncached. The limit is 1e-5, for --dtype float32 only.
+bytes    Size of the keys and values of one page, in bytes.
 
-A line for each cache in a shorter dtype follows, over all queries and 4 pages in one shuffled call, one run:
+One line follows for each cache in a shorter dtype. All queries are scored over 4 pages in one shuffled call, in one
+run:
 
-new_ms   Milliseconds per pair with an initially empty cache: each page is read once, and its other queries use the
-         cache.
-wrong    Largest absolute difference from the scores with a cache in the model's dtype. No limit.
+new_ms   Milliseconds per pair with an initially empty cache. Each page is computed once, for the first query, and the
+         other queries use the cache.
+wrong    Largest absolute difference from the scores with a cache in the dtype of the model. No limit.
 
-The exit status is 1 if a figure is outside its limit.
+The exit status is 1 if a figure is outside the limit.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ BARS = {"first": 1.05, "later": 30, "wrong": 1e-5}
 
 
 def figures_outside_limits(figures: dict[str, Any], dtype: str) -> list[str]:
-    """Return the names of the figures outside their limits."""
+    """Return the names of the figures that are outside the limits in `BARS`."""
     wrong = dtype == "float32" and not figures["wrong"] <= BARS["wrong"]
     met = {"first": figures["first"] <= BARS["first"], "later": figures["later"] >= BARS["later"], "wrong": not wrong}
     return [name for name, is_met in met.items() if not is_met]
@@ -142,7 +145,7 @@ class RerankBenchmark:
         }
 
     def run_with_cache_dtype(self, dtype: str) -> dict[str, Any]:
-        """Measure score differences, bytes and time of all pairs in one call, with an empty cache in another dtype."""
+        """Score all pairs in one call, with an empty cache in `dtype`, and return score differences, bytes and time."""
         model = self.load(PrefixCache(dtype=dtype))
         pairs = self._shuffled_pairs(self.pages[:4])
         elapsed, scores = self.score(model, pairs)

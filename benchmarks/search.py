@@ -1,11 +1,12 @@
-"""Measure the latency of a search relative to the engine's bare call, and the time of opening an index.
+"""Measure the latency of a search relative to a direct call of the vector engine, and the time to open an index.
 
     python benchmarks/search.py [--pages 5000] [--rows 400] [--storage exact]
 
-The benchmark writes random pages of 400 x 384 (float16, embedded engine) to a temporary index. It then runs these calls
-alternately and prints the median of each: the engine's bare call (prefetch by dense and lexical vector, MaxSim), the
-search of jina_rag with an encoded query, the same search with a filter on a metadata key, and `DocumentIndex.search`
-with a fake embedder and without details. Finally, a new process opens the index.
+The benchmark writes pages with random multi-vectors of shape (400, 384), float16, to a temporary index with the
+embedded engine. Then the benchmark runs several calls alternately and prints the median time of each call. The bare
+call is a direct call of the engine (prefetch by dense and lexical vector, then MaxSim). The other calls are the search
+of jina_rag with an encoded query, searches with a metadata filter, with a code in the query and with dense scores, and
+`DocumentIndex.search` with a fake embedder, without details and with snippets. Finally, a new process opens the index.
 """
 
 from __future__ import annotations
@@ -53,12 +54,12 @@ class RandomEmbedder(FakeEmbedder):
 
 
 def word(number: int) -> str:
-    """Return one of 17,576 invented words. Words have no digits, which would make them identifiers."""
+    """Return one of 17,576 invented words, without digits, because search treats words with digits as identifiers."""
     return "".join(chr(97 + number // 26**position % 26) for position in range(3))
 
 
 def fill(index: DocumentIndex, pages: int, rows: int) -> None:
-    """Write documents of 100 pages each, with 10 different years as metadata of a tenth of the pages each."""
+    """Write documents of 100 pages each. The metadata key ``year`` has 10 values, each on a tenth of the pages."""
     rng = np.random.default_rng(0)
     handle = index._session.resources
     words = [word(n) for n in range(3000)]
@@ -94,7 +95,7 @@ def fill(index: DocumentIndex, pages: int, rows: int) -> None:
 
 
 def bare_call(index: DocumentIndex, dense, query: str, multi, limit: int):
-    """Call the engine directly, for ids and scores only."""
+    """Call the engine directly and return only ids and scores."""
     store = index._session.resources.store
     engine = store._types
     request = engine.QueryRequest(
@@ -152,7 +153,7 @@ def main() -> None:
     opening = json.loads(process.stdout)
     base = times["bare call"]
     for name, value in times.items():
-        print(f"{name:44s} {value * 1000:7.1f} ms   {value / base:.2f} of the bare call")
+        print(f"{name:44s} {value * 1000:7.1f} ms   {value / base:.2f} times the bare call")
     print(f"filtered / unfiltered: {times['search, filtered'] / times['search']:.2f} (at most 1.20)")
     print(
         f"opening {opening['seconds']:.2f} s (at most 2); memory after opening +{opening['rss_mb']:.0f} MB, "
@@ -161,7 +162,7 @@ def main() -> None:
 
 
 def measure(index: DocumentIndex, embedder: RandomEmbedder, rounds: int) -> dict[str, float]:
-    """Return the median seconds of each kind of call, from alternating calls."""
+    """Run the calls alternately and return the median seconds of each call."""
     searcher = index._searcher
     no_filter, year = {}, {f"{schema.META}.year": 2003}
     years = {f"{schema.META}.year": Range(gte=2003, lt=2005)}

@@ -2,10 +2,10 @@
 
     python benchmarks/stages.py FOLDER --index DIR [--embedder lite-en] [--rerank] [--only WORD]
 
-FOLDER holds docs.jsonl and queries.jsonl (see `jina-rag evaluate --help`). A missing index is created. Each line is one
-change of the default stages over the same queries: the mean difference from the default, its paired 95 % bootstrap
-interval, and the median time per query. An option is a default only if the lower end of its interval is at least -0.01.
---rerank also measures the embedded reranker, which takes several minutes.
+FOLDER holds docs.jsonl and queries.jsonl (see `jina-rag evaluate --help`). A missing index is created. Each printed
+line is one change of the default stages, measured over the same queries. A line has nDCG@5, the mean difference from
+the default with the paired 95 % bootstrap interval, and the median time per query. An option is a default only if the
+lower end of the interval is at least -0.01. --rerank also measures the embedded reranker, which takes several minutes.
 """
 
 from __future__ import annotations

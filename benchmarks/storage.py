@@ -3,17 +3,17 @@
     python benchmarks/storage.py JUDGED_FOLDER [--index DIR] [--quick]
 
 JUDGED_FOLDER is a judged folder of ``jina-rag evaluate``. The documents are embedded once, into the index DIR or a
-temporary index. For each setting, the benchmark writes a store from the vectors of that index, closes and measures the
-store, reopens it, and searches all queries. Pages are scored by late interaction with the hubness correction, without
-the score of the dense vector. Columns:
+temporary index. For each setting, the benchmark writes a store from the vectors of the index, closes and measures the
+store, reopens the store, and searches all queries. Pages are scored by late interaction with the hubness correction,
+without the score of the dense vector. Columns:
 
 rows         multi-vector rows per page, including the rows of charts, tables and figures
-KB per page  blocks on disk of all vector data: dense, multi (including second copies), lexical, and codes (sign codes
+KB per page  size on disk of all vector data: dense, multi (including second copies), lexical, and codes (sign codes
              and assignments of pooled rows, stored in the payload)
 ratio        size of the vector data relative to "exact"
 boxes        KB per page of token and word boxes, which are the same for every storage
 log          KB per page of the engine's write-ahead log, which holds a second copy of the latest vectors
-nDCG@5       with its ratio to "exact", and the 95 % interval of the difference (paired bootstrap over queries)
+nDCG@5       mean, ratio to "exact", and 95 % interval of the difference from "exact" (paired bootstrap over queries)
 heat map     mean correlation with the heat map of "exact" over the words of judged pages; in parentheses the
              correlation of the raw similarities, before smoothing over neighboring words
 ms           median milliseconds of a search over all pages, without embedding the query
@@ -70,7 +70,7 @@ ALL: dict[str, Storage] = QUICK | {
 
 @dataclass
 class Result:
-    """One line of the table, with `ndcg` by query and `heat` by query and judged page."""
+    """One line of the table. `ndcg` has a value per query, and `heat` has two arrays per query and judged page."""
 
     rows: float
     by_part: dict[str, int]
@@ -121,7 +121,7 @@ class StorageBenchmark:
         return Result(count / len(self.pages), by_part, codes, box_bytes, ndcg, heat, milliseconds, details)
 
     def _stored_point(self, point: Point, storage: Storage) -> tuple[Point, np.ndarray | None]:
-        """Return a point as an index with `storage` stores it, and the pooled row of each of its rows."""
+        """Return the point in the form of `storage`, and the pooled row that each row of `point.multi` belongs to."""
         if point.multi is None:
             return point, None
         rows, assignment = pool_tokens(point.multi, storage.pool_factor)
@@ -205,7 +205,7 @@ def line(name: str, result: Result, exact: Result, pages: int) -> str:
 
 
 def _correlation(one: Float32, other: Float32) -> float:
-    """Return Pearson's correlation; 1 if both maps are constant, 0 if one is."""
+    """Return Pearson's correlation of two heat maps: 1 if both maps are constant, 0 if only one map is constant."""
     if one.std() == 0 or other.std() == 0:
         return float(one.std() == other.std())
     return float(np.corrcoef(one, other)[0, 1])

@@ -5,15 +5,15 @@ script.
 
 Design of the graph, with each choice measured on CPUs with AVX2 or AVX-512 and without VNNI:
 
-- Matrix products use 8-bit activations and 7-bit weights (`MatMulIntegerToFloat`), 1.5 times as fast as float32. The
-  weights have 7 bits because the kernel without VNNI adds two products in 16 bits, which overflows with 8-bit weights.
-  4-bit products (`MatMulNBits`) are slower than float32 on these CPUs.
-- Activations are quantized with one fixed scale per product, determined by tools/calibrate_lite.py, after a division by
-  a fixed factor per channel, which is multiplied into the weights (SmoothQuant, Xiao et al., ICML 2023). With fixed
-  scales, the vector of a token does not depend on the other sequences of the batch.
+- Matrix products use 8-bit activations and 7-bit weights (`MatMulIntegerToFloat`), which is 1.5 times as fast as
+  float32. The weights have 7 bits because the kernel without VNNI adds two products in 16 bits, and 8-bit weights would
+  overflow. 4-bit products (`MatMulNBits`) are slower than float32 on these CPUs.
+- Activations are divided by a fixed factor per channel and then quantized with one fixed scale per product. The weights
+  are multiplied by the factors in return (SmoothQuant, Xiao et al., ICML 2023). tools/calibrate_lite.py determines the
+  factors and scales. With fixed scales, the vector of a token does not depend on other sequences of the batch.
 - The graph has no attention mask: a batch contains sequences of equal length, and the unmasked kernel is faster.
 - Add and LayerNormalization are separate, because the kernel of the fused SkipLayerNormalization is four times slower.
-  The session must not enable extended graph optimizations, which would fuse them.
+  The session must not enable extended graph optimizations, which would fuse Add and LayerNormalization.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Builder:
         self.weights: list[onnx.TensorProto] = []
 
     def weight(self, name: str, shape: tuple[int, ...], kind: int = TensorProto.FLOAT) -> str:
-        """Add an external tensor, whose values are passed when the session is created, and return its name."""
+        """Add a tensor whose values are passed when the session is created, and return the name of the tensor."""
         tensor = onnx.TensorProto(name=name, data_type=kind, dims=shape, data_location=TensorProto.EXTERNAL)
         tensor.external_data.add(key="location", value="weights")
         self.weights.append(tensor)
@@ -63,7 +63,7 @@ class _Builder:
 
 
 def build() -> onnx.ModelProto:
-    """Return the graph: summed embeddings ``x`` to ``y``, both of shape (batch, length, 384), float32."""
+    """Return the graph from summed embeddings ``x`` to token vectors ``y``, shape (batch, length, 384), float32."""
     b = _Builder()
     x = b.norm("x", "emb.ln")
     for layer in range(LAYERS):

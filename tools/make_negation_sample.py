@@ -2,8 +2,9 @@
 
     python tools/make_negation_sample.py
 
-Each scene is a hand-written detailed statement with an entailment in other words. Each scene produces four triplets,
-which differ in the time or place of the statement and in the negation of the entailment. The output is deterministic.
+Each scene is a hand-written, detailed statement and an entailment of the statement in other words. A scene produces
+four triplets. The triplets differ in the ending of the statement and in the form of the negation. The output is
+deterministic.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from pathlib import Path
 
 OUT = Path(__file__).parent.parent / "jina_rag" / "evaluation" / "negation_sample.jsonl"
 
-# Detailed statement without its ending, and subject and "-ing" phrase of the entailment.
+# A scene has three texts: the statement without an ending, the subject of the entailment, and the "-ing" phrase of the
+# entailment.
 SCENES = (
     ("A small girl in a red coat throws a tennis ball to her spaniel", "a child", "playing with a dog"),
     ("Two bricklayers in yellow helmets lift a beam onto the scaffold", "workers", "building something"),
@@ -53,7 +55,7 @@ ENDINGS = (
 
 
 def negatives(subject: str, doing: str) -> tuple[str, str, str, str]:
-    """Return four negations of the entailment: of the verb, of the subject, with "never", and of the sentence."""
+    """Return the entailment with a negated verb, a negated subject, "never", and "It is not true that"."""
     verb = "are" if subject in PLURAL else "is"
     noun = subject.removeprefix("a ").removeprefix("an ")
     negated_subject = "No one" if subject == "someone" else f"No {noun}"

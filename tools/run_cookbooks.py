@@ -4,8 +4,8 @@
     python tools/run_cookbooks.py cookbooks/01_quick_start.ipynb
     python tools/run_cookbooks.py --into DIR --offline       # like the tests: other folder, without network
 
-Each notebook runs in a separate kernel with an empty working folder. Files left in this folder are an error. Times and
-the Python version are not stored.
+Each notebook runs in a separate kernel with an empty working folder. A notebook that leaves files in this folder fails.
+The stored notebooks contain no execution times and no Python version.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
 COOKBOOKS = Path(__file__).resolve().parent.parent / "cookbooks"
 SECONDS = 120
-"""Default time limit of a notebook in seconds, sufficient on two slow CPUs."""
+"""Default time limit of a notebook in seconds, which is sufficient on two slow CPUs."""
 
-# Python imports sitecustomize.py from its path at startup, in the kernel and in its child processes.
+# Python imports sitecustomize.py from sys.path at startup, so the code runs in the kernel and in child processes.
 _NO_NETWORK = '''"""Refuse connections to other machines; allow connections to the kernel on this machine."""
 import ipaddress
 import socket
@@ -97,7 +97,7 @@ def run(path: Path, *, offline: bool = False, timeout: float = SECONDS) -> nbfor
             km=AsyncKernelManager(
                 kernel_name="python3",
                 connection_file=str(folder.parent / "kernel.json"),
-                # Other users of the machine can connect to TCP sockets, but not to sockets in this folder.
+                # A socket in this folder is safe from other users of the machine, who could connect to a TCP socket.
                 transport="tcp" if sys.platform == "win32" else "ipc",
             ),
             resources={"metadata": {"path": str(folder)}},
@@ -109,7 +109,8 @@ def run(path: Path, *, offline: bool = False, timeout: float = SECONDS) -> nbfor
         leftover_files = sorted(entry.name for entry in folder.iterdir())
     if leftover_files:
         raise RuntimeError(
-            f"{path.name} leaves {', '.join(leftover_files)} in its working folder. Delete the files in the notebook."
+            f"{path.name} leaves {', '.join(leftover_files)} in the working folder. "
+            "Add a cell to the notebook that deletes the files."
         )
     seconds = time.monotonic() - started
     if seconds > timeout:
@@ -132,7 +133,7 @@ def _kernel_environment(offline: bool) -> Iterator[tuple[Path, dict[str, str]]]:
             "JUPYTER_CONFIG_DIR": str(folders["jupyter"]),
             "TMPDIR": str(folders["temporary"]),
             "HF_HUB_OFFLINE": "1",
-            "PYTHONWARNINGS": "ignore:IProgress not found",  # from tqdm without widgets
+            "PYTHONWARNINGS": "ignore:IProgress not found",  # a warning of tqdm without ipywidgets
             "TERM": "dumb",
             "NO_COLOR": "1",
         }

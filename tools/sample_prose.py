@@ -1,6 +1,6 @@
-"""Print a random sample of docstrings, error texts and comments, and all help pages, to review their wording.
+"""Print a random sample of docstrings, error texts and comments, and all help pages, to review the wording.
 
-The sample covers all rooms in proportion to their number of texts, with at least one text from each room:
+The sample contains one text from each room (top-level module or package) and random texts from all rooms:
 
     python tools/sample_prose.py --seed 1
     python tools/sample_prose.py --seed 1 --docstrings 0 --comments 0 --errors 20 --no-help
@@ -37,7 +37,7 @@ class Text:
         kind: ``"docstring"``, ``"error"`` or ``"comment"``.
         room: Top-level module or package that contains the text.
         position: File and line.
-        content: The text; inserted values of an error appear as expressions in braces.
+        content: The text. Inserted values of an error appear as expressions in braces.
     """
 
     kind: str
@@ -95,7 +95,7 @@ def _message(node: ast.expr) -> str:
 
 
 def draw(texts: list[Text], number: int, rng: random.Random) -> list[Text]:
-    """Draw one text of each room, and the others from the remaining texts with equal probability."""
+    """Draw one text from each room, and further texts from all rooms with equal probability, `number` in total."""
     rooms = sorted({text.room for text in texts})
     sample = [rng.choice([text for text in texts if text.room == room]) for room in rooms][:number]
     others = [text for text in texts if text not in sample]

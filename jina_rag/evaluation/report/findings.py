@@ -116,7 +116,7 @@ def best(evaluation: Evaluation) -> dict[str, tuple[str, ...]]:
 
 
 def _is_better(evaluation: Evaluation, high: SettingResult, low: SettingResult, name: str) -> bool:
-    """Return whether `high` is significantly better than `low`, by the stored comparison or else by a new comparison."""
+    """Return whether `high` is significantly better than `low`, by the stored comparison or by a new comparison."""
     for pair in evaluation.comparisons:
         if pair.measure == name and (pair.first, pair.second) == (low.name, high.name):
             return pair.difference.low > 0

@@ -43,7 +43,7 @@ _SMALL = Bounds(300, 40_000)
 _MAX_RELEVANT = 2
 _MAX_HITS = 3
 _MAX_QUERY_BYTES = (_MAX_RELEVANT + 1) * _LARGE.bytes + (_MAX_HITS - 1) * _SMALL.bytes
-"""Maximum bytes of the images of one query. In base64, the images take 0.51 MB, and the images of ten queries 5.1 MB."""
+"""Maximum bytes of the images of one query. In base64, the images take 0.51 MB, or 5.1 MB for ten queries."""
 _MAX_BYTES = 20_000_000
 """Maximum bytes of all images, before base64. With more than 52 queries, images are scaled down."""
 
