@@ -1,7 +1,7 @@
 """LangChain integration of jina_rag: visual page retriever, reranker, vector store, loader and embeddings.
 
-``import langchain_jina_rag`` imports langchain-core and loads no model; each class is imported at first access
-(PEP 562).
+``import langchain_jina_rag`` imports langchain-core, but loads no model. Each class is imported at first access (PEP
+562).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jina_rag import MissingDependencyError
 try:
     import langchain_core  # noqa: F401  # required by every module of this package
 except ModuleNotFoundError as exc:
-    # Re-raise if a dependency of an installed langchain-core is missing: installing langchain-core does not fix it.
+    # If a dependency of an installed langchain-core is missing, re-raise: installing langchain-core does not help.
     if exc.name != "langchain_core":
         raise
     raise MissingDependencyError(

@@ -13,17 +13,17 @@ from jina_rag import Region, ScoredPage
 LOCATION_KEYS = ("source", "page", "total_pages", "doc_id")
 """Metadata keys that locate a page."""
 RESULT_KEYS = ("score", "stage", "snippet", "region", "relevance_score")
-"""Metadata keys that a search adds. A key of the document's own metadata with a reserved name gets the prefix
-``meta.``, for example ``meta.page``, as in the filters of `jina_rag`."""
+"""Metadata keys that a search adds. If the metadata of an indexed document contains a location key or a key that a
+search adds, the key gets the prefix ``meta.``, for example ``meta.page``, as in the filters of `jina_rag`."""
 
 
 def hit_id(hit: ScoredPage) -> str:
-    """Return the document id of an added entry, or the page id of an ingested page."""
+    """Return the id of the LangChain document: the id of an added entry, or the page id of an ingested page."""
     return hit.doc_id if hit.added else hit.page_id
 
 
 def existing_image(value: object) -> Path | None:
-    """Return the path in a metadata value, or None if the value is not the path of an existing file."""
+    """Return a metadata value as a path, or None if the value is not the path of an existing file."""
     if not isinstance(value, str | Path) or not str(value):
         return None
     try:
@@ -33,10 +33,10 @@ def existing_image(value: object) -> Path | None:
 
 
 def hit_to_document(hit: ScoredPage, image_key: str = "image") -> Document:
-    """Convert a hit to a document with its location and search results as metadata.
+    """Convert a hit to a document whose metadata contains the location, the score, the snippet and the region.
 
-    Metadata values are JSON values. ``page`` counts from 0, as in LangChain's loaders. An added entry keeps the
-    location in its own metadata.
+    Metadata values are JSON values. ``page`` counts from 0, as in LangChain's loaders. For an added entry, a location
+    in the metadata of the entry replaces the location in the index.
     """
     metadata: dict[str, Any] = {"doc_id": hit.doc_id}
     if not hit.is_text:
@@ -54,7 +54,7 @@ def hit_to_document(hit: ScoredPage, image_key: str = "image") -> Document:
 
 
 def _search_metadata(hit: ScoredPage) -> dict[str, Any]:
-    """Return the metadata that a search adds to a hit."""
+    """Return the metadata from a search: score, stage, snippet and region."""
     results: dict[str, Any] = {}
     if hit.stage:
         results |= {"score": float(hit.score), "stage": hit.stage}

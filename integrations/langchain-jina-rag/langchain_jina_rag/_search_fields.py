@@ -1,4 +1,4 @@
-"""Pydantic field types for search stages and filters: jina_rag objects in memory, JSON when serialized."""
+"""Pydantic field types for search stages and filters, which contain jina_rag objects and serialize to JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _KINDS: dict[str, type[Any]] = {"prefetch": Prefetch, "rescore": Rescore, "reran
 
 
 def stages_to_json(stages: Any) -> list[dict[str, Any]] | None:  # noqa: ANN401  # a stage, several, or None
-    """Convert stages to dicts ``{"stage": "prefetch", "limit": 300, …}``; a reranker becomes its name."""
+    """Convert stages to dicts ``{"stage": "prefetch", "limit": 300, …}``; a reranker is replaced by the model name."""
     if stages is None:
         return None
     json_stages = []
@@ -31,7 +31,7 @@ def stages_to_json(stages: Any) -> list[dict[str, Any]] | None:  # noqa: ANN401 
 
 
 def stages_from_json(value: Any) -> list[Stage] | None:  # noqa: ANN401  # validated here
-    """Convert dicts from `stages_to_json` to stages; stages are returned unchanged.
+    """Convert dicts from `stages_to_json` to stages; entries that already are stages stay unchanged.
 
     Raises:
         ValueError: If an entry is not a stage.

@@ -1,4 +1,4 @@
-"""Search methods of the vector store: by query, by vector, and with maximal marginal relevance (MMR)."""
+"""Search methods of the vector store: search by query, by dense vector, and with maximal marginal relevance (MMR)."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class StoreSearch(IndexOwner, VectorStore):
         Args:
             query: Query text.
             k: Maximum number of documents.
-            kwargs: Arguments of `jina_rag.DocumentIndex.search`, for example ``filter`` and ``stages``; its
-                ``min_score`` is called ``score_threshold`` here. A filter applies to the metadata that documents were
-                added with. To filter pages of ingested files by ``source`` or ``page``, use `JinaPageRetriever`.
+            kwargs: Arguments of `jina_rag.DocumentIndex.search`, for example ``filter`` and ``stages``, with the name
+                ``score_threshold`` for ``min_score``. A filter applies to the metadata that was passed with added
+                documents. To filter pages of ingested files by ``source`` or ``page``, use `JinaPageRetriever`.
 
         Raises:
             InvalidInputError: If `query` is empty or an argument is invalid.
@@ -53,12 +53,13 @@ class StoreSearch(IndexOwner, VectorStore):
             kwargs: Arguments of `similarity_search`.
 
         Returns:
-            Documents with scores, higher is better: mean similarity per query token, or the score of the reranker.
+            Documents with scores, best first. A score is the mean similarity per query token, or the score of the
+            reranker.
         """
         return [(self._document(hit), float(hit.score)) for hit in self.index.search(query, k=k, **_arguments(kwargs))]
 
     def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:  # noqa: ANN401
-        """Return the nearest documents to a dense vector, without late interaction.
+        """Return the documents whose dense vectors are nearest to `embedding`, without late interaction.
 
         Args:
             embedding: Dense vector of `embeddings`, of length `jina_rag.DocumentIndex.dim`.
@@ -80,7 +81,7 @@ class StoreSearch(IndexOwner, VectorStore):
     ) -> list[Document]:
         """Return relevant and diverse documents by maximal marginal relevance (MMR).
 
-        Late interaction retrieves `fetch_k` candidates. MMR then selects among them by dense vectors.
+        Late interaction retrieves `fetch_k` candidates. MMR then selects `k` candidates by dense vectors.
 
         Args:
             query: Query text.
@@ -122,7 +123,7 @@ class StoreSearch(IndexOwner, VectorStore):
 
     @property
     def embeddings(self) -> JinaLocalEmbeddings:
-        """Embedder that returns dense vectors of the index's dimension. Opens the index and loads the model."""
+        """Embedder of the index, with vectors of length `DocumentIndex.dim`. Opens the index and loads the model."""
         index, embedding = self.index, self._embedding
         if embedding is not None and (embedding.truncate_dim or index.embedder.dim) == index.dim:
             return embedding
@@ -148,7 +149,8 @@ class JinaVectorStoreRetriever(VectorStoreRetriever):
     """Retriever of `JinaVectorStore.as_retriever`. Tracing a run neither opens the index nor loads a model."""
 
     def _get_ls_params(self, **kwargs: Any) -> LangSmithRetrieverParams:  # noqa: ANN401
-        # The base class reads `vectorstore.embeddings` on the event loop's thread, which loads the model.
+        # The method of `VectorStoreRetriever` reads `vectorstore.embeddings` on the event loop's thread, which would
+        # load the model.
         params = BaseRetriever._get_ls_params(self, **kwargs)
         params["ls_vector_store_provider"] = type(self.vectorstore).__name__
         params["ls_embedding_provider"] = JinaLocalEmbeddings.__name__
@@ -156,10 +158,10 @@ class JinaVectorStoreRetriever(VectorStoreRetriever):
 
 
 def _arguments(settings: dict[str, Any], allowed: Sequence[str] = SEARCH_SETTINGS) -> dict[str, Any]:
-    """Return arguments of `jina_rag.DocumentIndex.search`, with location keys of the filter prefixed by ``meta.``.
+    """Return arguments of `DocumentIndex.search`, with the prefix ``meta.`` before location keys of the filter.
 
-    A filter applies to the metadata that documents were added with. This metadata can contain location keys, for
-    example ``page``, which otherwise select pages of ingested files.
+    A filter applies to the metadata that was passed with added documents. This metadata can contain location keys, for
+    example ``page``. Without the prefix, a location key would select pages of ingested files.
     """
     arguments = search_arguments(settings, allowed)
     where = arguments.get("filter")

@@ -13,8 +13,8 @@ from pydantic import ConfigDict, SerializeAsAny
 class JinaCompressionRetriever(BaseRetriever):
     """Retriever that filters or reranks the documents of a base retriever with a document compressor.
 
-    Returns the same documents as `ContextualCompressionRetriever` of ``langchain_classic``, and requires langchain-core
-    only.
+    The retriever returns the documents that `ContextualCompressionRetriever` of ``langchain_classic`` would return, and
+    requires only langchain-core.
 
     Setup:
         .. code-block:: bash
@@ -32,7 +32,7 @@ class JinaCompressionRetriever(BaseRetriever):
             )
 
     Use:
-        Arguments of a call are passed to the base retriever.
+        Arguments of `invoke` are passed to the base retriever.
 
         .. code-block:: python
 
@@ -44,19 +44,19 @@ class JinaCompressionRetriever(BaseRetriever):
 
             docs = await retriever.ainvoke("Which region grew fastest?")
 
-    A run is traced as a retriever run with the base retriever's run as its child.
+    A trace contains one retriever run, and the run of the base retriever as a child run.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
     base_retriever: SerializeAsAny[RetrieverLike]
-    """Retriever, or any runnable from a query to documents."""
+    """Retriever, or any runnable that accepts a query and returns documents."""
     base_compressor: SerializeAsAny[BaseDocumentCompressor]
     """Document compressor that filters or reranks the documents, for example `JinaLocalRerank`."""
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """Return True: the fields fully define the retriever, if each field is serializable."""
+        """Return True, because the fields define the retriever completely. Each field must be serializable."""
         return True
 
     def _get_relevant_documents(

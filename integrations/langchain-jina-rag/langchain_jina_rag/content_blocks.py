@@ -25,7 +25,7 @@ def documents_to_content_blocks(
     max_tokens: int = 4000,
     image_key: str = "image",
 ) -> list[ContentBlock]:
-    """Convert documents to content blocks for a chat model: per document a citation, its text and its image.
+    """Convert documents to content blocks for a chat model: a citation, the text and the image of each document.
 
     .. code-block:: python
 
@@ -36,25 +36,26 @@ def documents_to_content_blocks(
         message = HumanMessage(content_blocks=documents_to_content_blocks(docs, query="Which region grew fastest?"))
         answer = model.invoke([message])
 
-    The text of a page, its file name and its metadata are untrusted and can contain instructions for the model
-    (prompt injection). They are enclosed in tags whose name occurs in none of the texts, so that no text can close its
-    tags, and the first block declares them as data.
+    The text, the file name and the metadata of a page are untrusted and can contain instructions for the model (prompt
+    injection). Untrusted text is enclosed in tags, and the first block declares the enclosed text as data. No text can
+    close the tags, because the name of the tags occurs in none of the texts.
 
     Args:
-        docs: Pages or texts of any retriever, best first. Metadata: ``source`` and ``page`` (from 0) form the citation
-            (``report.pdf, page 3``), ``image`` is the path of the page image, ``snippet`` and ``region`` are those of
-            `JinaPageRetriever`.
-        query: Query to append at the end, outside of the tags; None for none.
+        docs: Pages or texts of any retriever, best first. In the metadata, ``source`` and ``page`` (from 0) form the
+            citation (``report.pdf, page 3``), and ``image`` is the path of the page image. ``snippet`` and ``region``
+            have the format of `JinaPageRetriever`.
+        query: Query to append at the end, outside of the tags; None appends no query.
         image: ``"page"`` sends page screenshots; ``"region"`` sends the best chart, table or figure of a page, if any;
             None sends no images.
         max_side: Maximum length of an image's longer side in pixels; larger images are scaled down.
         max_images: Maximum number of images, best first; None for one per document. Identical images are sent once.
-        max_tokens: Maximum number of estimated tokens of the whole text; long texts are cut around their snippet.
+        max_tokens: Maximum number of estimated tokens of the whole text; long texts are cut around the snippet.
         image_key: Metadata key of the image path.
 
     Returns:
-        Text and image blocks (version 1: ``base64``, ``mime_type``), for ``HumanMessage(content_blocks=…)`` or
-        ``HumanMessage(content=…)``. Omitted and unreadable content is logged as a warning.
+        Text and image blocks in version 1 of the format (``base64``, ``mime_type``), for
+        ``HumanMessage(content_blocks=…)`` or ``HumanMessage(content=…)``. Omitted and unreadable content is logged as a
+        warning.
 
     Raises:
         InvalidInputError: If a limit is out of range, or `image` is unknown.

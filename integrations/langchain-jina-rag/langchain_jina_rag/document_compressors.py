@@ -24,13 +24,13 @@ def _calibration(value: object) -> object:
 class JinaLocalRerank(RerankerOptions, BaseDocumentCompressor, Serializable):
     """Document compressor that reranks texts and page images with a local cross-encoder.
 
-    One list can contain texts and pages. For a page whose ``metadata["image"]`` is the path of an image, a vision
-    reranker (jina-reranker-m0) reads the image, and a text reranker reads the text.
+    One list can contain texts and pages. If ``metadata["image"]`` of a page is the path of an image, a vision reranker
+    (jina-reranker-m0) reads the image. A text reranker always reads the text.
 
     Setup:
         The default model, jina-reranker-m0, requires the extra ``models`` and is downloaded once. ``"lite"`` is
-        installed with jina_rag, for pipelines without a download. It reads text only and lowers quality: in a search it
-        lowered nDCG@5 by 0.008 (5 pages reranked) to 0.032 (10 pages).
+        installed with jina_rag and requires no download. ``"lite"`` reads only text and lowers the quality of a search:
+        nDCG@5 decreased by 0.008 (5 pages reranked) to 0.032 (10 pages reranked).
 
         .. code-block:: bash
 
@@ -74,22 +74,24 @@ class JinaLocalRerank(RerankerOptions, BaseDocumentCompressor, Serializable):
         description="Name, Hugging Face id or folder of a model, or a loaded model (`jina_rag.Reranker`).",
     )
     top_n: int | None = Field(default=3, ge=1)
-    """Maximum number of documents; None for all."""
+    """Maximum number of returned documents; None returns all documents."""
     score_threshold: float | None = None
-    """Minimum score from 0 to 1; documents with a lower score are dropped. None keeps all."""
+    """Minimum score from 0 to 1; documents with a lower score are dropped. None keeps all documents."""
     image_key: str = "image"
-    """Metadata key of the path of a page image."""
+    """Metadata key whose value is the path of the page image."""
     calibration: Annotated[
         Calibration | None,
         BeforeValidator(_calibration),
         PlainSerializer(lambda value: None if value is None else value.to_json()),
         WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "null"}]}),
     ] = None
-    """Calibration that makes image and text scores comparable (`jina_rag.fit_calibration`); None for raw scores."""
+    """Calibration that makes scores of images and texts comparable (see `jina_rag.fit_calibration`).
+
+    None keeps the raw scores."""
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """Return True: the fields define the compressor, and the model is reloaded by name."""
+        """Return True, because the fields define the compressor, and the model is reloaded by name."""
         return True
 
     @property
@@ -103,9 +105,9 @@ class JinaLocalRerank(RerankerOptions, BaseDocumentCompressor, Serializable):
         """Return copies of the best documents, best first, with ``metadata["relevance_score"]``.
 
         Args:
-            documents: Texts and pages. A document with neither text nor image scores 0 without running the model.
+            documents: Texts and pages. A document without text and image gets the score 0; the model is not run.
             query: Query text.
-            callbacks: Unused; the retriever's run covers the compressor.
+            callbacks: Unused, because the trace of the retriever includes the compressor.
 
         Raises:
             InvalidInputError: If `query` is empty, or an image cannot be read.
@@ -143,6 +145,6 @@ class JinaLocalRerank(RerankerOptions, BaseDocumentCompressor, Serializable):
 
 
 def _with_score(document: Document, score: float) -> Document:
-    # Deep copy: changes to nested values of the result must not affect the original.
+    # The copy is deep, so that changes to nested metadata of a result do not affect the passed document.
     metadata = {**copy.deepcopy(document.metadata), "relevance_score": score}
     return document.model_copy(update={"metadata": metadata})

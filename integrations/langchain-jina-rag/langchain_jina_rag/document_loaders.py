@@ -1,4 +1,4 @@
-"""Loader for the pages of files, with text and page images."""
+"""Document loader that returns the pages of files with text and page images."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class JinaPageLoader(PageLoading, BaseLoader):
                 ...
 
     ``page_content`` is the text of the page. Metadata: ``source`` (path of the file), ``page`` (from 0),
-    ``total_pages``, ``doc_id`` and ``image`` (path of the page image, a JPEG file named by its content hash). The
-    document id is stable across loads, so that a vector store replaces the page instead of adding a copy.
+    ``total_pages``, ``doc_id`` and ``image`` (path of the page image, a JPEG file named by its content hash). The id of
+    a document is the same at every load, so that a vector store replaces a page instead of adding a copy.
 
     Attributes:
         paths: Files, folders and globs to load.
-        failures: Files and pages that the last run could not read.
+        failures: Files and pages that the last call of `lazy_load` could not read.
     """
 
     _extra = "langchain"
@@ -61,7 +61,7 @@ class JinaPageLoader(PageLoading, BaseLoader):
         settings: IngestSettings | None = None,
         on_failure: Callable[[Failure], None] | None = None,
     ) -> None:
-        """Create the loader; no file is read.
+        """Create the loader without reading files.
 
         Args:
             paths: Files, folders, and globs like ``reports/**/*.pdf``.

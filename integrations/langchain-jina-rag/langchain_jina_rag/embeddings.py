@@ -1,4 +1,4 @@
-"""Dense embeddings of texts and images for LangChain components that take an `Embeddings`."""
+"""Dense embeddings of texts and images for LangChain components that require an `Embeddings`."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 ImageInput: TypeAlias = "str | bytes | Path | Image"
-"""An image: a path, the bytes of a file, a base64 data URI or a PIL image; a URL with ``allow_urls=True``."""
+"""An image: a path, the bytes of a file, a base64 data URI, a PIL image, or, with ``allow_urls=True``, a URL."""
 
 
 class JinaLocalEmbeddings(EmbedderOptions, Serializable, Embeddings):
     """Dense embeddings of texts and images by a local model.
 
     An `Embeddings` returns one vector per text. Late interaction compares the query with every token of a page and
-    requires one vector per token; use `JinaPageRetriever` or `JinaVectorStore` for it.
+    requires one vector per token. For late interaction, use `JinaPageRetriever` or `JinaVectorStore`.
 
     Setup:
-        The default model, ``"lite"``, is installed with jina_rag and requires no download. It reads text, and the text
-        of images by OCR. The models of Jina AI, for example the vision model ``"jinaai/jina-embeddings-v4"``, require
-        the extra ``models`` and are downloaded once.
+        The default model, ``"lite"``, is installed with jina_rag and requires no download. ``"lite"`` reads text, and
+        reads the text of images by OCR. The models of Jina AI, for example the vision model
+        ``"jinaai/jina-embeddings-v4"``, require the extra ``models`` and are downloaded once.
 
         .. code-block:: bash
 
@@ -60,7 +60,7 @@ class JinaLocalEmbeddings(EmbedderOptions, Serializable, Embeddings):
             vector = await embeddings.aembed_query("Which region grew fastest?")
             image_vectors = await embeddings.aembed_images(["chart.png"])
 
-    The model is loaded at first use. Pickles, dumps and reprs contain the name of the model, not its weights.
+    The model is loaded at first use. Pickles, dumps and reprs contain the name of the model, not the weights.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -73,14 +73,14 @@ class JinaLocalEmbeddings(EmbedderOptions, Serializable, Embeddings):
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """Return True: the fields define the embeddings, and the model is reloaded by name."""
+        """Return True, because the fields define the embeddings, and the model is reloaded by name."""
         return True
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed documents.
+        """Embed texts as documents.
 
         Args:
-            texts: Texts; for an empty text, the vector is zero if the model has no tokens for it.
+            texts: Texts. The vector of an empty text is zero if the model produces no tokens for the text.
 
         Returns:
             One L2-normalized vector per text, of length `truncate_dim` or the model's dimension.
@@ -105,7 +105,7 @@ class JinaLocalEmbeddings(EmbedderOptions, Serializable, Embeddings):
         """Embed images as documents, in the same vector space as texts.
 
         Args:
-            images: Paths, bytes of files, PIL images or base64 data URIs; URLs with ``allow_urls=True``.
+            images: Paths, bytes of files, PIL images, base64 data URIs, or, with ``allow_urls=True``, URLs.
 
         Returns:
             One L2-normalized vector per image.

@@ -1,4 +1,4 @@
-"""Retriever for pages by late interaction."""
+"""Page retriever that uses late interaction."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 else:
 
     def _model_field(adapter: type) -> Any:  # noqa: ANN401
-        """Return the type of a model field: a model name, or the adapter with a loaded model."""
+        """Return the pydantic type of a field that accepts a model name, a loaded model or an `adapter`."""
 
         def name_or_adapter(value: Any) -> Any:  # noqa: ANN401
             if isinstance(value, Path):
@@ -63,10 +63,10 @@ GroupBy: TypeAlias = Literal["page", "document"]
 
 
 class JinaPageRetriever(IndexOwner, BaseRetriever):
-    """Retriever for pages of PDFs, office files and images by content: text, charts, tables and handwriting.
+    """Page retriever for PDFs, office files and images, which finds pages by text, charts, tables and handwriting.
 
-    The query is compared with every token of a page (late interaction) instead of one vector per page. The returned
-    documents are pages with text, source and the path of the page image for a vision chat model.
+    Late interaction compares the query with every token of a page, instead of with one vector per page. The returned
+    documents are pages with the text, the source and the path of the page image, which a vision chat model can read.
 
     Setup:
         .. code-block:: bash
@@ -84,7 +84,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         `index` can also be the URL of a collection on a Qdrant server, or a `jina_rag.DocumentIndex`.
 
     Use:
-        Every search setting is a field and an argument of a call.
+        Every search setting is a field of the retriever, and can be overridden by an argument of `invoke`.
 
         .. code-block:: python
 
@@ -98,7 +98,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
 
             docs = retriever.invoke_image("chart.png")
 
-        Build a message for a chat model from the pages, with long texts cut around the answer:
+        Build a message for a chat model from the pages; long texts are cut around the answer:
 
         .. code-block:: python
 
@@ -117,7 +117,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
     caption and image of the best chart, table or figure), and the metadata passed at ingestion.
 
     The index is opened at first use and shared with other users of the index in the process. `close` or the end of a
-    ``with`` block closes it. An index that was passed open stays open.
+    ``with`` block closes the index. If an open index was passed, the index stays open.
     """
 
     model_config = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
@@ -125,7 +125,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
     index: Location
     """Folder of an index, URL of a collection (``"http://host:6333/collection"``), or an open index."""
     k: int = Field(default=5, ge=1)
-    """Maximum number of pages."""
+    """Maximum number of returned pages."""
     filter: Filter = None
     """Conditions on pages by key: ``source`` or ``path`` (a file or a glob), ``page`` (from 0), ``doc_id``, ``has``
     (``"chart"``, ``"table"`` or ``"figure"``), or a metadata key. Each key maps to a value, several values or a
@@ -133,17 +133,18 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
     stages: Stages = None
     """One or several of `jina_rag.Prefetch`, `Rescore` and `Rerank`; None for the stages of the index."""
     group_by: GroupBy = "page"
-    """``"page"``, or ``"document"`` for the best page of each document only."""
+    """``"page"`` returns all matching pages; ``"document"`` returns only the best page of each document."""
     dedup: bool = False
     """Whether near-duplicate pages are folded into one document."""
     score_threshold: float | None = None
-    """Minimum score; pages with a lower score are dropped. None keeps all."""
+    """Minimum score; pages with a lower score are dropped. None keeps all pages."""
     embedder: EmbedderField = None
     """Name, folder or object of the embedder; None for the embedder of the index. To set `device` or `dtype`, pass a
     `JinaLocalEmbeddings`."""
     reranker: RerankerField = None
-    """Name, folder or object of a model that reranks the best pages; None for none. To set `device` or `dtype`, pass a
-    `JinaLocalRerank`; only its model is used."""
+    """Name, folder or object of a model that reranks the best pages; None for no reranking. To set
+    `device` or `dtype`, pass a `JinaLocalRerank`. Only the model of the `JinaLocalRerank` is used, not ``top_n`` or
+    ``calibration``."""
     assets_dir: str | None = None
     """For a server: folder of the page images and the manifest; None for a folder in the user's data directory."""
     api_key: SecretStr | None = Field(default=None, exclude=True, repr=False)
@@ -154,7 +155,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
     @model_validator(mode="wrap")
     @classmethod
     def _store_index(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:  # noqa: ANN401
-        """Store an open index outside of the fields, and its location in the field `index`."""
+        """Store an open index outside of the fields, and store the location of the index in the field `index`."""
         if not isinstance(data, dict) or not isinstance(data.get("index"), str | Path | DocumentIndex):
             return handler(data)
         options = {name: data.get(name) for name in ("embedder", "reranker", "assets_dir", "api_key")}
@@ -166,12 +167,12 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """Return True: the fields fully define the retriever."""
+        """Return True, because the fields define the retriever completely."""
         return True
 
     @property
     def lc_secrets(self) -> dict[str, str]:
-        """Environment variable from which the API key is read when the retriever is loaded."""
+        """Field → environment variable from which the API key is read when a serialized retriever is loaded."""
         return {"api_key": "QDRANT_API_KEY"}
 
     @property
@@ -182,7 +183,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
-        # Exclude the API key, which would be plain text in the pickle, and replace rerankers in stages by their names.
+        # The pickle excludes the API key, which would be plain text, and contains the names of rerankers in stages.
         stages = stages_from_json(stages_to_json(self.stages))
         return {**state, "__dict__": {**state["__dict__"], "api_key": None, "stages": stages}}
 
@@ -217,7 +218,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         config: RunnableConfig | None = None,
         **settings: Any,  # noqa: ANN401
     ) -> list[Document]:
-        """Return the best pages for a query image; the coroutine form of `invoke_image`.
+        """Return the best pages for a query image, as a coroutine (see `invoke_image`).
 
         Args:
             image: A path, the bytes of a file, a PIL image or a base64 data URI.
@@ -234,7 +235,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
 
         Args:
             query: Query of the search; appended at the end.
-            documents: Documents returned by this retriever; documents no longer in the index are skipped.
+            documents: Documents returned by this retriever. Documents that are no longer in the index are skipped.
             options: Arguments of `jina_rag.DocumentIndex.build_context`, for example ``max_images``, ``max_tokens`` and
                 ``prefer``.
         """
@@ -250,7 +251,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
     acontext = coroutine_of(context)  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
     def _arguments(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Return the search arguments; settings of the call override the fields."""
+        """Return the arguments of `DocumentIndex.search`; `settings` override the fields of the retriever."""
         names = ("k", "filter", "stages", "group_by", "dedup", "score_threshold")
         arguments = search_arguments({**{name: getattr(self, name) for name in names}, **settings})
         return arguments | {"filter": page_filter(arguments["filter"])}

@@ -1,4 +1,4 @@
-"""Vector store of texts and pages over a `jina_rag.DocumentIndex`."""
+"""Vector store of texts and pages that wraps a `jina_rag.DocumentIndex`."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from langchain_jina_rag.embeddings import JinaLocalEmbeddings
 class JinaVectorStore(StoreSearch):
     """Vector store of texts and page images, searched by late interaction.
 
-    The store wraps a `jina_rag.DocumentIndex`, which ``jina-rag ingest`` can also fill and `JinaPageRetriever` can also
-    search. The store and the retriever both find added documents and pages of ingested files.
+    The store wraps a `jina_rag.DocumentIndex`. ``jina-rag ingest`` can fill the index, and `JinaPageRetriever` can
+    search the index. The store and the retriever find added documents and pages of ingested files.
 
     Setup:
         .. code-block:: bash
@@ -39,7 +39,8 @@ class JinaVectorStore(StoreSearch):
 
         `index` can also be the URL of a collection on a Qdrant server, or a `jina_rag.DocumentIndex`. An existing index
         uses the model that it was built with. For a new index, pass a `JinaLocalEmbeddings` as `embedding`. Other
-        `Embeddings` raise an error: they return one vector per text, and late interaction requires one per token.
+        `Embeddings` raise an error, because late interaction requires one vector per token and an `Embeddings` returns
+        one vector per text.
 
     Add:
         A document whose ``metadata["image"]`` is the path of an image, for example a document of `JinaPageLoader`, is
@@ -71,7 +72,8 @@ class JinaVectorStore(StoreSearch):
             docs = store.max_marginal_relevance_search("growth", k=2, fetch_k=10)
             retriever = store.as_retriever(search_type="mmr", search_kwargs={"k": 2})
 
-        Scores are means per query token and not bounded; relevance scores are clipped to the range from 0 to 1.
+        A score is the mean similarity per query token and is not bounded. Relevance scores are clipped to the range
+        from 0 to 1.
 
     Async:
         Encoding and searching run in a thread, never in the event loop's thread.
@@ -81,8 +83,8 @@ class JinaVectorStore(StoreSearch):
             docs = await store.asimilarity_search("Which region grew fastest?", k=2)
             await store.adelete(["authors"])
 
-    A text is returned as added, with content, metadata and id. A page is returned with the metadata of the search
-    (``score``, ``snippet``, ``region``), as by `JinaPageRetriever`.
+    A text is returned with the content, metadata and id that were added. A page is also returned with the metadata of
+    the search (``score``, ``snippet``, ``region``), as by `JinaPageRetriever`.
     """
 
     def __init__(
@@ -103,9 +105,9 @@ class JinaVectorStore(StoreSearch):
             index: Folder of an index, URL of a collection on a Qdrant server, or an open index.
             embedding: Embedder as a `JinaLocalEmbeddings`; None for the embedder of the index, ``"lite"`` for a new
                 index.
-            reranker: Model that reranks the best hits of each search; None for none.
+            reranker: Model that reranks the best hits of each search; None for no reranking.
             image_key: Metadata key of the image path.
-            create: Whether to create a missing index at first use. An index that is missing later, or after
+            create: Whether to create a missing index at first use. An index that is missing at a later use, or after
                 unpickling, raises an error.
             storage: Storage format of a new index, see `jina_rag.Storage`; None for the default.
             assets_dir: For a server: folder of the page images and the manifest; None for a folder in the user's data
@@ -119,7 +121,8 @@ class JinaVectorStore(StoreSearch):
         if embedding is not None and not isinstance(embedding, JinaLocalEmbeddings):
             raise InvalidInputError(
                 f"embedding is a {type(embedding).__name__}, which returns one vector per text; late interaction "
-                "requires one per token. Pass a JinaLocalEmbeddings, or embedding=None for the embedder of the index."
+                "requires one vector per token. Pass a JinaLocalEmbeddings, or embedding=None for the embedder of the "
+                "index."
             )
         self._opening, self._index = LazyIndex.of(
             index,
@@ -151,7 +154,7 @@ class JinaVectorStore(StoreSearch):
         index: str | Path | DocumentIndex | None = None,
         **kwargs: Any,  # noqa: ANN401  # arguments of the class
     ) -> Self:
-        """Return a vector store with texts added.
+        """Create a vector store and add texts.
 
         Args:
             texts: Texts to add.
@@ -172,7 +175,7 @@ class JinaVectorStore(StoreSearch):
 
     @classmethod
     def from_documents(cls, documents: list[Document], embedding: Embeddings | None = None, **kwargs: Any) -> Self:  # noqa: ANN401
-        """Return a vector store with documents added.
+        """Create a vector store and add documents.
 
         Args:
             documents: Documents to add.
@@ -188,7 +191,7 @@ class JinaVectorStore(StoreSearch):
         embedding: Embeddings | None = None,
         **kwargs: Any,  # noqa: ANN401
     ) -> Self:
-        """Return a vector store with documents added; the coroutine form of `from_documents`.
+        """Create a vector store and add documents, as a coroutine (see `from_documents`).
 
         Args:
             documents: Documents to add.
@@ -206,12 +209,12 @@ class JinaVectorStore(StoreSearch):
         batch_size: int | None = None,
         **kwargs: Any,  # noqa: ANN401  # required by the base class
     ) -> list[str]:
-        """Add texts, or pages if the metadata contains an image path; entries with an existing id are replaced.
+        """Add texts; a text whose metadata contains an image path is added as a page. Existing ids are replaced.
 
         Args:
-            texts: Texts; for a page its text, or "" to read the image by OCR.
+            texts: Texts. For a page, the text of the page, or "" to read the text from the image by OCR.
             metadatas: One mapping of JSON values per text.
-            ids: One id per text; None for a random id.
+            ids: One id per text; None for random ids.
             batch_size: Unused; passed by `langchain_core.indexing.index`. The index chooses its own batches.
             kwargs: Not supported.
 
@@ -219,8 +222,8 @@ class JinaVectorStore(StoreSearch):
             The ids of the added entries.
 
         Raises:
-            InvalidInputError: If lengths differ, metadata is not JSON, an id belongs to an ingested file, or `kwargs`
-                are passed.
+            InvalidInputError: If `texts`, `metadatas` and `ids` differ in length, metadata is not JSON, an id belongs
+                to an ingested file, or `kwargs` are passed.
         """
         if kwargs:
             raise InvalidInputError(
@@ -231,7 +234,7 @@ class JinaVectorStore(StoreSearch):
     aadd_texts = coroutine_of(add_texts, pool="ingest")  # type: ignore[arg-type]  # mypy wants `self` to be positional-only
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:  # noqa: ANN401  # required by the base class
-        """Delete added entries by id; unknown ids are ignored.
+        """Delete added texts and pages by id; unknown ids are ignored.
 
         Args:
             ids: Ids to delete. Required.
@@ -293,12 +296,12 @@ def _add_arguments(
 
 
 def _content(text: str, metadata: dict[str, Any], image_key: str) -> Any:  # noqa: ANN401  # index input
-    """Return a text, or a page if the metadata contains the path of an existing image."""
+    """Return an input for `DocumentIndex.add`: a page if the metadata contains the path of an image, else a text."""
     image = existing_image(metadata.get(image_key))
     if image is None:
-        # A plain string that looks like a data URI would be decoded; the dict form is always text.
+        # A string that looks like a data URI would be decoded as an image. A dict marks the input as text.
         return {"text": text}
-    # A saved page image contains its words and boxes; use them unless the text was changed.
+    # The image file of a saved page contains words and boxes, which are used unless the text was changed.
     return image if not text.strip() or _saved_text(image) == text else {"image": image, "text": text}
 
 
@@ -306,4 +309,4 @@ def _saved_text(image: Path) -> str | None:
     try:
         return open_page(image).text
     except InvalidInputError:
-        return None  # not saved by a page loader
+        return None  # not an image file that `save_page` wrote
