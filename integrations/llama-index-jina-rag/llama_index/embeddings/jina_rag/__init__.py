@@ -2,7 +2,8 @@
 
 from jina_rag import MissingDependencyError
 
-# The wheel of jina-rag contains this package even if LlamaIndex is not installed. The other packages import it first.
+# The wheel of jina-rag contains this package even if LlamaIndex is not installed. All LlamaIndex packages of jina-rag
+# import this package first, so that the error below names the command to run.
 try:
     import llama_index.core  # noqa: F401
 except ModuleNotFoundError as exc:

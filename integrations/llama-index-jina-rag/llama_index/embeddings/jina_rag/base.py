@@ -23,8 +23,8 @@ class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
     """Dense embeddings of texts and images by a Jina model on this machine.
 
     LlamaIndex stores one vector per node, but late interaction requires one vector per token. To search pages, use
-    `JinaPageRetriever` or `JinaVectorStore`. This class serves all other components that take an ``embed_model``.
-    Queries and documents are encoded differently, as the models were trained.
+    `JinaPageRetriever` or `JinaVectorStore`. `JinaLocalEmbedding` is for all other components that require an
+    ``embed_model``. Queries and documents are encoded differently, because the models were trained in this way.
 
     Setup:
         ``pip install ".[llama-index]"`` in a clone. The weights of ``"lite"`` are included; other models require the
@@ -42,8 +42,8 @@ class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
         >>> max(range(2), key=lambda i: embed_model.similarity(query, documents[i]))
         0
 
-        ``get_image_embedding("chart.png")`` and ``get_image_embedding_batch`` accept paths and `io.BytesIO`. Text
-        models read the text of the image by OCR.
+        ``get_image_embedding("chart.png")`` and ``get_image_embedding_batch`` accept paths and `io.BytesIO`. A text
+        model reads the text of an image by OCR.
 
     Async:
         The coroutines, for example ``aget_query_embedding`` and ``aget_text_embedding_batch``, encode in a thread,
@@ -51,7 +51,7 @@ class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
 
     Args:
         model_name: ``"lite"``, ``"lite-en"``, a Hugging Face id or the folder of a checkpoint.
-        embedder: Loaded embedder instead of a name; options for loading a model cannot be combined with it.
+        embedder: Loaded embedder instead of a name; cannot be combined with options for loading a model.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
         dtype: Type of the weights: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         task: ``"retrieval"``; jina-embeddings-v4 also supports ``"text-matching"`` and ``"code"``.
@@ -62,11 +62,12 @@ class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
         local_files_only: Whether to use downloaded files only.
         settings: Further fields of LlamaIndex's `BaseEmbedding`, for example ``embed_batch_size``.
 
-    Dumps and pickles contain these settings, never the weights: a model passed as an object is reloaded by name.
+    Dumps and pickles contain these settings, never the weights. A model that was passed as an object is reloaded by
+    name.
 
     Raises:
-        InvalidInputError: If ``embeddings_cache`` is passed. LlamaIndex keys this cache by text, so a query would get
-            the cached vector of a document with the same text.
+        InvalidInputError: If ``embeddings_cache`` is passed. LlamaIndex keys this cache by text, so that a query would
+            get the cached vector of a document with equal text.
     """
 
     model_config = ConfigDict(extra="forbid")

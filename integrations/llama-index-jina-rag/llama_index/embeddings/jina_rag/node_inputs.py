@@ -1,7 +1,7 @@
-"""Conversion of nodes to model inputs: the image of a node if present, else its text.
+"""Conversion of nodes to model inputs: the image of a node if present, otherwise the text.
 
-Nodes store images in the fields of an `ImageNode`, or in the ``image_resource`` of an `ImageDocument` or a `Node`. All
-three forms are supported.
+An `ImageNode` stores the image in three fields; an `ImageDocument` or a `Node` stores the image in ``image_resource``.
+All of these classes are supported.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from llama_index.core.schema import BaseNode, ImageNode, ImageType, MetadataMode
 from jina_rag import InvalidInputError, open_page
 
 IMAGE_HASH = "image_sha256"
-"""Metadata key that `JinaPageReader` sets for images of `jina_rag.save_page`, which contain the words of the page."""
+"""Metadata key with the SHA-256 hash of a page image. `JinaPageReader` sets the key for image files of
+`jina_rag.save_page`, which contain the words of the page."""
 
 
 NodeImage: TypeAlias = Path | bytes | str
@@ -26,7 +27,7 @@ NodeImage: TypeAlias = Path | bytes | str
 
 
 def node_image(node: BaseNode) -> NodeImage | None:
-    """Return the image of a node, or None.
+    """Return the image of a node; None if the node has no image.
 
     Args:
         node: Node of any type.
@@ -39,12 +40,14 @@ def node_image(node: BaseNode) -> NodeImage | None:
         try:
             return base64.b64decode(data, validate=True)
         except binascii.Error as exc:
-            raise InvalidInputError(f"The image of node {node.node_id!r} is not valid base64 ({exc}).") from exc
+            raise InvalidInputError(
+                f"The image of node {node.node_id!r} is not valid base64 ({exc}). Set image_path instead."
+            ) from exc
     return Path(path) if path else url or None
 
 
 def image_fields(node: BaseNode) -> tuple[str | None, str | None, str | None]:
-    """Return the image of a node as base64, path and URL; each is None if absent.
+    """Return (base64 data, path, URL) of the image of a node; a value is None if the node does not have the value.
 
     Args:
         node: Node of any type.
@@ -87,11 +90,12 @@ def is_saved_page(node: BaseNode, image: NodeImage) -> bool:
 
 
 def model_input(node: BaseNode, modality: Literal["text", "image"]) -> Any:  # noqa: ANN401  # model input
-    """Return a node as an input of an embedder or a reranker.
+    """Convert a node to an input of an embedder or a reranker.
 
     Args:
         node: Node of any type.
-        modality: Modality of the model. A text model gets the node's text if present, which avoids OCR of the image.
+        modality: Modality of the model. For a text model, the text of the node is returned if present, which avoids OCR
+            of the image.
 
     Raises:
         InvalidInputError: If the image is a URL, invalid base64, missing or unreadable.
@@ -107,7 +111,7 @@ def model_input(node: BaseNode, modality: Literal["text", "image"]) -> Any:  # n
 
 
 def index_input(node: BaseNode) -> Any:  # noqa: ANN401  # index input
-    """Return a node as an input of `jina_rag.DocumentIndex.add`: its image with the text, or its text.
+    """Convert a node to an input of `jina_rag.DocumentIndex.add`: the image with the text, or only the text.
 
     Args:
         node: Node of any type.
@@ -126,9 +130,10 @@ def index_input(node: BaseNode) -> Any:  # noqa: ANN401  # index input
 
 
 def cache_key(node: BaseNode) -> str | None:
-    """Return a key for the embeddings of a node, or None if the model and the index can embed the node differently.
+    """Return a key for the cached embeddings of a node; None if the embeddings must not be cached.
 
-    An image without stored words is read by the model in `model_input` and by the index in `index_input`.
+    The embeddings of an image without stored words are not cached, because `model_input` and `index_input` can read
+    different words from the image.
 
     Args:
         node: Node of any type.
@@ -147,7 +152,7 @@ def cache_key(node: BaseNode) -> str | None:
 
 
 def image_input(image: ImageType | bytes | Path) -> Any:  # noqa: ANN401  # embedder input
-    """Return an image of LlamaIndex as an embedder input.
+    """Convert an image of LlamaIndex to an input of an embedder.
 
     Args:
         image: Path, URL, data URI, bytes of a file, or buffer.
@@ -160,9 +165,9 @@ def image_input(image: ImageType | bytes | Path) -> Any:  # noqa: ANN401  # embe
 
 
 def query_input(query: QueryBundle) -> Any:  # noqa: ANN401  # query input
-    """Return a query bundle as a query of jina_rag: the text, the image of ``image_path``, or a list of several parts.
+    """Convert a query bundle to a query of jina_rag: the text, the image of ``image_path``, or a list of parts.
 
-    Several ``custom_embedding_strs``, for example of a query transform, form one query of several parts.
+    Several ``custom_embedding_strs``, for example from a query transform, become the parts of one query.
 
     Args:
         query: Query bundle with text or ``image_path``.
@@ -180,7 +185,7 @@ def query_input(query: QueryBundle) -> Any:  # noqa: ANN401  # query input
 def _local_image(node: BaseNode, image: NodeImage) -> Path | bytes:
     if isinstance(image, str):
         raise InvalidInputError(
-            f"The image of node {node.node_id!r} is the URL {image}, and URLs are not fetched. Download it, and set "
-            "image_path or image."
+            f"The image of node {node.node_id!r} is the URL {image}, and URLs are not fetched. Download the image, and "
+            "set image_path or image."
         )
     return image

@@ -25,12 +25,12 @@ class JinaPageEmbedding(TransformComponent):
     """Pipeline transformation that embeds page images and texts.
 
     An ``embed_model`` in an `IngestionPipeline` embeds the text of each node and ignores the image of an `ImageNode`.
-    This component embeds the image and sets ``node.embedding`` to the dense vector. The multi-vectors for late
-    interaction come from the same forward pass. They stay in memory until `JinaVectorStore` stores them, so that each
-    page is encoded once.
+    `JinaPageEmbedding` embeds the image and sets ``node.embedding`` to the dense vector. The forward pass also returns
+    the multi-vectors for late interaction. The multi-vectors stay in memory until `JinaVectorStore` stores the node, so
+    that each page is encoded only once.
 
     Setup:
-        The same as for `JinaLocalEmbedding`.
+        As for `JinaLocalEmbedding`.
 
     Instantiate:
         >>> from llama_index.embeddings.jina_rag import JinaPageEmbedding
@@ -54,8 +54,8 @@ class JinaPageEmbedding(TransformComponent):
             )
             pipeline.run(documents=JinaPageReader().load_data("reports/"))
 
-        Place no text splitter before this step: splitters drop images. With ``num_workers``, the multi-vectors stay in
-        the worker processes, and the vector store re-encodes the nodes.
+        Do not put a text splitter before this step, because splitters drop images. With ``num_workers``, the
+        multi-vectors stay in the worker processes, and the vector store re-encodes the nodes.
 
     Async:
         ``await step.acall(nodes)``, called by ``pipeline.arun``, encodes in a thread.
@@ -63,11 +63,11 @@ class JinaPageEmbedding(TransformComponent):
     Args:
         model_name: Model name of `JinaLocalEmbedding`; None for ``"lite"``.
         embedder: Loaded embedder instead of a name.
-        embed_model: A `JinaLocalEmbedding` instead of a name, an embedder and settings.
-        batch_size: Number of nodes encoded per batch; the images of one batch are open at the same time.
-        keep_bytes: Maximum size in bytes of the multi-vectors kept in memory for the vector store; 0 keeps none. The
-            store re-encodes nodes that exceed the limit. All components of a process share one cache, with the
-            greatest `keep_bytes` as its limit.
+        embed_model: A `JinaLocalEmbedding`, instead of `model_name`, `embedder` and settings.
+        batch_size: Number of nodes encoded per batch. All images of one batch are open at the same time.
+        keep_bytes: Maximum size in bytes of the multi-vectors kept in memory for the vector store; 0 keeps no
+            multi-vectors. The vector store re-encodes nodes whose multi-vectors were not kept. All `JinaPageEmbedding`
+            objects of a process share one cache, whose limit is the greatest `keep_bytes`.
         settings: Further settings of `JinaLocalEmbedding`.
 
     Raises:
@@ -79,7 +79,7 @@ class JinaPageEmbedding(TransformComponent):
     embed_model: JinaLocalEmbedding = Field(description="Embedding model.")
     batch_size: int = Field(default=8, gt=0, description="Number of nodes encoded per batch.")
     keep_bytes: int = Field(
-        default=DEFAULT_BYTES, ge=0, description="Maximum bytes of multi-vectors kept for the store."
+        default=DEFAULT_BYTES, ge=0, description="Maximum size in bytes of the multi-vectors kept for the vector store."
     )
 
     def __init__(
@@ -97,7 +97,10 @@ class JinaPageEmbedding(TransformComponent):
         if embed_model is None:
             embed_model = JinaLocalEmbedding(model_name, embedder=embedder, **settings)
         elif model_name is not None or embedder is not None or settings:
-            raise InvalidInputError("embed_model cannot be combined with model_name, embedder or settings. Omit them.")
+            raise InvalidInputError(
+                "embed_model cannot be combined with model_name, embedder or settings. Pass only embed_model, or omit "
+                "embed_model."
+            )
         super().__init__(embed_model=embed_model, batch_size=batch_size, keep_bytes=keep_bytes)  # type: ignore[call-arg]
         VECTOR_CACHE.max_bytes = max(VECTOR_CACHE.max_bytes, keep_bytes)
 
@@ -142,7 +145,7 @@ class JinaPageEmbedding(TransformComponent):
 
 
 def _event_text(node: BaseNode) -> str:
-    """Return the text of a node in an event: the path of its image, or its text."""
+    """Return the text of a node for an event: the path of the image, or the text of a node without an image path."""
     image = node_image(node)
     if image is None:
         return node.get_content(metadata_mode=MetadataMode.EMBED)

@@ -1,7 +1,7 @@
 """Cache that passes multi-vectors from `JinaPageEmbedding` to `JinaVectorStore`.
 
-A LlamaIndex node stores one vector only. The multi-vectors of the same forward pass stay in this cache until the vector
-store adds the node, so that the node is not encoded twice.
+A LlamaIndex node can store only one vector. The multi-vectors from the forward pass that embedded the node stay in this
+cache until the vector store adds the node, so that the node is not encoded twice.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import numpy as np
 from jina_rag import Embeddings
 
 Key: TypeAlias = tuple[str, str | None]
-"""Fingerprint of the embedder and key of the content (`node_inputs.cache_key`); content with key None is skipped."""
+"""Key of the cache: fingerprint of the embedder, and key of the content (see `node_inputs.cache_key`). Content with key
+None is not cached."""
 DEFAULT_BYTES = 256 * 1024 * 1024
-"""256 MiB: about 600 pages of jina-embeddings-v4 or 1000 pages of "lite"."""
+"""Default limit of the cache, 256 MiB: about 600 pages with jina-embeddings-v4, or 1000 pages with "lite"."""
 
 
 class VectorCache:
-    """Thread-safe LRU cache of the embeddings of single inputs, limited by size.
+    """Thread-safe LRU cache of the embeddings of single inputs, with a maximum size in bytes.
 
     Attributes:
         max_bytes: Maximum size in bytes.
@@ -40,11 +41,11 @@ class VectorCache:
         self._lock = threading.RLock()
 
     def put(self, key: Key, encoded: Embeddings) -> None:
-        """Store the embeddings of one input, and evict the least recently used entries beyond `max_bytes`.
+        """Store the embeddings of one input; evict least recently used entries if the cache exceeds `max_bytes`.
 
         Args:
             key: Fingerprint and content key.
-            encoded: Embeddings of one input; skipped if larger than `max_bytes`.
+            encoded: Embeddings of one input; not stored if larger than `max_bytes`.
         """
         with self._lock:
             self.drop(key)
@@ -56,7 +57,7 @@ class VectorCache:
                 self.drop(next(iter(self._vectors)))
 
     def get(self, key: Key, dim: int = 0) -> Embeddings | None:
-        """Return the embeddings of one input, or None if missing or shorter than `dim`.
+        """Return the embeddings of one input; None if no embeddings with a long enough dense vector are cached.
 
         Args:
             key: Fingerprint and content key.
@@ -89,11 +90,11 @@ class VectorCache:
 
 
 VECTOR_CACHE = VectorCache()
-"""The cache of this process."""
+"""The cache that all adapters of this process share."""
 
 
 def take_row(encoded: Embeddings, row: int) -> Embeddings:
-    """Return a copy of the embeddings of one input in a batch; a view would keep the whole batch in memory.
+    """Return the embeddings of one input in a batch as a copy, because a view would keep the whole batch in memory.
 
     Args:
         encoded: Embeddings of a batch, with dense vectors and multi-vectors.
@@ -109,7 +110,7 @@ def take_row(encoded: Embeddings, row: int) -> Embeddings:
 def concatenate(embeddings: list[Embeddings], dim: int) -> Embeddings:
     """Concatenate embeddings of single inputs, with dense vectors truncated to `dim`.
 
-    Truncated vectors are L2-normalized, as the model does for ``truncate_dim``.
+    Truncated vectors are L2-normalized, as by an embedder with ``truncate_dim``.
 
     Args:
         embeddings: Embeddings of one input each.

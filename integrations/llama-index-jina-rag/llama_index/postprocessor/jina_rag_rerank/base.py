@@ -24,15 +24,15 @@ _log = logging.getLogger("jina_rag")
 class JinaLocalRerank(RerankerOptions, BaseNodePostprocessor):
     """Node postprocessor that reranks texts and page images with a local cross-encoder.
 
-    One list can contain texts and images. A vision reranker (jina-reranker-m0) reads the image of a node, or its text
-    if the node has no image; a text reranker (``"lite"``) reads the text. The passed nodes are not modified: the result
-    contains new `NodeWithScore` objects with the same nodes.
+    One list can contain texts and images. A vision reranker (jina-reranker-m0) reads the image of a node, or the text
+    of a node without an image. A text reranker (``"lite"``) reads the text. The passed `NodeWithScore` objects are not
+    modified; the result contains new `NodeWithScore` objects with the passed nodes.
 
     Setup:
         ``pip install ".[llama-index,models]"`` in a clone. The default model, jina-reranker-m0, is downloaded once.
-        ``"lite"`` is installed with jina_rag, for pipelines without a download, and does not require the extra
-        ``models``. It reads text only and lowers quality: in a search it lowered nDCG@5 by 0.008 (5 pages reranked) to
-        0.032 (10 pages).
+        ``"lite"`` is installed with jina_rag and requires neither a download nor the extra ``models``. ``"lite"`` reads
+        only text and lowers the quality of a search: nDCG@5 decreased by 0.008 (5 pages reranked) to 0.032 (10 pages
+        reranked).
 
     Instantiate:
         >>> from llama_index.postprocessor.jina_rag_rerank import JinaLocalRerank
@@ -53,7 +53,7 @@ class JinaLocalRerank(RerankerOptions, BaseNodePostprocessor):
 
     Args:
         model: A Hugging Face id, the folder of a checkpoint, or ``"lite"``; None for jina-reranker-m0.
-        top_n: Maximum number of nodes.
+        top_n: Maximum number of returned nodes.
         reranker: Loaded reranker instead of a name.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
         dtype: Type of the weights: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
@@ -113,10 +113,10 @@ class JinaLocalRerank(RerankerOptions, BaseNodePostprocessor):
 
 
 def _reranker_input(node: BaseNode, reranker: Reranker) -> Any:  # noqa: ANN401  # reranker input
-    """Return the reranker input of a node: the image for a vision model, the text for a text model."""
+    """Convert a node to an input of the reranker: the image for a vision model, the text for a text model."""
     image = node_image(node)
     if image is not None and node_text(node).strip() and (reranker.modality == "text" or not is_local(image)):
         if reranker.modality == "image":
-            _log.warning("The image of node %s is not on this machine. Its text is reranked instead.", node.node_id)
+            _log.warning("The image of node %s is not on this machine. The text of the node is reranked.", node.node_id)
         return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
     return model_input(node, reranker.modality)

@@ -15,16 +15,16 @@ from jina_rag import Failure, IngestSettings, InvalidInputError, Page
 from jina_rag.adapters import PageLoading, check_not_empty, coroutine_of
 
 _HIDDEN_FROM_MODELS = ("file_path", "doc_id", IMAGE_HASH)
-"""Metadata keys for programs, excluded from model inputs."""
+"""Metadata keys that are excluded from the inputs of models, because only programs read the values."""
 
 
 class JinaPageReader(PageLoading, BaseReader):
-    """Reader that returns one `ImageDocument` per page, with the page screenshot and its text.
+    """Reader that returns one `ImageDocument` per page, with the page screenshot and the text of the page.
 
-    The text comes from the text layer, or from OCR for pages with little or no text. Each screenshot is saved under
-    its content hash, so a changed page gets another image path and another document hash in LlamaIndex. Document ids
-    (``reports/q3.pdf#p0002``) do not change when a file is edited. An `IngestionPipeline` with a document store
-    therefore re-embeds changed pages, skips unchanged pages and deletes removed pages.
+    The text comes from the text layer, or from OCR for pages with little or no text. Each screenshot is saved in a file
+    named by the content hash, so a changed page gets another image path and another document hash in LlamaIndex.
+    Document ids (``reports/q3.pdf#p0002``) do not change when a file is edited. An `IngestionPipeline` with a document
+    store therefore re-embeds changed pages, skips unchanged pages and deletes removed pages.
 
     Setup:
         ``pip install ".[llama-index]"`` in a clone.
@@ -56,10 +56,10 @@ class JinaPageReader(PageLoading, BaseReader):
     Args:
         folder: Folder for page screenshots; None for a folder in the user's cache.
         settings: Settings for rendering and reading pages; None for the defaults.
-        root: Folder to which document ids are relative; None for absolute paths. Set it if documents can move to
-            another machine.
-        on_failure: Called with each file or page that cannot be read; None logs a warning. `failures` lists all of
-            them.
+        root: Folder to which document ids are relative; None for absolute paths. Set `root` if the documents can move
+            to another machine.
+        on_failure: Called with each file or page that cannot be read; None logs a warning. The attribute `failures`
+            lists all failed files and pages.
     """
 
     _extra = "llama-index"
@@ -93,7 +93,9 @@ class JinaPageReader(PageLoading, BaseReader):
             InvalidInputError: If a path does not exist, or `fs` is not None; raised before iteration.
         """
         if fs is not None:
-            raise InvalidInputError(f"fs is {fs!r}; only the local file system is supported. Download the files first.")
+            raise InvalidInputError(
+                f"fs is {fs!r}; only the local file system is supported. Download the files first, and omit fs."
+            )
         return (self._document(page, image, extra_info or {}) for page, image in self._load_pages(file))
 
     def load_data(
@@ -117,7 +119,7 @@ class JinaPageReader(PageLoading, BaseReader):
     aload_data = coroutine_of(load_data, pool="ingest")
 
     async def alazy_load_data(self, *args: Any, **load_kwargs: Any) -> Iterable[Document]:  # noqa: ANN401
-        """Return all documents, read in a thread; an iterator would read in the event loop's thread.
+        """Return all documents as a list, read in a thread; an iterator would read files in the event loop's thread.
 
         Args:
             args: Positional arguments of `load_data`.
@@ -127,7 +129,8 @@ class JinaPageReader(PageLoading, BaseReader):
 
     def _document(self, page: Page, image: Path, extra: Mapping[str, Any]) -> Document:
         doc_id = self._document_id(page.path)
-        # Exclude the number of pages: adding a page would change the hash of all pages of the file.
+        # The metadata excludes the number of pages. Otherwise, a new page would change the hashes of all pages of the
+        # file.
         metadata = {
             "file_name": page.path.name,
             "page_label": str(page.number),
@@ -136,8 +139,8 @@ class JinaPageReader(PageLoading, BaseReader):
             "doc_id": doc_id,
             IMAGE_HASH: image.stem,
         }
-        # Set no source relationship: LlamaIndex would treat the pages of a file as one document, and replace or delete
-        # all of them together.
+        # A source relationship is not set, because LlamaIndex would then treat the pages of a file as one document, and
+        # replace or delete all pages together.
         return ImageDocument(
             id_=f"{doc_id}#p{page.number:04d}",
             text_resource=MediaResource(text=page.text),

@@ -22,9 +22,9 @@ Stage = Prefetch | Rescore | Rerank
 
 
 class JinaPageRetriever(IndexOwner, BaseRetriever):
-    """Retriever for pages of PDFs, scans and office files by page images and late interaction, with local models.
+    """Page retriever for PDFs, scans and office files that uses late interaction and local models.
 
-    Each result is an `ImageNode` with the page screenshot, the text of the page, and its location in the metadata
+    Each result is an `ImageNode` with the page screenshot and the text of the page. The metadata contains the location
     (``file_name``, ``page_label``, ``region_kind``, ``region_box``, ``region_caption``, …). A response synthesizer with
     ``multimodal=True`` sends the image and the citation to the chat model.
 
@@ -54,25 +54,26 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
             )
             print(engine.query("Which region grew fastest?"))
 
-        To search by image: ``retriever.retrieve(QueryBundle("", image_path="chart.png"))``. A bundle that contains only
-        an ``embedding`` is compared with the dense vectors of the pages.
+        To search by image: ``retriever.retrieve(QueryBundle("", image_path="chart.png"))``. If a bundle contains only
+        an ``embedding``, the embedding is compared with the dense vectors of the pages.
 
     Async:
         ``await retriever.aretrieve(…)`` encodes and searches in a thread, never in the event loop's thread.
 
     Args:
         index: Folder of an index, URL of a collection on a Qdrant server, or an open `jina_rag.DocumentIndex`.
-        similarity_top_k: Maximum number of pages, highest scores first.
+        similarity_top_k: Maximum number of pages, best first.
         filters: LlamaIndex metadata filters over document metadata, ``page_label``, ``file_name``, ``file_path``,
             ``doc_id`` and ``has`` (``"chart"``, ``"table"`` or ``"figure"``). Unsupported filters raise an error.
         filter: Filter of `jina_rag.DocumentIndex.search`; a page must match both `filters` and `filter`.
         stages: One or several of `jina_rag.Prefetch`, `Rescore` and `Rerank`; None for the stages of the index.
-        reranker: Name, folder or object of a model that reranks the best pages; None for none.
-        group_by: ``"page"``, or ``"document"`` for the best page of each document.
+        reranker: Name, folder or object of a model that reranks the best pages; None for no reranking.
+        group_by: ``"page"`` returns all matching pages; ``"document"`` returns only the best page of each document.
         dedup: Whether near-duplicate pages are folded into one node.
-        score_threshold: Minimum score; pages with a lower score are dropped. None keeps all.
+        score_threshold: Minimum score; pages with a lower score are dropped. None keeps all pages.
         show: Image of the node: ``"page"`` for the screenshot, ``"region"`` for the best chart, table or figure if any.
-        cite: Whether to add ``citation_box``, the box that answers the query; takes 40 to 100 ms per page with "lite".
+        cite: Whether to add ``citation_box``, the box that answers the query, to the metadata. A citation takes 40 to
+            100 ms per page with "lite".
         embedder: Name, folder or object of the embedder; None for the embedder of the index.
         assets_dir: For a server: folder of the page images and the manifest; None for a folder in the user's data
             directory.
@@ -82,8 +83,8 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
         objects: `objects` of LlamaIndex's `BaseRetriever`.
         verbose: `verbose` of LlamaIndex's `BaseRetriever`.
 
-    Scores are comparable within one query. With a reranker they are from 0 to 1; otherwise they are the mean cosine
-    similarity per query token plus the bonus for matching identifiers.
+    Scores are comparable within one query. With a reranker, scores are from 0 to 1. Otherwise, a score is the mean
+    cosine similarity per query token plus the bonus for identifiers of the query.
 
     Raises:
         IndexNotFoundError: If the index does not exist.
@@ -119,7 +120,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
             add_condition(where, key, value)
         check_not_empty(reranker=reranker)
         self._opening, self._index = LazyIndex.of(index, embedder=embedder, assets_dir=assets_dir, api_key=api_key)
-        self._index.get(self._opening)  # a missing index raises here, not at the first query
+        self._index.get(self._opening)  # raises an error for a missing index now instead of at the first query
         self.similarity_top_k = similarity_top_k
         self._settings: dict[str, Any] = {
             "filter": where,
@@ -134,7 +135,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
 
     @property
     def index(self) -> DocumentIndex:
-        """The index, reopened if closed."""
+        """The index; a closed index is reopened."""
         return self._index.get(self._opening)
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
@@ -171,7 +172,7 @@ def _with_reranker(
     all_stages = [] if stages is None else [stages] if isinstance(stages, Stage) else list(stages)
     if reranker is not None:
         if any(isinstance(stage, Rerank) for stage in all_stages):
-            raise InvalidInputError("stages contains a Rerank, which sets its own model. Omit reranker.")
+            raise InvalidInputError("stages contains a Rerank, which selects the reranker. Omit reranker.")
         all_stages.append(Rerank(model=reranker))
     return all_stages or None
 

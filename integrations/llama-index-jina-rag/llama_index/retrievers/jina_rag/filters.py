@@ -1,7 +1,8 @@
-"""Translation of LlamaIndex metadata filters to jina_rag filters, which apply before ranking.
+"""Translation of LlamaIndex metadata filters to jina_rag filters, which the index applies before ranking.
 
-A jina_rag filter maps each key to values, of which one must match, or to a range of numbers; all keys must match.
-Filters of other forms raise an error: dropping a condition would return excluded nodes.
+A jina_rag filter maps each key to a list of values, one of which must match, or to a range of numbers. All keys must
+match. Filters that cannot be translated raise an error, because dropping a condition would return nodes that the filter
+excludes.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from llama_index.core.vector_stores.types import FilterCondition, FilterOperator
 from jina_rag import InvalidInputError, Range
 
 FilterValue: TypeAlias = "list[Any] | Range"
-"""Values, of which one must match, or a range."""
+"""A list of values, one of which must match, or a range of numbers."""
 
 _RANGE_BOUNDS = {FilterOperator.GT: "gt", FilterOperator.GTE: "gte", FilterOperator.LT: "lt", FilterOperator.LTE: "lte"}
 _EQUALITY = (FilterOperator.EQ, FilterOperator.CONTAINS)
@@ -26,9 +27,9 @@ def to_where(filters: MetadataFilters | None, to_key: Callable[[str], str] = lam
     """Translate a LlamaIndex filter to a jina_rag filter.
 
     Args:
-        filters: Filters joined by "and", which can be nested, or by "or" over values of one key. A list in the metadata
-            matches if one of its items matches.
-        to_key: Returns the jina_rag key of a metadata key.
+        filters: Filters joined by "and", which can be nested, or by "or" over values of one key. A metadata value that
+            is a list matches if one item of the list matches.
+        to_key: Function that returns the key of the jina_rag filter for a metadata key.
 
     Returns:
         The filter by jina_rag key.
@@ -54,15 +55,15 @@ def to_where(filters: MetadataFilters | None, to_key: Callable[[str], str] = lam
 
 
 def add_condition(where: dict[str, FilterValue], key: str, value: FilterValue) -> None:
-    """Add a condition to a filter, in place; two ranges of one key are intersected.
+    """Add a condition to `where`, in place; two ranges of one key are intersected.
 
     Args:
         where: Filter to extend.
         key: Key of the condition.
-        value: Values, of which one must match, or a range.
+        value: List of values, one of which must match, or a range of numbers.
 
     Raises:
-        InvalidInputError: If the key already has a condition, unless both conditions are ranges.
+        InvalidInputError: If the key already has a condition, and one of the two conditions is not a range.
     """
     existing = where.get(key)
     if existing is None:
@@ -105,7 +106,7 @@ def to_page_where(filters: MetadataFilters | None) -> dict[str, FilterValue]:
 
 
 def _translate_or(filters: MetadataFilters, to_key: Callable[[str], str]) -> dict[str, FilterValue]:
-    """Translate an "or" over values of one key."""
+    """Translate filters that are joined by "or" and test one key."""
     items = [item for item in filters.filters if isinstance(item, MetadataFilter)]
     values = [_translate_condition(item) for item in items]
     if len(items) < len(filters.filters) or any(isinstance(value, Range) for value in values):
@@ -142,7 +143,7 @@ def _tighter_bound(choose: Callable[[list[float]], float], *bounds: float | None
 
 
 def _page_numbers(value: FilterValue) -> FilterValue:
-    """Convert page labels, which are strings in LlamaIndex, to page numbers."""
+    """Convert page labels, which are strings in LlamaIndex, to 1-based page numbers."""
 
     def number(label: Any) -> Any:  # noqa: ANN401
         return int(label) if isinstance(label, str) and label.isdecimal() else label

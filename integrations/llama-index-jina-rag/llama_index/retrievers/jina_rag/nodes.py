@@ -34,11 +34,11 @@ _HIDDEN_FROM_MODELS = (
     "snippet",
     "other_pages",
 )
-"""Metadata keys for programs, excluded from model inputs because they cost tokens or reveal local paths."""
+"""Metadata keys that are excluded from the inputs of models, because the values take tokens or reveal local paths."""
 
 
 def hit_to_node(hit: ScoredPage, *, show: Literal["page", "region"] = "page") -> BaseNode:
-    """Convert a hit to a node: the node that was added, or an `ImageNode` for a page of an ingested file.
+    """Convert a hit to a node. An added node is returned as stored; a page of an ingested file becomes an `ImageNode`.
 
     Args:
         hit: Hit of a `jina_rag.DocumentIndex`.
@@ -61,7 +61,7 @@ def hit_to_node(hit: ScoredPage, *, show: Literal["page", "region"] = "page") ->
         "excluded_llm_metadata_keys": [key for key in metadata if key in _HIDDEN_FROM_MODELS],
         "relationships": {NodeRelationship.SOURCE: RelatedNodeInfo(node_id=hit.doc_id, node_type=ObjectType.DOCUMENT)},
     }
-    if image is None:  # index on a server with the images on another machine
+    if image is None:  # the index is on a server, and the images are on another machine
         return TextNode(**common)
     return ImageNode(
         image_path=str(image), image_mimetype=mimetypes.guess_type(image.name)[0] or "image/jpeg", **common
@@ -69,7 +69,7 @@ def hit_to_node(hit: ScoredPage, *, show: Literal["page", "region"] = "page") ->
 
 
 def page_metadata(hit: ScoredPage) -> dict[str, Any]:
-    """Return the metadata of a page under the keys of LlamaIndex's readers, in the order for the chat model.
+    """Return the metadata of a page with the keys of LlamaIndex's readers, in the order for a chat model.
 
     Args:
         hit: Hit of a `jina_rag.DocumentIndex`.
@@ -97,9 +97,9 @@ def page_metadata(hit: ScoredPage) -> dict[str, Any]:
 def storable_node(node: BaseNode) -> BaseNode:
     """Convert a node to a type that LlamaIndex restores completely.
 
-    LlamaIndex's vector stores restore `TextNode`, `ImageNode`, `IndexNode` and `Node`, and lose the image bytes of a
-    `Document` or a `Node`. Nodes with an image therefore become an `ImageNode`, and documents without an image a
-    `TextNode`, as in LlamaIndex's own vector stores.
+    LlamaIndex restores only `TextNode`, `ImageNode`, `IndexNode` and `Node` from a vector store, and loses the image
+    bytes of a `Document` or a `Node`. A node with an image therefore becomes an `ImageNode`, and a document without an
+    image becomes a `TextNode`, as in LlamaIndex's own vector stores.
 
     Args:
         node: Node of any type.
@@ -123,10 +123,10 @@ def storable_node(node: BaseNode) -> BaseNode:
 
 
 def entry_metadata(node: BaseNode) -> dict[str, Any]:
-    """Return the metadata that an index stores for a node: its own metadata for filters, and the serialized node.
+    """Return the metadata that an index stores for a node: metadata for filters, and the serialized node.
 
-    LlamaIndex's copies of the document id (``doc_id``, ``document_id``) are dropped, because the node's own metadata
-    can use these keys; ``ref_doc_id`` alone stores the document id.
+    LlamaIndex adds the document id as ``doc_id``, ``document_id`` and ``ref_doc_id``. Only ``ref_doc_id`` is stored,
+    because the metadata of the node can use the keys ``doc_id`` and ``document_id``.
 
     Args:
         node: Node of any type.

@@ -28,9 +28,9 @@ from jina_rag.adapters import IndexOpening, IndexOwner, LazyIndex, coroutine_of,
 class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
     """Vector store of texts and page images in a jina_rag index, searched by late interaction, with pre-filtering.
 
-    The index embeds nodes and queries itself: `query` compares every token of ``query_str`` with every token of a page.
-    ``node.embedding`` is ignored. A query that contains only a vector is compared with the dense vectors. Nodes that
-    `JinaPageEmbedding` embedded in the same process are not re-embedded.
+    The index embeds nodes and queries, and ignores ``node.embedding``. `query` compares every token of ``query_str``
+    with every token of a page. If a query contains only a vector, the vector is compared with the dense vectors of the
+    pages. Nodes that `JinaPageEmbedding` embedded in the same process are not re-embedded.
 
     Setup:
         ``pip install ".[llama-index]"`` in a clone.
@@ -52,10 +52,11 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
             engine = index.as_query_engine(llm=llm, multimodal=True, similarity_top_k=3)
             print(engine.query("Which region grew fastest?"))
 
-        LlamaIndex requires an ``embed_model`` here, but does not use it for queries. Add nodes with `add`, or with an
-        `IngestionPipeline` to track changes (see `JinaPageEmbedding`). A ``VectorStoreIndex(nodes=…)`` of texts and
-        images retrieves its images only. A retriever passes ``vector_store_kwargs={"score_threshold": 0.4}`` to
-        `jina_rag.DocumentIndex.search`; other settings, for example ``stages`` and ``dedup``, are also supported.
+        `VectorStoreIndex` requires an ``embed_model``, but does not use the ``embed_model`` for queries. Add nodes with
+        `add`, or with an `IngestionPipeline` to track changes (see `JinaPageEmbedding`). A
+        ``VectorStoreIndex(nodes=…)`` of texts and images retrieves only images. A retriever passes
+        ``vector_store_kwargs={"score_threshold": 0.4}`` to `jina_rag.DocumentIndex.search`; other settings, for example
+        ``stages`` and ``dedup``, are also supported.
 
     Async:
         ``async_add``, ``aquery``, ``adelete``, ``adelete_nodes``, ``aget_nodes`` and ``aclear`` run in a thread, never
@@ -74,13 +75,13 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         is_embedding_query: Must be False, because the index embeds queries.
 
     Nodes are returned as added, except that a `Document` becomes a `TextNode`, or an `ImageNode` if it has an image, as
-    in LlamaIndex's own vector stores. Pages of files ingested into the same index are also searched; they are returned
-    as by `JinaPageRetriever`, and the store never deletes them.
+    in LlamaIndex's own vector stores. Pages of files that were ingested into the index are also searched, and are
+    returned as by `JinaPageRetriever`. The store never deletes pages of ingested files.
 
-    Filters apply to the metadata of nodes and ``ref_doc_id``. Supported are ``==``, ``in``, ``any``, ``contains``,
-    ``>``, ``>=``, ``<`` and ``<=`` joined by "and", and "or" over values of one key; others raise an error. The query
-    modes are ``DEFAULT`` and ``MMR`` (maximal marginal relevance over dense vectors, with ``mmr_threshold`` and the
-    query argument ``mmr_prefetch_k``).
+    Filters apply to the metadata of nodes and to ``ref_doc_id``. The operators ``==``, ``in``, ``any``, ``contains``,
+    ``>``, ``>=``, ``<`` and ``<=`` can be joined by "and", and by "or" over values of one key. Other filters raise an
+    error. The query modes are ``DEFAULT`` and ``MMR`` (maximal marginal relevance over dense vectors, with
+    ``mmr_threshold`` and the query argument ``mmr_prefetch_k``).
 
     Raises:
         InvalidInputError: If an argument is invalid.
@@ -110,7 +111,7 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
     ) -> None:
         if not stores_text or is_embedding_query:
             raise InvalidInputError(
-                "JinaVectorStore stores texts and embeds queries itself. Omit stores_text and is_embedding_query."
+                "JinaVectorStore always stores texts and embeds queries. Omit stores_text and is_embedding_query."
             )
         opening, lazy_index = LazyIndex.of(
             index, embedder=embedder, storage=storage, create=True, assets_dir=assets_dir, api_key=api_key
@@ -126,7 +127,7 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
 
     @property
     def client(self) -> DocumentIndex:
-        """The index, reopened if closed.
+        """The index; a closed index is reopened.
 
         Raises:
             IndexNotFoundError: If the index of a closed or unpickled store no longer exists on this machine.
@@ -144,10 +145,11 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
             The ids of the nodes.
 
         Raises:
-            InvalidInputError: If an image is a URL or cannot be read; earlier nodes can already be in the index.
+            InvalidInputError: If an image is a URL or cannot be read. Nodes before the node with the error can already
+                be in the index.
         """
         index = self.client
-        nodes_by_id = {node.node_id: node for node in nodes}  # the last node of an id wins
+        nodes_by_id = {node.node_id: node for node in nodes}  # if an id occurs twice, the last node wins
         # Skip `info()` if the cache is empty: it also computes the size on disk.
         fingerprint = index.info().fingerprint if len(VECTOR_CACHE) else ""
         keys = {node_id: (fingerprint, cache_key(node)) for node_id, node in nodes_by_id.items()}
@@ -164,7 +166,7 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
     async_add = coroutine_of(add, pool="ingest")  # type: ignore[arg-type]  # mypy requires `self` to be positional-only
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:  # noqa: ANN401
-        """Delete all nodes of a document, including the document itself if added as a node.
+        """Delete all nodes of a document, including the document if the document was added as a node.
 
         Args:
             ref_doc_id: Id of the document.
@@ -180,7 +182,7 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         filters: MetadataFilters | None = None,
         **delete_kwargs: Any,  # noqa: ANN401
     ) -> None:
-        """Delete nodes by id and filter; without both, nothing is deleted.
+        """Delete nodes that match ids and filters; without ids and filters, no node is deleted.
 
         Args:
             node_ids: Ids of the nodes; None for all ids.
@@ -203,7 +205,7 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
     aclear = coroutine_of(clear, pool="ingest")
 
     def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
-        """Return nodes by id and filter, in the order of the ids; without both, all nodes.
+        """Return nodes that match ids and filters, in the order of `node_ids`; without ids and filters, all nodes.
 
         Args:
             node_ids: Ids of the nodes; None for all ids.
@@ -221,8 +223,8 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         """Return the best nodes for a query, with scores.
 
         Args:
-            query: Query with ``query_str``, which the index embeds, or with ``query_embedding`` only, a dense vector of
-                the index's model.
+            query: Query with ``query_str``, which the index embeds, or with only ``query_embedding``, a dense vector of
+                the embedder of the index.
             kwargs: ``mmr_prefetch_k``, the number of candidates for MMR; other arguments are passed to
                 `jina_rag.DocumentIndex.search`.
 
@@ -242,7 +244,7 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         )
 
     def _matching_ids(self, node_ids: list[str] | None, filters: MetadataFilters | None) -> list[str]:
-        """Return the ids of the matching nodes, in the order of `node_ids` if passed."""
+        """Return the ids of matching nodes; if `node_ids` is passed, in the order of `node_ids`."""
         where = to_where(filters, metadata_key)
         entries = self.client.documents() if node_ids is None else self.client.get(node_ids)
         return [
@@ -260,6 +262,6 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         return {**BaseModel.__getstate__(self), "__pydantic_private__": private}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # In contrast to LlamaIndex, do not call __init__, which opens the index: a folder can be opened by one process
-        # at a time, and an unpickled store may never be used.
+        # LlamaIndex calls __init__ here, but __init__ opens the index. Only one process can open an index folder, and
+        # an unpickled store may never be used.
         BaseModel.__setstate__(self, state)

@@ -1,4 +1,4 @@
-"""LlamaIndex vector store queries on a jina_rag index."""
+"""Execution of queries of a LlamaIndex vector store on a jina_rag index."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run_query(index: DocumentIndex, query: VectorStoreQuery, options: Mapping[st
 
     Args:
         index: Index to search.
-        query: Query with a text, which the index embeds, or with a vector only.
+        query: Query with a text, which the index embeds, or with only a vector.
         options: ``mmr_prefetch_k``, the number of candidates for MMR; other arguments are passed to
             `jina_rag.DocumentIndex.search`.
 
@@ -46,7 +46,9 @@ def run_query(index: DocumentIndex, query: VectorStoreQuery, options: Mapping[st
 
 
 def metadata_key(key: str) -> str:
-    """Return the jina_rag filter key of a metadata key: the prefix ``meta.`` avoids built-in keys like ``page``.
+    """Return the jina_rag filter key of a metadata key: the key with the prefix ``meta.``.
+
+    Without the prefix, a metadata key like ``page`` would select pages of ingested files.
 
     Args:
         key: Metadata key of a node.
@@ -90,7 +92,7 @@ def _mmr_result(index: DocumentIndex, query: VectorStoreQuery, hits: list[Scored
 
 
 def _query_vector(index: DocumentIndex, query: VectorStoreQuery) -> list[float]:
-    """Return the L2-normalized dense query vector."""
+    """Return the dense vector of a query, scaled to unit length."""
     vector: Any = query.query_embedding
     if query.query_str is not None and query.query_str.strip():
         vector = index.embedder.encode_query([query.query_str], multi=False).require_single()[0]
@@ -100,7 +102,7 @@ def _query_vector(index: DocumentIndex, query: VectorStoreQuery) -> list[float]:
 
 
 def _truncate(index: DocumentIndex, vector: Any) -> Any:  # noqa: ANN401  # numbers
-    """Truncate a vector of the model to the index's dimension; return others unchanged for the index to reject."""
+    """Truncate a vector of full model length to `index.dim`; return others unchanged, which the index rejects."""
     return vector[: index.dim] if len(vector) > index.dim and len(vector) == index.embedder.dim else vector
 
 
