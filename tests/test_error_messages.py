@@ -1,4 +1,4 @@
-"""Error messages of the whole package: the commonest mistakes name the thing, the place and the fix."""
+"""Error messages: for common mistakes, the message names the faulty object, its location and the remedy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from jina_rag.config import Limits
 from jina_rag.testing import FakeEmbedder, sample_pdf
 
 MAX_LENGTH = 200
-"""Characters of a message. The cases insert short paths and values."""
+"""Maximum length of a message in characters. The test cases insert short paths and values."""
 
 Action = Callable[[], object]
 
@@ -200,7 +200,7 @@ CASES: list[tuple[str, Action, tuple[str, ...]]] = [
     (
         "unknown stage",
         command_line("search", "x", "-i", "kb", "--stage", "sort"),
-        ("--stage 'sort'", "prefetch, rescore"),
+        ("--stage: Unknown search stage 'sort'", "prefetch, rescore"),
     ),
     ("unknown stage option", stage_option, ("--stage 'rescore:weight=1'", "hubness", "dense")),
     ("missing reranker", command_line("search", "x", "-i", "kb", "--max-ms", "9"), ("--max-ms", "--reranker NAME")),
@@ -208,7 +208,7 @@ CASES: list[tuple[str, Action, tuple[str, ...]]] = [
     (
         "unknown group",
         with_index(lambda index: index.search("solar", group_by="folder")),
-        ("group_by is 'folder'", "'page'"),
+        ("group_by is 'folder'", "page, document"),
     ),
     ("delete without a name", command_line("delete", "-i", "kb"), ("PATH", "--filter")),
     (
@@ -238,10 +238,10 @@ CASES: list[tuple[str, Action, tuple[str, ...]]] = [
     ("missing judged document", judged_folder, ("judged/docs.jsonl, line 1", "'report.pdf'", "Check the path")),
     ("missing judged folder", command_line("evaluate", "nowhere"), ("nowhere", "docs.jsonl", "jina-rag evaluate init")),
     ("unknown measure", command_line("evaluate", "docs", "--measure", "F1@5"), ("'F1@5'", "nDCG@K, Recall@K")),
-    ("unreachable server", unreachable_server, ("http://127.0.0.1:9", "Check the address")),
+    ("unreachable server", unreachable_server, ("http://127.0.0.1:9", "Check the URL")),
     ("missing saved page", lambda: open_page("missing.png"), ("missing.page.json", "save_page")),
 ]
-"""(mistake, action that makes it, words of the message that name the thing, the place and the fix)"""
+"""(name of the mistake, function that makes the mistake, words that the message must contain)"""
 
 
 @pytest.mark.parametrize(("name", "action", "parts"), CASES, ids=[name for name, _, _ in CASES])

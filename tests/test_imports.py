@@ -38,7 +38,7 @@ def test_import_loads_no_heavy_packages(code, excluded_packages):
 
 
 def test_dir_of_package_equals_all():
-    # In a separate process: other tests import submodules, which adds them to the package's namespace.
+    # In a separate process, because other tests import submodules and thereby add names to the package's namespace.
     code = (
         "import jina_rag\n"
         "assert dir(jina_rag) == sorted(jina_rag.__all__), dir(jina_rag)\n"

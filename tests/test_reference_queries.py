@@ -1,4 +1,4 @@
-"""Reference queries: the hubness bias of pages, and its subtraction in search."""
+"""Reference queries: the hubness bias of pages, and the subtraction of the bias in search."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def test_bias_is_higher_for_page_similar_to_reference_queries():
 
 
 def test_hubness_lowers_score_of_hub_page(tmp_path):
-    # hub.pdf shares one word with the query and many with the reference queries; ice.pdf shares only the one word.
+    # hub.pdf shares one word with the query and many words with the reference queries. ice.pdf shares one word with the
+    # query and no word with the reference queries.
     sample_pdf(tmp_path / "hub.pdf", ["what is the total amount of who wrote this document when does it end ice"])
     sample_pdf(tmp_path / "ice.pdf", ["ice glacier"])
     scores = []

@@ -53,7 +53,7 @@ def test_pool_tokens_partitions_rows_in_reading_order(rows, factor):
     assert pooled.dtype == np.float32
     assert pooled.shape == (math.ceil(len(rows) / factor), rows.shape[1])
     assert len(assignment) == len(rows)
-    # Each pooled row has at least one row, and pooled rows are in the order of their first row.
+    # Each pooled row has at least one original row. Pooled rows are in the order of the first original row of each.
     indices, first_rows = np.unique(assignment, return_index=True)
     assert indices.tolist() == list(range(len(pooled)))
     assert (np.diff(first_rows) > 0).all()

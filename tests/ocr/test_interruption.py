@@ -1,4 +1,4 @@
-"""Cancellation of OCR: the check runs before each forward pass, and its exception cancels the reading."""
+"""Cancellation of OCR: the check runs before each forward pass, and an exception from the check cancels OCR."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_words_of_rotated_page_in_reading_order(rotation):
         ]
         assert dark[box].any()
         covered[box] = True
-    # The boxes cover the dark pixels and few others.
+    # The boxes cover the dark pixels and few other pixels.
     assert dark[covered].sum() > 0.93 * dark.sum()
     assert covered.mean() < 0.25
 
@@ -222,7 +222,7 @@ CHINESE = [
 
 
 class WidthRecorder:
-    """An encoder that records the width of its inputs."""
+    """An encoder that records the width of each input."""
 
     def __init__(self, session):
         self.session, self.widths = session, []
@@ -275,7 +275,8 @@ def test_sample_decides_direction_of_rotated_lines(rotation, widths):
     rows = [f"{word} harvest of the year {1970 + n}" for n, word in enumerate("one two three four five six".split())]
     image = text_image(*[(20, 40 + 40 * n, text) for n, text in enumerate(rows)], size=(520, 260))
     assert texts(read_words(image.rotate(rotation, expand=True))) == " ".join(rows)
-    # Each line once, and the sample of four in the other direction. Upside-down lines are all read twice.
+    # Each line is read once, and the sample of four lines also in the other direction. All upside-down lines are read
+    # twice.
     assert len(widths) <= (6 + 4 if rotation != 180 else 6 + 6 + 4)
 
 

