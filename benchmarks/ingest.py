@@ -3,10 +3,10 @@
     python benchmarks/ingest.py [--pages 200 2000] [--embed-ms 60]
 
 The benchmark ingests generated documents of 20 pages each (text, a table and a vector chart), in a separate process for
-each number of pages. The embedder is a fake with the shapes of the default embedder (dense 384, and 400 rows of 384
-with boxes) that consumes the CPU time of a small model. The benchmark prints the peak memory (RSS) of the process and
-of the render workers, the wall time relative to the best possible time on two processors, and the time of a second
-ingestion of the unchanged folder.
+each number of pages. The embedder is a fake with the shapes of the default embedder (dense vectors of length 384, and
+multi-vectors of shape (400, 384) with boxes) that consumes the CPU time of a small model. The benchmark prints the peak
+memory (RSS) of the process and of the render workers, the wall time relative to the best possible time on two
+processors, and the time of a second ingestion of the unchanged folder.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ from jina_rag.types import Page
 
 
 def clock(call: Callable[[], Any]) -> tuple[Any, float]:
-    """Return the result of a call and its CPU seconds."""
+    """Return the result and the CPU seconds of a call."""
     start = time.process_time()
     result = call()
     return result, time.process_time() - start

@@ -164,7 +164,7 @@ def compare(case: Case, rounds: int) -> dict[str, Any]:
 
 
 def peak(case: Case, variant: str) -> int:
-    """Return the peak memory of one run, in bytes above the memory before the run. Call it in a new process."""
+    """Return the peak memory of one run, in bytes above the memory before the run. Use a new process per call."""
     run = case.load(variant)
     if case.device != "cpu":
         torch.cuda.reset_peak_memory_stats()

@@ -38,7 +38,7 @@ from jina_rag.parsing.sources import SourceFile, find_sources
 from jina_rag.types import Box, Page, Word
 
 FULL_PAGE: Box = (0.0, 0.0, 1.0, 1.0)
-# Scripts that the recognition network does not support.
+# Unicode names of the scripts that the recognition network does not support.
 UNSUPPORTED_SCRIPTS = ("ARABIC", "CYRILLIC", "DEVANAGARI", "HANGUL", "HEBREW", "THAI")
 
 
@@ -54,7 +54,7 @@ def pages_of(folder: Path) -> Iterator[tuple[Path, Page, list[Box]]]:
 
 
 class Published:
-    """The stages of rapidocr's pipeline, with its networks, batches and settings.
+    """The stages of rapidocr's pipeline, with the networks, batches and settings of rapidocr.
 
     This class is the code of an earlier version of jina_rag, so that figures remain comparable between versions. Only
     the division of an image into tiles comes from the current version.

@@ -127,8 +127,12 @@ class _Published:
         if images:
             # transformers 5 assigns row and column positions only to tokens that are marked as image tokens.
             tokens["mm_token_type_ids"] = (tokens["input_ids"] == self.config["image_token_id"]).int()
-            if tokens["mm_token_type_ids"].sum() != counts.sum():
-                raise ValueError("Wrong number of image tokens. Raise max_length, or remove image tokens from texts.")
+            image_tokens = int(tokens["mm_token_type_ids"].sum())
+            if image_tokens != counts.sum():
+                raise ValueError(
+                    f"The prompts have {image_tokens} image tokens; expected {counts.sum()}. Raise max_length, or "
+                    f"remove {PAD} from the texts."
+                )
         return tokens | pixels
 
 

@@ -28,8 +28,8 @@ class Consistency:
     The sample is drawn once, uniformly from all pairs that reach the step. A sampled passage with the same text as the
     passage of the pair is ignored. A sampled passage with an equal similarity ranks before the passage of the pair.
 
-    The paper embeds 1,000,000 pairs with all-MiniLM-L6-v2 and requires rank 1 or 2. A smaller sample is a weaker test:
-    a pair with an unrelated passage stays by chance with a probability of about `n` / `sample`, and a pair with a
+    The cited paper embeds 1,000,000 pairs with all-MiniLM-L6-v2 and requires rank 1 or 2. A smaller sample is a weaker
+    test: a pair with an unrelated passage stays by chance with a probability of about `n` / `sample`, and a pair with a
     passage on the same subject more often.
 
     State: the step writes the texts and the record of each pair to a temporary file, and then reads this file. The file

@@ -50,8 +50,8 @@ class ExactDuplicates:
     """A step that drops each pair that is identical to an earlier pair.
 
     Pairs are identical if the texts differ at most in case, white space, invisible characters and Unicode form. The
-    paper normalizes white space and case before hashing. This step also normalizes the Unicode form (NFKC) and removes
-    invisible characters.
+    cited paper normalizes white space and case before hashing. This step also normalizes the Unicode form (NFKC) and
+    removes invisible characters.
 
     State: a file with the 128-bit hash and the number (`Pair.number`) of each kept pair, about 30 bytes per kept pair.
     Memory does not grow with the input. Among 10^12 different pairs, the probability of a hash collision is below
@@ -67,7 +67,7 @@ class ExactDuplicates:
     }  # fmt: skip
 
     def run(self, pairs: Iterable[Pair], drop: OnDrop, scratch: Path) -> Iterator[Pair]:
-        """Yield the first of identical pairs, in input order.
+        """Yield the pairs that are not identical to an earlier pair, in input order.
 
         Args:
             pairs: Input pairs, which the step reads once.

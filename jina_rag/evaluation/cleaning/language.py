@@ -13,7 +13,7 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.cleaning.pairs import Dropped, OnDrop, Pair
 
 _MAX_READ = 500
-"""Maximum number of characters to identify the language of a text. More take time and do not change the result."""
+"""Maximum number of characters to identify a language. More characters take time and do not change the result."""
 _WORDLESS = frozenset({"zxx"})
 """Codes that py3langid returns for a text without words, for example a text of numbers."""
 
@@ -27,13 +27,14 @@ class Languages:
     ambiguous text therefore stays. A text with fewer than `least` bytes of letters is identified together with the
     other text of the pair, because a few words often exist in several languages.
 
-    The paper uses fastText's model. This step uses py3langid (extra ``eval``), a naive Bayes classifier over byte
+    The cited paper uses fastText's model. This step uses py3langid (extra ``eval``), a naive Bayes classifier over byte
     n-grams (Lui and Baldwin, 2012). py3langid has a BSD license, contains the weights, supports 140 languages, and
     depends on NumPy only.
 
     Attributes:
         codes: Language codes of py3langid, for example ``"en"``.
-        odds: Minimum ratio between the probability of a foreign language and the highest probability in `codes`.
+        odds: Minimum ratio between the probability of a foreign language and the highest probability of a language in
+            `codes`.
         least: Minimum number of UTF-8 bytes of letters for a text to be identified alone.
 
     Raises:

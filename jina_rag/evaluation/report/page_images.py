@@ -84,7 +84,7 @@ def images(
     }
     inline: dict[PageKey, InlineImage] = {}
     for page, path in screenshots.items():
-        # A page with a missing or damaged screenshot is rendered from its document below.
+        # A page with a missing or damaged screenshot is rendered from the document below.
         with contextlib.suppress(IndexStateError):
             inline[page] = _encode(load_image(path), bounds[page])
     missing: dict[str, list[int]] = {}

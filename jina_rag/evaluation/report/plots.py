@@ -183,7 +183,7 @@ def _svg(draw: Callable[[Axes], None], height: float, title: str, descriptions: 
 
     file = io.StringIO()
     with matplotlib.rc_context(_STYLE | {"svg.hashsalt": title}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the browser draws the text with other fonts
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # the browser draws missing glyphs
         figure = Figure((_WIDTH / 72, height / 72), layout="constrained")
         draw(figure.subplots())
         figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(_METADATA))
