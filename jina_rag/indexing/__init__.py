@@ -1,1 +1,1 @@
-"""Ingestion: planning a run, rendering and embedding pages, building points, and writing them to the index."""
+"""Ingestion: plans a run, renders and embeds pages, builds the points, and writes the points to the index."""

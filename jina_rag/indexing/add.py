@@ -1,7 +1,8 @@
-"""Indexing of texts, images and pages that are passed as values (`DocumentIndex.add`).
+"""Indexing of texts, images and pages that the caller passes as values (`DocumentIndex.add`).
 
-The write order is the same as in an ingestion (see `jina_rag.catalog.manifest`). After a killed call, searches return
-complete entries only, and the next change of the index deletes the remains of incomplete entries.
+Entries are written in the same order as the documents of an ingestion (see `jina_rag.catalog.manifest`). If the process
+is killed during a call, searches return only complete entries, and the next change of the index deletes incomplete
+entries.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from jina_rag.stores.disk_space import check_space
 from jina_rag.types import Embeddings, Failure, Page, Word
 
 BATCH_ENTRIES = 16
-"""Number of entries that are read and embedded together; the limit bounds the memory."""
+"""Number of entries that are read and embedded in one batch. The batch size limits the memory of a call."""
 _NO_BOX = (float("nan"), float("nan"), float("nan"), float("nan"))
 
 Content: TypeAlias = "str | Page"
@@ -36,7 +37,7 @@ Content: TypeAlias = "str | Page"
 
 
 class EntryWriter:
-    """Writer of one `DocumentIndex.add` call, used within `jina_rag.catalog.maintenance.write_session`."""
+    """Writes the entries of one `DocumentIndex.add` call, within `jina_rag.catalog.maintenance.write_session`."""
 
     def __init__(self, target: IndexTarget, *, vectors: Embeddings | None = None) -> None:
         self._target = target
@@ -46,14 +47,14 @@ class EntryWriter:
         self._vectors = vectors
 
     def run(self, entries: Sequence[EntryInput]) -> None:
-        """Index new and changed entries; for entries with unchanged content, update the metadata.
+        """Index new and changed entries, and update the metadata of entries with unchanged content.
 
         Args:
             entries: The validated entries, with unique ids.
 
         Raises:
-            InvalidInputError: If an id belongs to an ingested file, or an image cannot be read. The entries before it
-                are then in the index.
+            InvalidInputError: If an id belongs to an ingested file, or an image cannot be read. All entries before an
+                unreadable image are added to the index.
             IndexStateError: If the index cannot be written.
         """
         new_entries: list[EntryInput] = []
@@ -63,7 +64,7 @@ class EntryWriter:
                 indexed = self._manifest.document(record.doc_id)
                 if indexed is not None and not indexed.added:
                     raise InvalidInputError(
-                        f"The id {record.doc_id!r} belongs to the document of {indexed.path}. Choose another id."
+                        f"The id {record.doc_id!r} belongs to the ingested file {indexed.path}. Choose another id."
                     )
                 if not self._manifest.is_complete(record.sha256):
                     new_entries.append(entry)
@@ -79,7 +80,7 @@ class EntryWriter:
         reconcile(self._resources)
 
     def _write(self, entries: Sequence[EntryInput], builder: PointBuilder) -> None:
-        """Read, embed and store a batch of entries, up to the first entry that cannot be read."""
+        """Read, embed and store a batch of entries. Stop at the first entry that cannot be read and raise the error."""
         contents: list[tuple[EntryInput, Content]] = []
         error: InvalidInputError | None = None
         for entry in entries:
@@ -142,13 +143,13 @@ class EntryWriter:
         return replace(page, words=tuple(Word(word, _NO_BOX) for word in entry.words.split()))
 
     def _page(self, path: Path, entry: EntryInput) -> Page:
-        """Return the only page of an image file, which is read like an ingested file."""
+        """Read an image file in the same way as an ingestion, and return the only page of the file."""
         doc_id = entry.record.doc_id
         try:
             source = source_file(path)
         except InvalidInputError as exc:
             raise InvalidInputError(
-                f"The image of {doc_id!r} cannot be read: its format is not supported. Convert it to PNG or JPEG."
+                f"The image format of {doc_id!r} is not supported. Convert the image to PNG or JPEG."
             ) from exc
         settings = self._settings if entry.words is None else replace(self._settings, ocr="never")
         source = replace(source, revision=entry.record.sha256)
@@ -159,18 +160,18 @@ class EntryWriter:
                     raise InvalidInputError(f"The image of {doc_id!r} cannot be read: {event.reason}")
                 if isinstance(event, Page):
                     pages.append(event)
-                if len(pages) > 1:  # two pages are enough to reject a long document
+                if len(pages) > 1:  # the second page is enough to reject the document
                     break
         if len(pages) != 1:
             raise InvalidInputError(
-                f"{doc_id!r} has more than one page. Ingest the file, or add its pages one by one (load_pages)."
+                f"The file of {doc_id!r} has more than one page. Ingest the file, or add each page of load_pages(path)."
             )
         return pages[0]
 
 
 @contextmanager
 def _as_file(content: Path | bytes) -> Iterator[Path]:
-    """Yield an image as a file, which is the input of the parser's worker processes."""
+    """Yield the path of a file with the image, because the worker processes of the parser read files only."""
     if isinstance(content, Path):
         yield content
         return

@@ -1,4 +1,4 @@
-"""Validation of the entries of `DocumentIndex.add`; nothing is decoded."""
+"""Validation of the entries of `DocumentIndex.add`, before any image is decoded."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from jina_rag.types import Embeddings, Page
 
 @dataclass(frozen=True, slots=True)
 class EntryInput:
-    """A validated entry that has not been read.
+    """A validated entry of an `add` call. The image of the entry has not been decoded.
 
     Attributes:
         record: Id, content hash and metadata of the entry.
         content: A text, a page, or an image as a file or as bytes.
-        words: Text of an image, if the caller passed the text; otherwise None.
-        position: Index of the entry in the call.
+        words: The text that the caller passed for an image; None if the caller passed no text.
+        position: 0-based position of the entry in the arguments of the call.
     """
 
     record: DocumentRecord
@@ -39,7 +39,7 @@ class EntryInput:
 def entries_of(
     contents: Sequence[object], ids: Sequence[str], metadata: Sequence[Mapping[str, Any]]
 ) -> list[EntryInput]:
-    """Return the validated entries; of several entries with the same id, only the last one.
+    """Return the validated entries. If several entries share an id, only the last entry with the id is returned.
 
     Args:
         contents: Texts, images and pages.
@@ -47,8 +47,8 @@ def entries_of(
         metadata: One JSON mapping per entry.
 
     Raises:
-        InvalidInputError: If an id is empty, a content has an unsupported type, an image file does not exist, or
-            metadata is not JSON.
+        InvalidInputError: If an id is empty, the content of an entry has an unsupported type, an image file does not
+            exist, or metadata cannot be stored as JSON.
     """
     entries: dict[str, EntryInput] = {}
     for position, (content, entry_id, meta) in enumerate(zip(contents, ids, metadata, strict=True)):
@@ -72,7 +72,7 @@ def entries_of(
 
 
 def _classify(content: object, entry_id: str) -> tuple[str | Page | Path | bytes, str | None, Path | None]:
-    """Return the content of an entry, the known text of an image or None, and the source file or None."""
+    """Return (content, text that the caller passed for an image or None, path of the source file or None)."""
     words: str | None = None
     if isinstance(content, Mapping) and content.keys() <= {"text", "image"} and content:
         text = content.get("text")
@@ -94,7 +94,7 @@ def _classify(content: object, entry_id: str) -> tuple[str | Page | Path | bytes
     if isinstance(content, os.PathLike):
         path = Path(os.path.abspath(os.fspath(content)))
         if not path.is_file():
-            raise InvalidInputError(f"The image of {entry_id!r}, {path}, does not exist. Check the path.")
+            raise InvalidInputError(f"The image file {path} of {entry_id!r} does not exist. Check the path.")
         return path, words, path if words is not None else source_of(path)
     if hasattr(content, "getexif"):
         return _png(content), words, None
@@ -105,7 +105,7 @@ def _classify(content: object, entry_id: str) -> tuple[str | Page | Path | bytes
 
 
 def _hash(entry_id: str, content: str | Page | Path | bytes, words: str | None) -> str:
-    """Return the SHA-256 of an entry's id and content; the id keeps entries with equal content separate."""
+    """Return the SHA-256 of an entry's id and content. Entries with equal content stay separate, because ids differ."""
     digest = hashlib.sha256()
 
     def update(part: bytes) -> None:
@@ -137,26 +137,26 @@ def _png(image: Any) -> bytes:  # noqa: ANN401  # a PIL image; the caller has im
 
 
 def checked_vectors(vectors: Embeddings, count: int, dim: int, multi_dim: int) -> Embeddings:
-    """Return the vectors after checking their number and lengths.
+    """Check that the vectors match the entries and the dimensions of the index, and return the vectors.
 
     Args:
         vectors: Embeddings of the entries.
         count: Number of entries.
         dim: Length of the stored dense vectors.
-        multi_dim: Length of the stored rows; longer rows are accepted and truncated later.
+        multi_dim: Length of the stored multi-vector rows. Longer rows are accepted and later truncated.
 
     Raises:
-        InvalidInputError: If vectors are missing, have another number or length, or the number of grids differs.
+        InvalidInputError: If an entry has no dense vector, multi-vector or grid, or a vector has an invalid length.
     """
     single, multi = vectors.single, vectors.multi
     if single is None or multi is None or len(single) != count or len(multi) != count:
-        raise InvalidInputError(f"vectors is incomplete; expected dense vectors and multi-vectors of {count} entries.")
+        raise InvalidInputError(f"vectors is invalid; expected {count} dense vectors and {count} multi-vectors.")
     if single.shape[1] != dim or any(rows.ndim != 2 or rows.shape[1] < multi_dim for rows in multi):
         raise InvalidInputError(
-            f"vectors has dense vectors of length {single.shape[1]} and rows of length "
-            f"{sorted({rows.shape[-1] for rows in multi})}; expected {dim} and at least {multi_dim}. Use the embedder "
-            "of this index."
+            f"vectors has dense vectors of length {single.shape[1]} and multi-vector rows of length "
+            f"{sorted({rows.shape[-1] for rows in multi})}; expected {dim} and at least {multi_dim}. Embed the entries "
+            "with the embedder of this index."
         )
     if vectors.grids is not None and len(vectors.grids) != count:
-        raise InvalidInputError(f"vectors has {len(vectors.grids)} grids for {count} entries; expected one per entry.")
+        raise InvalidInputError(f"vectors has {len(vectors.grids)} grids; expected {count}, one grid per entry.")
     return vectors

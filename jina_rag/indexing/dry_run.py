@@ -1,4 +1,4 @@
-"""Dry run of an ingestion: counts files and pages, and estimates time and disk space, without changing the index."""
+"""Dry run of an ingestion: counts the files and pages to index and estimates time and disk space, without changes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from jina_rag.stores.images import ImageFiles
 from jina_rag.types import Failure, Page
 
 SAMPLE_PAGES = 6
-"""Number of pages that are rendered and embedded for the estimate if the index has no history."""
+"""Number of sample pages that are rendered and embedded for the estimate if too few earlier pages were measured."""
 _MIN_HISTORY_PAGES = 50
 
 
@@ -39,17 +39,17 @@ class IngestPlan:
         new: Number of documents that are not in the index.
         changed: Number of documents whose file has new content.
         force: Number of unchanged documents that would be re-indexed.
-        unchanged: Number of unchanged documents, moved ones included.
+        unchanged: Number of unchanged documents, including moved documents.
         moved: Number of unchanged documents whose file was renamed or moved.
         duplicates: Number of files with the same bytes as another file.
-        removed: Number of documents that would be deleted.
+        removed: Number of documents that would be deleted because the file no longer exists (only with `sync`).
         pages: Number of pages that would be rendered and embedded.
         seconds: Estimated duration in seconds.
         bytes: Estimated disk space in bytes.
-        basis: Basis of the estimates as a phrase, for example ``"from 6 sample pages of these documents"``.
+        basis: Source of the estimates as a phrase, for example ``"from 6 sample pages of these documents"``.
         failed: Files that could not be indexed, with the reason.
         skipped: Files that would be skipped, with the reason.
-        interrupted: Whether the dry run was stopped; the counts then exclude the remaining files.
+        interrupted: Whether the dry run was stopped. If so, the counts exclude the files that were not checked.
     """
 
     new: int = 0
@@ -69,7 +69,7 @@ class IngestPlan:
 
 
 class DryRun:
-    """Dry runs of ingestions into one index."""
+    """Plans ingestions into one index without changing the index."""
 
     def __init__(self, target: IndexTarget, settings: IngestSettings, *, stop: threading.Event | None = None) -> None:
         self._target = target
@@ -92,9 +92,9 @@ class DryRun:
 
         Args:
             paths: Files, folders and globs.
-            metadata: As in `DocumentIndex.ingest`.
-            sync: As in `DocumentIndex.ingest`.
-            force: As in `DocumentIndex.ingest`.
+            metadata: See `DocumentIndex.ingest`.
+            sync: See `DocumentIndex.ingest`.
+            force: See `DocumentIndex.ingest`.
             exclude: Folders to skip.
             indexed_pages: Number of pages in the index.
             indexed_bytes: Size of the index in bytes.
@@ -173,7 +173,7 @@ class DryRun:
     def _cost(
         self, tasks: Sequence[tuple[IndexTask, list[int]]], indexed_pages: int, indexed_bytes: int
     ) -> tuple[float, float, str]:
-        """Return seconds per page, bytes per page, and the basis of the estimate."""
+        """Return the estimated seconds per page and bytes per page, and the source of the estimate as a phrase."""
         pages, seconds = self._resources.manifest.settings().get(RATE, (0, 0.0))
         if pages >= _MIN_HISTORY_PAGES and indexed_pages >= _MIN_HISTORY_PAGES:
             basis = f"from {pages} pages of earlier runs on this index"
@@ -181,7 +181,7 @@ class DryRun:
         return self._sample(tasks)
 
     def _sample(self, tasks: Sequence[tuple[IndexTask, list[int]]]) -> tuple[float, float, str]:
-        """Return the same values as `_cost`, measured on a few pages spread over the documents."""
+        """Measure the values of `_cost` on a few sample pages, which are spread over all documents."""
         pages = [(task, number) for task, numbers in tasks for number in numbers]
         step = max(1, len(pages) // SAMPLE_PAGES)
         sample = pages[step // 2 :: step][:SAMPLE_PAGES]
@@ -189,7 +189,7 @@ class DryRun:
         for task, numbers in tasks:
             sampled_numbers = {number for other, number in sample if other is task}
             if sampled_numbers:
-                # Skipping all pages outside the sample also skips the pages that are already stored.
+                # Already stored pages are outside the sample, so the new `skip_pages` also skips the stored pages.
                 sources.append(replace(task.source, skip_pages=frozenset(range(1, max(numbers) + 1)) - sampled_numbers))
                 records[task.source.path] = task.record
         with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:

@@ -1,7 +1,8 @@
-"""One ingestion run: find new and changed files, render, embed and store their pages, and report on every file.
+"""One ingestion run: finds new and changed files, renders, embeds and stores the pages, and reports on every file.
 
-Memory does not grow with the number of pages: pages stream through bounded queues, and each batch is stored before the
-next one is embedded. The write order (see `jina_rag.catalog.manifest`) makes a run resumable after a stop at any point.
+Memory does not grow with the number of pages, because pages stream through bounded queues, and each batch of pages is
+stored before the next batch is embedded. The order of the writes makes a run resumable after a stop at any point (see
+`jina_rag.catalog.manifest`).
 """
 
 from __future__ import annotations
@@ -33,22 +34,22 @@ from jina_rag.stores.disk_space import check_space
 from jina_rag.types import Failure, IngestReport, Page, Point
 
 BATCH_PAGES = 8
-"""Number of pages embedded together: enough to fill the model's batches, few enough to bound the memory."""
+"""Number of pages per embedding batch: enough pages to use the model efficiently, with limited memory."""
 CHECKPOINT_SECONDS = 5.0
-"""Minimum time between checkpoints, in seconds. A flush after each document would take longer than embedding it."""
+"""Minimum time between checkpoints, in seconds. Flushing after every document would take longer than embedding."""
 
 
 @dataclass(frozen=True, slots=True)
 class IngestProgress:
     """Progress of an ingestion run.
 
-    The totals grow during the run, because the run does not open files only to count their pages.
+    The totals grow during the run, because a document is opened only when the rendering of the document starts.
 
     Attributes:
         documents: Number of documents that were read completely or failed.
         documents_total: Number of documents to index among the files checked so far.
         pages: Number of pages stored or failed.
-        pages_total: Number of pages to index in the documents opened so far.
+        pages_total: Number of pages to index in the documents that were opened so far.
         current: Id of the document that is being read.
         documents_opened: Number of documents whose pages are included in `pages_total`.
     """
@@ -62,14 +63,14 @@ class IngestProgress:
 
     @property
     def pages_expected(self) -> int:
-        """Estimated total number of pages, if unopened documents have the mean length of the opened documents."""
+        """Estimated total number of pages. Unopened documents count with the mean length of the opened documents."""
         unopened_count = max(self.documents_total - max(self.documents_opened, self.documents), 0)
         return self.pages_total + round(unopened_count * self.pages_total / max(self.documents_opened, 1))
 
 
 @dataclass
 class _OpenDocument:
-    """A document in progress, with the number of its unstored pages, its failures and its warnings."""
+    """A document in progress, with the number of pages that are not yet stored, and failures and warnings."""
 
     task: IndexTask
     pages_to_store: int = 0
@@ -136,7 +137,7 @@ class Ingestion:
 
         Raises:
             InvalidInputError: If a path does not exist.
-            IndexStateError: If the index cannot be written (disk full, no permission); stored pages stay usable.
+            IndexStateError: If the index cannot be written (disk full, no permission). Stored pages stay in the index.
         """
         start_time = time.monotonic()
         interrupted = False
@@ -149,13 +150,14 @@ class Ingestion:
             if self._sync:
                 self._remove_missing(paths)
         except KeyboardInterrupt:
-            # Stored pages are kept. The next run completes the documents in progress.
+            # Stored pages stay in the index, so the next run resumes the documents in progress.
             interrupted = True
             self._batch.clear()
             for document in list(self._open_documents.values()):
                 if document.changed_on_disk or (not document.ended and _has_changed(document.task)):
                     self._abandon(document)
-            if self._all_planned and self._open_documents:  # a moved file may have the previous content of one of them
+            # A moved file may have the previous content of an open document.
+            if self._all_planned and self._open_documents:
                 self._place_complete()
             self._checkpoint(force=True)
         seconds = time.monotonic() - start_time
@@ -171,29 +173,29 @@ class Ingestion:
         )
 
     def _check(self) -> None:
-        """Raise KeyboardInterrupt if the run was stopped; called frequently, but not within a model's forward pass."""
+        """Raise KeyboardInterrupt if a stop was requested. Called between the steps of the run and while waiting."""
         if self._stop.is_set():
             raise KeyboardInterrupt
 
     def _check_planning(self) -> None:
-        """Raise KeyboardInterrupt if the run was stopped or has ended early."""
+        """Raise KeyboardInterrupt if a stop was requested or the reading of the pages has ended."""
         self._check()
         if self._planning_stop.is_set():
             raise KeyboardInterrupt
 
     def _record_rate(self, seconds: float) -> None:
-        """Record the pages and seconds of this run, for the estimates of dry runs."""
+        """Add the pages and seconds of this run to the totals that dry runs use to estimate the duration."""
         if self._counts["pages"]:
             pages, previous_seconds = self._manifest.settings().get(RATE, (0, 0.0))
             self._manifest.write_settings({RATE: (pages + self._counts["pages"], round(previous_seconds + seconds, 1))})
 
     @functools.cached_property
     def _builder(self) -> PointBuilder:
-        """Point builder, created with its model on first use, because most runs find only unchanged files."""
+        """Point builder. The embedder is loaded on first use, because most runs find only unchanged files."""
         return self._target.builder(self._settings, check=self._check)
 
     def _process_plan(self, plan: PlanStream) -> None:
-        """Process the planner's outcomes for files without new content, and check for a stop."""
+        """Process the planner's outcomes for files without new content, and raise KeyboardInterrupt if stopped."""
         self._check()
         for outcome in plan.outcomes():
             self._process_outcome(outcome)
@@ -217,10 +219,10 @@ class Ingestion:
                 self._placements.append(replace(outcome, record=record))
 
     def _place_complete(self) -> None:
-        """Assign documents to completely indexed contents; the other placements wait for contents of this run.
+        """Record the documents whose content is completely indexed. Documents with incomplete content stay pending.
 
-        Runs after planning, in one transaction. Of two swapped files, each holds the other's content, which must not be
-        deleted in between.
+        All documents are recorded in one transaction after planning. If two files were swapped, the content of each
+        file therefore always belongs to a document and is not deleted.
         """
         pending: list[Placement] = []
         complete: list[Placement] = []
@@ -235,20 +237,20 @@ class Ingestion:
             self._count_placement(placement, record)
 
     def _count_placement(self, placement: Placement, record: DocumentRecord) -> None:
-        # Report again the pages that failed when this content was indexed.
+        # Every later run also reports the pages that failed when this content was indexed.
         self._failures.extend(record.failures)
         if placement.how == "duplicate":
-            reason = f"Same content as {placement.other.doc_id}. Stored once, cited with both paths."
+            reason = f"Same content as {placement.other.doc_id}. The content is stored once and cited with both paths."
             self._duplicates.append(Failure(record.path, reason))
             self._counts.update(documents=record.pages > 0)
         else:
             self._counts.update(unchanged=record.pages > 0, moved=placement.how == "moved")
 
     def _fail_placements(self) -> None:
-        """Report files whose content equals that of a file that could not be indexed in this run."""
+        """Report each file that has the same content as a file that could not be indexed in this run."""
         reasons = {Path(os.path.abspath(f.path)): f.reason for f in self._failures if f.page is None}
         for placement in self._placements:
-            reason = reasons.get(placement.other.path, "The file with the same content could not be indexed.")
+            reason = reasons.get(placement.other.path, f"Same content as {placement.other.doc_id}, which failed.")
             self._failures.append(Failure(placement.record.path, reason))
 
     def _read(self, plan: PlanStream) -> None:
@@ -276,7 +278,7 @@ class Ingestion:
             self._embed()
 
     def _sources(self, plan: PlanStream) -> Iterator[SourceFile]:
-        """Yield the files to read; iterated in the rendering thread."""
+        """Yield the files to read. The rendering thread iterates over this generator."""
         for task in plan.tasks():
             self._tasks[task.source.path] = task
             record = task.record
@@ -313,19 +315,19 @@ class Ingestion:
         self._update_progress(documents=self._state.documents + 1)
 
     def _abandon(self, document: _OpenDocument) -> None:
-        """Roll back a document whose file changed since it was hashed, because its pages may mix two versions."""
+        """Roll back a document whose file changed after hashing, because the pages may come from two versions."""
         record = document.task.record
         self._manifest.abandon(record)
         self._failures.append(Failure(record.path, "The file changed while it was read. Run the same command again."))
         del self._open_documents[record.doc_id]
 
     def _embed(self) -> None:
-        """Embed and store the batched pages."""
+        """Embed and store the pages of the current batch."""
         pages, self._batch = self._batch, []
         if not pages:
             return
         encoded = list(self._encode(pages))
-        # A near-duplicate of a page that this run replaces does not count.
+        # A page of a replaced content is not reported as a near-duplicate, because the run deletes that page.
         replaced = {document.task.previous for document in self._open_documents.values() if document.task.previous}
         near_duplicates = self._near_duplicates.find(
             [(self._page_id(page), page, vectors.dense) for page, vectors in encoded], ignore=replaced
@@ -347,10 +349,10 @@ class Ingestion:
     def _points(
         self, document: _OpenDocument, pages: Sequence[tuple[Page, EncodedPage]], near_duplicates: dict[str, str]
     ) -> list[Point]:
-        """Return the points of some pages of one document, recorded in the manifest before they are stored."""
+        """Build the points of pages and record the points in the manifest. The caller stores the points afterwards."""
         record = document.task.record
         document.by_name = document.by_name or any(self._builder.is_by_name(page) for page, _ in pages)
-        # Existing copies of the file are cited from the start.
+        # The points also cite the documents that are copies of the same file.
         copies = [
             d for d in self._manifest.documents_of(record.sha256, include_pending=True) if d.doc_id != record.doc_id
         ]
@@ -367,7 +369,7 @@ class Ingestion:
         return schema.point_id(self._open_documents[page.doc_id].task.record.sha256, page.number)
 
     def _encode(self, pages: Sequence[Page]) -> Iterator[tuple[Page, EncodedPage]]:
-        """Yield pages with their embeddings, made in one batch; if the batch fails, one by one, to isolate failures."""
+        """Embed pages in one batch. If the batch fails, embed page by page, so that only a page with an error fails."""
         self._check()
         try:
             vectors = self._builder.encode([self._builder.input_of(page) for page in pages])
@@ -384,10 +386,10 @@ class Ingestion:
         yield from zip(pages, vectors, strict=True)
 
     def _checkpoint(self, *, force: bool = False) -> None:
-        """Flush the store, complete the documents whose pages are all stored, and delete their previous contents.
+        """Flush the store, complete the documents whose pages are all stored, and delete previous contents.
 
-        Without `force`, no content is replaced before planning has ended, because an unchecked file may have the
-        previous content. `force` also ignores `CHECKPOINT_SECONDS`.
+        Without `force`, the checkpoint is skipped if the last checkpoint is less than `CHECKPOINT_SECONDS` ago, and no
+        previous content is deleted before planning has ended, because an unchecked file may have the same content.
         """
         if not force and time.monotonic() - self._last_checkpoint <= CHECKPOINT_SECONDS:
             return
@@ -438,7 +440,7 @@ class Ingestion:
 
 
 def _has_changed(task: IndexTask) -> bool:
-    """Return whether a file has changed since it was hashed; False for a deleted file, which the next run reports."""
+    """Return whether a file changed after hashing. False for a deleted file, because the next run reports deletions."""
     try:
         status = task.record.path.stat()
     except OSError:

@@ -1,7 +1,8 @@
-"""Pages outside an index: read from files one by one, and saved as an image with a JSON sidecar.
+"""Pages outside an index: reads the pages of files, and saves a page as an image with a JSON sidecar.
 
-A pipeline can pass pages from a loader to a store as image paths, because the sidecar next to the image holds the words
-and regions of the page. File names are hashes of the image content, so that different images never share a name.
+The sidecar next to the image contains the words and regions of the page. A pipeline can therefore pass a page from a
+loader to a vector store as the path of the image. The file name of an image is a hash of the image, so different images
+have different file names.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from jina_rag.types import Box, Failure, Page, PageScreenshot, Region, RegionKin
 _log = logging.getLogger("jina_rag")
 
 JPEG_QUALITY = 92
-"""Default JPEG quality of saved pages, high because an index encodes the images again."""
+"""Default JPEG quality of saved pages. The quality is high because an index compresses the image a second time."""
 _SIDECAR_SUFFIX = ".page.json"
 _MAX_SIDECAR_BYTES = 64 * 1024 * 1024
 
@@ -39,21 +40,21 @@ def load_pages(
     settings: IngestSettings | None = None,
     on_failure: Callable[[Failure], None] | None = None,
 ) -> Generator[Page, None, None]:
-    """Yield the pages of files and folders one by one: screenshot, words with boxes, regions.
+    """Yield the pages of files and folders one by one, with screenshot, words, boxes of the words, and regions.
 
-    A file or page that cannot be read is reported, and the stream continues. Memory does not grow with the number of
-    pages.
+    If a file or page cannot be read, `on_failure` is called and the iteration continues. Memory does not grow with the
+    number of pages.
 
     Args:
         paths: Files, folders and globs, for example ``reports/**/*.pdf``.
-        settings: Rendering, OCR and resource limits. Default: `IngestSettings()`.
-        on_failure: Called with each file or page that cannot be read. Default: log a warning.
+        settings: Settings of the rendering, OCR and resource limits. Default: `IngestSettings()`.
+        on_failure: Function called for each file or page that cannot be read. By default, a warning is logged.
 
     Yields:
         The pages, in the order of the files.
 
     Raises:
-        InvalidInputError: If a path does not exist; raised by the call itself, before the first page.
+        InvalidInputError: If a path does not exist. The error is raised by the call, before the first page is read.
     """
     return _stream(find_sources(paths), settings, on_failure or _log_failure)
 
@@ -61,7 +62,7 @@ def load_pages(
 def _stream(
     events: Iterator[SourceEvent], settings: IngestSettings | None, report_failure: Callable[[Failure], None]
 ) -> Generator[Page, None, None]:
-    failures: deque[Failure] = deque()  # appended in the rendering thread, reported in the caller's thread
+    failures: deque[Failure] = deque()  # filled by the rendering thread, emptied by the caller's thread
 
     def sources() -> Iterator[SourceFile]:
         for event in events:
@@ -88,7 +89,7 @@ def _log_failure(failure: Failure) -> None:
 
 
 def save_page(page: Page, folder: str | os.PathLike[str], *, quality: int = JPEG_QUALITY) -> Path:
-    """Save a page to a folder: the screenshot as a JPEG file, words and regions as a JSON file with the same stem.
+    """Save the screenshot of a page as a JPEG file, and the words and regions in a JSON file with the same stem.
 
     Args:
         page: A page from `load_pages`.
@@ -96,7 +97,8 @@ def save_page(page: Page, folder: str | os.PathLike[str], *, quality: int = JPEG
         quality: JPEG quality, from 1 to 100. Default: 92.
 
     Returns:
-        Absolute path of the screenshot, named after the SHA-256 of its bytes. `open_page` restores the page.
+        Absolute path of the JPEG file, which is named after the SHA-256 of the file content. Pass the path to
+        `open_page` to restore the page.
 
     Raises:
         InvalidInputError: If the name of the folder is empty.
@@ -115,20 +117,20 @@ def save_page(page: Page, folder: str | os.PathLike[str], *, quality: int = JPEG
 
 
 def open_page(image_path: str | os.PathLike[str]) -> Page:
-    """Return the page that `save_page` wrote to an image and its sidecar.
+    """Return the page that `save_page` saved as an image with a sidecar.
 
     Args:
-        image_path: Path of the screenshot.
+        image_path: Path of the image, as returned by `save_page`.
 
     Returns:
-        The page.
+        The page with screenshot, words and regions.
 
     Raises:
-        InvalidInputError: If the file was not written by `save_page`, or is damaged.
+        InvalidInputError: If `save_page` did not write the image, or the image or sidecar is damaged.
     """
     path = Path(*path_list([image_path]))
     if not path.name:
-        raise InvalidInputError(f"{path} is a folder. Pass the path of a screenshot written by save_page.")
+        raise InvalidInputError(f"{path} is a folder. Pass the path of an image written by save_page.")
     content = _read_sidecar(sidecar_of(path))
     from PIL import Image
 
@@ -137,7 +139,7 @@ def open_page(image_path: str | os.PathLike[str]) -> Page:
             image = opened.convert("RGB")
         return _from_json(content, image)
     except decode_errors() as exc:
-        raise InvalidInputError(f"{path} is not a readable page ({exc}). Save it again with save_page.") from exc
+        raise InvalidInputError(f"{path} is not a readable page ({exc}). Save the page again with save_page.") from exc
 
 
 def sidecar_of(image: Path) -> Path:
@@ -146,7 +148,7 @@ def sidecar_of(image: Path) -> Path:
 
 
 def source_of(image: Path) -> Path:
-    """Return the document that a saved page was read from; for any other image, the image itself.
+    """Return the path of the document that a saved page was read from; for an image without sidecar, `image`.
 
     Args:
         image: Path of the image.
@@ -159,7 +161,7 @@ def source_of(image: Path) -> Path:
 
 
 def _read_sidecar(sidecar: Path) -> dict[str, Any]:
-    """Return the content of a JSON sidecar.
+    """Return the JSON object in a sidecar of `save_page`.
 
     Raises:
         InvalidInputError: If the sidecar is missing or damaged.
@@ -172,7 +174,7 @@ def _read_sidecar(sidecar: Path) -> dict[str, Any]:
             raise ValueError("unexpected content")
         return content
     except FileNotFoundError as exc:
-        raise InvalidInputError(f"{sidecar} does not exist. Pass a screenshot written by save_page.") from exc
+        raise InvalidInputError(f"{sidecar} does not exist. Pass an image written by save_page.") from exc
     except (OSError, ValueError, RecursionError) as exc:
         raise InvalidInputError(f"{sidecar} cannot be read ({exc}). Save the page again with save_page.") from exc
 

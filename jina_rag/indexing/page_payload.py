@@ -1,4 +1,4 @@
-"""Part of a page's payload that `jina_rag.search.snippets` reads: words, boxes, regions and sign codes."""
+"""Payload from which `jina_rag.search.snippets` makes snippets: text, boxes, regions and sign codes of a page."""
 
 from __future__ import annotations
 
@@ -22,15 +22,16 @@ def describe(
     *,
     signs: bool = True,
 ) -> dict[str, Any]:
-    """Return the part of a page's payload that `jina_rag.search.snippets.highlight` reads.
+    """Return the payload from which `jina_rag.search.snippets.highlight` makes the snippet of a page.
 
     Args:
-        page: The page, with its words and regions.
+        page: The page with words and regions.
         rows: The page's multi-vector as stored, shape (rows, dim), float32.
-        grid: Box of each token; None if the embedder reports no positions.
-        crops: Names of the image files of ``page.regions``, in order; None for a region without image.
-        assignment: Index of each token's row after pooling, shape (tokens,); None if every token has its own row.
-        signs: Whether to store sign codes of the rows, so that `highlight` needs no vectors.
+        grid: Box of each token on the page; None if the embedder reports no positions.
+        crops: Name of the image file of each region in ``page.regions``; None for a region without image file.
+        assignment: For each token, the index of the row into which the token was pooled, shape (tokens,). None if no
+            tokens were pooled.
+        signs: Whether to store the signs of the rows, so that `highlight` does not read the vectors.
     """
     payload: dict[str, Any] = {
         schema.TEXT: page.text,
@@ -44,7 +45,7 @@ def describe(
             for region, crop in zip(page.regions, crops, strict=True)
         ],
     }
-    # Boxes are stored only if splitting the text at whitespace yields exactly these words, as `words_of` assumes.
+    # `words_of` splits the text at whitespace. Boxes are stored only if the split yields exactly the words of the page.
     if page.words and page.text.split() == [word.text for word in page.words]:
         boxes = np.array([word.box for word in page.words], dtype=np.float32)
         payload[schema.WORDS] = schema.encode_grid(TokenGrid(boxes, "words"))
@@ -56,13 +57,13 @@ def describe(
 def describe_text(
     text: str, rows: Float32, assignment: Assignment | None = None, *, signs: bool = True
 ) -> dict[str, Any]:
-    """Return the same payload as `describe` for an added text, which has no boxes.
+    """Return the payload of an added text, as `describe` does for a page. The payload contains no boxes.
 
     Args:
         text: The text.
         rows: The text's multi-vector as stored, shape (rows, dim), float32.
-        assignment: As in `describe`.
-        signs: As in `describe`.
+        assignment: See `describe`.
+        signs: See `describe`.
     """
     return {schema.TEXT: text, schema.REGIONS: []} | _row_payload(rows, assignment, signs=signs)
 

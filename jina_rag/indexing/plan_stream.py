@@ -1,4 +1,4 @@
-"""Planning in a separate thread: files are hashed while previous files are rendered and embedded."""
+"""Planning in a separate thread, so that files are hashed while previous files are rendered and embedded."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from jina_rag.indexing.planner import IndexTask, Outcome
 from jina_rag.parsing.workers.cancellation import POLL_SECONDS
 
 _QUEUE_SIZE = 1000
-"""Maximum number of planned items per queue; the limit bounds the memory."""
+"""Maximum number of tasks or outcomes in a queue. The limit bounds the memory of the plan."""
 _Item = TypeVar("_Item")
 
 
 class PlanStream:
-    """The planner's items as two streams: tasks for the rendering thread, outcomes for the writing thread.
+    """Splits the results of a planner into tasks for the rendering thread and outcomes for the writing thread.
 
     Attributes:
-        task_count: Number of tasks so far.
-        is_complete: Whether all outcomes were consumed.
+        task_count: Number of tasks that the planner has yielded so far.
+        is_complete: Whether `outcomes` has yielded all outcomes of the plan.
     """
 
     def __init__(self, items: Iterator[IndexTask | Outcome], halt: threading.Event) -> None:
-        """Create a stream; entering its context starts the thread.
+        """Create a stream. The planning thread starts when the caller enters the stream as a context manager.
 
         Args:
-            items: Items of `Planner.plan`, iterated in the stream's thread.
-            halt: Event that the stream sets when its context exits. The event must end `items` and everything that
-                waits for the stream.
+            items: Iterator returned by `Planner.plan`. The planning thread iterates over `items`.
+            halt: Event that is set when the context exits. While the event is set, `items` must end, and the callers of
+                `tasks` and `outcomes` must stop waiting.
         """
         self.task_count = 0
         self.is_complete = False
@@ -48,15 +48,15 @@ class PlanStream:
         self._thread.join()
 
     def tasks(self) -> Iterator[IndexTask]:
-        """Yield the tasks in the order of the files; block until the next one is available."""
+        """Yield the tasks in the order of the files. Blocks until the next task is available."""
         while (task := self._retry(lambda: self._tasks.get(timeout=POLL_SECONDS))) is not None:
             yield task
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Yield the available outcomes without blocking. After the last task, all outcomes are available.
+        """Yield the available outcomes without blocking. Once `tasks` is exhausted, this yields all remaining outcomes.
 
         Raises:
-            BaseException: The exception that ended the planning.
+            BaseException: If planning failed. The exception of the planning thread is re-raised.
         """
         while not self.is_complete:
             try:
@@ -90,7 +90,7 @@ class PlanStream:
         self._retry(lambda: target.put(item, timeout=POLL_SECONDS))
 
     def _retry(self, step: Callable[[], _Item]) -> _Item | None:
-        """Call `step` until it succeeds and return its result; return None once the stream is halted."""
+        """Retry `step` while a queue is full or empty, and return the result; return None if the stream is halted."""
         while not self._halt.is_set():
             try:
                 return step()

@@ -1,4 +1,4 @@
-"""Planning of an ingestion: compares the files on disk with the manifest and decides which documents need indexing."""
+"""Planning of an ingestion: compares files with the manifest and decides which documents are indexed."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from jina_rag.stores import schema
 from jina_rag.types import Failure
 
 Metadata: TypeAlias = "Mapping[str, Any] | Callable[[Path], Mapping[str, Any]]"
-"""Metadata of all documents, or a function from a document's path to its metadata."""
+"""Metadata of all documents, or a function that returns the metadata of the document at a path."""
 _HASH_BLOCK = 1 << 20
-"""Bytes that are hashed between two checks of the stop event."""
+"""Number of bytes that are hashed between two calls of `check`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +31,10 @@ class IndexTask:
 
     Attributes:
         source: The file.
-        record: The document's new record, with the hash of the current content but without metadata (see
+        record: The new record of the document, with the hash of the current content but without metadata (see
             `Planner.with_metadata`).
-        replaces: Previous id of the document, if its file was renamed or moved.
-        previous: Hash of the document's previous content in the index.
+        replaces: Previous id of the document if the file was renamed or moved; otherwise None.
+        previous: Hash of the previous content of the document; None if the index has no previous content.
         force: Whether to re-index all pages, although the index has the content.
     """
 
@@ -47,15 +47,15 @@ class IndexTask:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """A document whose content is already in the index, or is indexed in this run from another file.
+    """A document whose content is already in the index, or will be indexed in this run from another file.
 
     Attributes:
         path: The file, as found on disk.
-        record: The document's new record, with the previous metadata.
+        record: The new record of the document, with the metadata of the previous run.
         how: ``"unchanged"`` for the same file, possibly with a new modification time; ``"moved"`` for a renamed or
             moved file; ``"duplicate"`` for a file with the same bytes as another file.
-        other: The document's previous record, or the record of the document with the same content.
-        replaces: Previous id of a moved document, to be deleted.
+        other: The previous record of the document; for a duplicate, the record of the document with the same bytes.
+        replaces: Previous id of a moved document, which is deleted from the index; otherwise None.
     """
 
     path: Path
@@ -66,11 +66,11 @@ class Placement:
 
 
 Outcome: TypeAlias = "Placement | Failure | Skipped"
-"""Decision on a file that needs no indexing."""
+"""Result of planning for a file that the run does not read: a placement, a failure or a skipped file."""
 
 
 class Planner:
-    """Decides for each file whether its document needs indexing; tracks the ids and contents of the current run."""
+    """Decides for each file whether the document is indexed. A planner is used for one run only."""
 
     def __init__(
         self,
@@ -86,11 +86,11 @@ class Planner:
 
         Args:
             manifest: Manifest of the index.
-            store: Vector store of the index, to find the pages that an interrupted run has stored.
+            store: Vector store of the index, used to find the pages that an interrupted run has stored.
             metadata: Metadata of the documents, as passed by the caller.
-            sidecars: Whether JSON files next to documents are read as their metadata.
-            force: Whether to re-index complete contents.
-            check: Called before each file and each block of bytes that is hashed; an exception ends the planning.
+            sidecars: Whether to read the metadata of a document from a JSON file next to the document.
+            force: Whether to re-index documents whose content is completely indexed.
+            check: Called before each file and after each hashed block of 1 MiB. An exception ends the planning.
         """
         self._manifest = manifest
         self._store = store
@@ -107,16 +107,16 @@ class Planner:
         """Warnings on invalid sidecars."""
 
     def plan(self, events: Iterable[SourceEvent]) -> Iterator[IndexTask | Outcome]:
-        """Yield the decision on every file except sidecars, in the order of `events`.
+        """Yield one task or outcome for every file except sidecars, in the order of `events`.
 
-        Decisions on moved, duplicate and skipped JSON files come last, because they depend on all files. For example,
-        neither of two swapped files is a duplicate.
+        Moved files, duplicates and skipped JSON files come last, because these outcomes depend on all files. For
+        example, two files that were swapped are not duplicates, and a JSON file may be the sidecar of a later file.
 
         Args:
             events: Files, skipped files and failures, as yielded by `find_sources`.
         """
         placements: list[Placement] = []
-        skipped_json: dict[Path, Skipped] = {}  # may turn out to be sidecars
+        skipped_json: dict[Path, Skipped] = {}  # a later document may make the JSON file a sidecar
         folder, sidecars = Path(), set[Path]()
         for event in events:
             self._check()
@@ -154,9 +154,10 @@ class Planner:
         return any(self._new_hashes.get(doc_id, sha256) == sha256 for doc_id in other_ids)
 
     def _decide(self, source: SourceFile) -> IndexTask | Placement | Failure:
-        """Return the decision on one file.
+        """Return the task or outcome of one file.
 
-        A file with the recorded size and modification time is not opened; any other file is hashed.
+        A file whose size and modification time equal the recorded values is unchanged and not opened. Any other file is
+        hashed.
         """
         path = Path(os.path.abspath(source.path))
         try:
@@ -174,7 +175,7 @@ class Planner:
                 return Placement(source.path, indexed, "unchanged", indexed)
             sha256 = self._hash(path)
         except OSError as exc:
-            reason = f"The file cannot be read: {exc.strerror or exc}. Check the path and its permissions."
+            reason = f"The file cannot be read: {exc.strerror or exc}. Check the path and the permissions."
             return Failure(source.path, reason)
         except DocumentError as exc:
             return Failure(source.path, str(exc))
@@ -196,7 +197,7 @@ class Planner:
         return digest.hexdigest()
 
     def stored_pages(self, task: IndexTask) -> frozenset[int]:
-        """Return the numbers of the pages of the current content that an interrupted run has already stored."""
+        """Return the 1-based numbers of the pages that an interrupted run has already stored for a task."""
         if task.force or self._manifest.is_complete(task.record.sha256) is not False:
             return frozenset()
         pages = {
@@ -205,7 +206,7 @@ class Planner:
         return frozenset(pages[point.id] for point in self._store.fetch(list(pages), vectors=False))
 
     def _find_moved(self, sha256: str) -> DocumentRecord | None:
-        """Return a document with this content whose file is missing and has not been found elsewhere in this run."""
+        """Return a document with this content whose file is missing and was not found at another path in this run."""
         for record in self._manifest.documents_of(sha256, include_pending=True):
             if record.doc_id not in self.moved_ids and is_missing(record.path):
                 return record
@@ -214,7 +215,7 @@ class Planner:
     def _decide_by_content(
         self, source: SourceFile, record: DocumentRecord, indexed: DocumentRecord | None, moved: DocumentRecord | None
     ) -> IndexTask | Placement:
-        """Return the decision on a hashed file: new content, a new path, or only a new modification time."""
+        """Return the task or outcome of a hashed file, by comparing the hash with the index and with earlier files."""
         first = self._first_by_hash.get(record.sha256)
         if first is not None:
             return Placement(source.path, record, "duplicate", first)
@@ -240,10 +241,10 @@ class Planner:
         return IndexTask(source, record, replaces, previous, force=is_complete and (self._force or is_renamed))
 
     def _unused_id(self, source: SourceFile, path: Path) -> str:
-        """Return `source.doc_id` if no other document has this id; otherwise prefix the name of the file's folder.
+        """Return `source.doc_id`, with the name of the folder as prefix if another document has this id.
 
-        The id of a missing file is free only if the file was under the ingested folder. Any other missing file may be
-        on an unmounted disk.
+        The id of a document whose file is missing can be reused only if the file was under the ingested folder. A file
+        that is missing elsewhere may be on an unmounted disk.
         """
         root = Path(os.path.abspath(source.root))
         folder = printable(path.parent.name) or "root"
@@ -257,11 +258,12 @@ class Planner:
         raise DocumentError(f"The index has no free document id for {source.doc_id!r}. Rename the file.")
 
     def with_metadata(self, path: Path, record: DocumentRecord) -> DocumentRecord:
-        """Return a record with its metadata: the caller's or the previous metadata, overridden by the sidecar.
+        """Return the record with the caller's or the previous metadata. Metadata in the sidecar take precedence.
 
         Args:
-            path: The file, as found on disk. The caller's metadata function is called with this path, in this thread.
-            record: The record, with the metadata of a previous call.
+            path: The file, as found on disk. If the caller passed a metadata function, the function is called with this
+                path in the current thread.
+            record: The record of the document. ``record.own_metadata`` is used if the caller passed no metadata.
         """
         own_metadata: Mapping[str, Any] = record.own_metadata
         if callable(self._metadata):
@@ -274,5 +276,5 @@ class Planner:
 
 
 def _is_free(other: Path, path: Path, root: Path) -> bool:
-    """Return whether the file `other` of a document is `path`, or is missing under the folder `root`."""
+    """Return whether the file `other` is the file `path`, or is a missing file under the folder `root`."""
     return other == path or (root in other.parents and is_missing(other))

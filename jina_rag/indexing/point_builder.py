@@ -1,8 +1,12 @@
-"""Construction of points: a point for each embedded page, points for its regions, and their image files.
+"""Construction of the points of pages and regions, and of the image files of pages and regions.
 
-Each chart, table or figure is a separate point, so that it can be a search candidate. An image embedder embeds the crop
-of the region. With a text embedder that reports positions and whose dense vectors have the length of the rows, the
-region reuses the page's rows of the words in the region and its caption. Any other text embedder embeds these words.
+Each chart, table or figure is a separate point, so that a search can find the region. The vectors of a region depend on
+the embedder:
+
+- An image embedder embeds the crop of the region.
+- With a text embedder that reports token positions and has dense vectors as long as the multi-vector rows, the region
+  reuses the rows of the page for the words of the region and of the caption.
+- Any other text embedder embeds the caption and the words in the region.
 """
 
 from __future__ import annotations
@@ -42,9 +46,9 @@ class IndexTarget:
 
     Attributes:
         resources: Vector store, manifest, images and OCR cache.
-        load_embedder: Loads the embedder.
+        load_embedder: Function that loads the embedder of the index.
         dim: Length of the stored dense vectors.
-        storage: How vectors are stored.
+        storage: Settings of the stored vectors.
     """
 
     resources: IndexResources
@@ -58,9 +62,9 @@ class IndexTarget:
         """Load the embedder and return a point builder.
 
         Args:
-            settings: Settings of the ingestion; only the JPEG quality is used.
-            images: Target of the image files. Default: the index.
-            check: Called while the model loads; an exception of `check` ends the wait.
+            settings: Settings of the ingestion, for `jpeg_quality`.
+            images: Folder of the image files. Default: the image folder of the index.
+            check: Called every 0.05 seconds while the embedder loads. An exception from `check` ends the wait.
         """
         return PointBuilder(
             call_in_thread(self.load_embedder, check),
@@ -78,7 +82,7 @@ class EncodedPage:
     Attributes:
         dense: Dense vector, shape (dim,), float32.
         rows: Multi-vector, shape (tokens, multi_dim), float32.
-        grid: Box of each token; None if the embedder reports no positions.
+        grid: Box of each token on the page; None if the embedder reports no positions.
     """
 
     dense: Float32
@@ -87,13 +91,13 @@ class EncodedPage:
 
 
 _REGION_POOL_FACTOR = 4
-"""Pool factor for the rows of a region if the page has the same rows."""
+"""Pool factor of the rows of a region for a text embedder, for which the rows duplicate rows of the page."""
 
 BuiltPoint: TypeAlias = tuple[Point, PointRecord]
 
 
 class PointBuilder:
-    """Builds the points of pages and writes their image files."""
+    """Builds the points of pages and regions, and writes the image files of pages and regions."""
 
     def __init__(
         self,
@@ -108,12 +112,12 @@ class PointBuilder:
         """Create a builder.
 
         Args:
-            embedder: The embedder of the pages; also embeds regions that do not share the vectors of their page.
-            images: Target of the image files.
+            embedder: The embedder of the index.
+            images: Folder of the image files.
             dim: Length of the stored dense vectors.
             quality: JPEG quality of the image files, 1 to 95.
-            storage: How vectors are stored. Default: ``"exact"``.
-            regions: Whether regions become separate points.
+            storage: Settings of the stored vectors. Default: the preset ``"exact"``.
+            regions: Whether regions are stored as separate points.
         """
         self._embedder = embedder
         self._images = images
@@ -122,10 +126,10 @@ class PointBuilder:
         self._storage = storage or Storage()
         self._regions = regions
         self.notes: dict[str, str] = {}
-        """Id of a page's point → warning on pooled vectors, for the report."""
+        """Point id of a page → warning for the report that the vectors of the page were pooled."""
 
     def encode(self, inputs: Sequence[Input]) -> list[EncodedPage]:
-        """Embed documents with the dimensions of the index."""
+        """Return the embeddings of documents, with dense vectors of the length in the index."""
         if not inputs:
             return []
         result = self._embedder.encode_document(inputs, truncate_dim=self._truncate_dim)
@@ -134,26 +138,27 @@ class PointBuilder:
         return [EncodedPage(*parts) for parts in vectors]
 
     def input_of(self, page: Page) -> Page | str:
-        """Return the embedder's input: the page, or, if a text embedder gets a page without words, its file name."""
+        """Return the input of the embedder: the page, or the words of the file name if a text embedder gets no text."""
         if page.words or self._embedder.modality == "image":
             return page
         return " ".join(re.findall(r"[^\W_]+", PurePosixPath(page.doc_id).stem))
 
     def is_by_name(self, page: Page) -> bool:
-        """Return whether the embedder receives the file name instead of the page."""
+        """Return whether `input_of` replaces the page by the file name, because a text embedder gets no text."""
         return not isinstance(self.input_of(page), Page)
 
     def build(
         self, documents: Sequence[DocumentRecord], pages: Sequence[tuple[Page, EncodedPage]], near: Mapping[str, str]
     ) -> list[BuiltPoint]:
-        """Return the points of some pages of one content, each page after its regions.
+        """Return the points of pages of one document and of the regions on the pages.
 
-        Because of this order, a stored page implies that its regions are stored.
+        The points of the regions precede the point of the page. If the store contains the point of a page after an
+        interruption, the store therefore also contains all regions of the page.
 
         Args:
-            documents: The documents with this content; the first one provides the hash.
-            pages: The pages with their embeddings.
-            near: Id of a page's point → point id of the earlier page that it is a near-duplicate of.
+            documents: The document and all documents with the same file hash. The points cite all paths.
+            pages: Pages with embeddings.
+            near: Point id of a near-duplicate page → point id of the earlier page that has nearly the same content.
         """
         sha256 = documents[0].sha256
         locations = location_payload(documents)
@@ -166,11 +171,11 @@ class PointBuilder:
             common = locations | self._payload(
                 sha256, rows, page.number, page.count, {region.kind for region in page.regions}
             )
-            # `vectors` is empty if regions are not separate points.
+            # `vectors` is empty if regions are not stored as points.
             for number, (region, image, vector) in enumerate(zip(page.regions, crops, vectors, strict=False)):
                 points.append(self._region(common, page, number, region, image, vector))
             image = self._images.put(page.screenshot.image, self._quality)
-            # The file name is searchable, because it is often the only text of a photo.
+            # The sparse vector includes the file name, which is often the only text of a photo.
             words = f"{page.text}\n{PurePosixPath(page.doc_id).stem}"
             payload: dict[str, Any] = {
                 schema.KIND: "page",
@@ -198,7 +203,7 @@ class PointBuilder:
         return point, PointRecord(page_id, 1, "page", None)
 
     def _payload(self, sha256: str, rows: Float32, number: int, count: int, kinds: Collection[str]) -> dict[str, Any]:
-        """Return the payload keys that a page and its regions share."""
+        """Return the payload keys that the points of a page and of the regions of the page have in common."""
         return {
             schema.PAGE_ID: schema.point_id(sha256, number),
             schema.PAGE: number,
@@ -209,10 +214,10 @@ class PointBuilder:
         }
 
     def _stored_rows(self, rows: Float32, page_id: str) -> tuple[Float32, Assignment | None]:
-        """Return the rows as stored, and the index of each token's stored row (None if no rows were pooled).
+        """Return the rows as stored, and for each token the index of the stored row (None if no rows were pooled).
 
-        The store limits the count of numbers per point. A page beyond the limit is pooled further, and the report gets
-        a warning.
+        The store limits the number of floats per multi-vector. If a multi-vector exceeds the limit, more rows are
+        pooled and a warning is added to `notes`.
         """
         if not len(rows):
             return rows, None
@@ -221,16 +226,16 @@ class PointBuilder:
         pooled, assignment = pool_tokens(rows, self._storage.pool_factor, max_rows=max_rows)
         if len(rows) / self._storage.pool_factor > max_rows:
             self.notes[page_id] = (
-                f"The page has {len(rows):,} vectors, more than the store accepts per page. They were pooled into "
-                f"{len(pooled):,}."
+                f"The page has {len(rows):,} vectors, more than the store accepts per page. The vectors were pooled "
+                f"into {len(pooled):,}."
             )
         return pooled, assignment if len(pooled) < len(rows) else None
 
     def _region_rows(self, rows: Float32, point_id: str) -> Float32:
         """Return the rows of a region as stored.
 
-        With a text embedder, the page has the same rows, and the region only surfaces the page as a candidate. A
-        quarter of the rows is sufficient for that.
+        With a text embedder, the point of the page already contains the rows of the region. The point of the region
+        only helps a search to find the page, for which a quarter of the rows is sufficient.
         """
         stored, _ = self._stored_rows(rows, point_id)
         return stored if self._embedder.modality == "image" else pool_tokens(stored, _REGION_POOL_FACTOR)[0]
@@ -257,7 +262,7 @@ class PointBuilder:
         return point, PointRecord(point_id, page.number, region.kind, image)
 
     def _region_vectors(self, pages: Sequence[tuple[Page, EncodedPage]]) -> list[list[EncodedPage | None]]:
-        """Return the vectors of every region of every page; None for a region without content to embed."""
+        """Return the embeddings of the regions of each page; None for a region without text or tokens to embed."""
         vectors: list[list[EncodedPage | None]] = [[None] * len(page.regions) for page, _ in pages]
         inputs: list[Input] = []
         positions: list[tuple[int, int]] = []
@@ -269,7 +274,9 @@ class PointBuilder:
                     vectors[i][j] = _region_slice(page, region, encoded)
                     continue
                 elif text := _text_of(page, region):
-                    inputs.append({"text": text})  # the mapping marks text, even if it looks like a data URI
+                    inputs.append(
+                        {"text": text}
+                    )  # a mapping, so that text that looks like a data URI is embedded as text
                 else:
                     continue
                 positions.append((i, j))
@@ -286,7 +293,7 @@ class PointBuilder:
 
 
 def crop(page: Page, box: Box) -> Image:
-    """Return the part of the screenshot inside a box, at least one pixel.
+    """Return the part of the screenshot inside a box, with a width and height of at least one pixel.
 
     Args:
         page: The page.
@@ -300,7 +307,7 @@ def crop(page: Page, box: Box) -> Image:
 
 
 def _region_slice(page: Page, region: Region, encoded: EncodedPage) -> EncodedPage | None:
-    """Return the page's vectors of the words in a region and its caption; None if the page has no such vector."""
+    """Return the vectors of the tokens in a region and in the caption; None if no token is there."""
     assert encoded.grid is not None
     boxes = encoded.grid.boxes
     is_inside_region = np.zeros(len(boxes), dtype=bool)
@@ -312,7 +319,7 @@ def _region_slice(page: Page, region: Region, encoded: EncodedPage) -> EncodedPa
 
 
 def _caption_boxes(page: Page, region: Region) -> list[Box]:
-    """Return the boxes of the words of a region's caption."""
+    """Return the boxes of the words of the caption, which may be outside the box of the region."""
     caption = region.caption.split()
     texts = [word.text for word in page.words]
     for start in range(len(texts) - len(caption) + 1):
@@ -322,7 +329,7 @@ def _caption_boxes(page: Page, region: Region) -> list[Box]:
 
 
 def _text_of(page: Page, region: Region) -> str:
-    """Return the caption of a region and the words inside its box."""
+    """Return the caption of a region, followed by the words inside the box of the region."""
     return " ".join([region.caption, *(word.text for word in page.words if _inside(word.box, region.box))]).strip()
 
 

@@ -1,4 +1,4 @@
-"""Sidecars: metadata of a document in a JSON file with the document's name."""
+"""Sidecars: JSON files with the metadata of a document, for example ``report.json`` for ``report.pdf``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from jina_rag.stores import schema
 from jina_rag.types import Failure
 
 _MAX_BYTES = 64 * 1024
-"""Maximum size of a sidecar in bytes. A larger JSON file is not metadata."""
+"""Maximum size of a sidecar in bytes. A larger JSON file is not read as metadata."""
 
 
 def sidecars_of(path: Path) -> tuple[Path, Path]:
@@ -22,11 +22,11 @@ def sidecars_of(path: Path) -> tuple[Path, Path]:
 
 
 def read_sidecar(path: Path, warnings: list[Failure]) -> dict[str, Any]:
-    """Return the metadata in a document's sidecar; empty if the document has no sidecar.
+    """Return the metadata in the sidecar of a document; empty if no valid sidecar exists.
 
     Args:
         path: The document.
-        warnings: Receives a warning for each invalid sidecar.
+        warnings: List to which a warning is appended for each invalid sidecar.
     """
     for sidecar in sidecars_of(path):
         try:
@@ -35,7 +35,7 @@ def read_sidecar(path: Path, warnings: list[Failure]) -> dict[str, Any]:
                 continue
             metadata = json.loads(text)
             if not isinstance(metadata, dict):
-                raise ValueError("not a JSON object")
+                raise ValueError("the file is not a JSON object")
             payload: dict[str, Any] = schema.clean_payload(metadata)
             return payload
         except (OSError, ValueError, RecursionError) as error:
@@ -45,14 +45,14 @@ def read_sidecar(path: Path, warnings: list[Failure]) -> dict[str, Any]:
 
 
 def _read_small(path: Path) -> str | None:
-    """Return the text of a small regular file; None if the file is missing, large or not a regular file.
+    """Return the text of a regular file of at most 64 KiB; None if the file is missing, larger or not regular.
 
     Raises:
         OSError: If the file cannot be read.
         ValueError: If the file is not UTF-8 text.
     """
     try:
-        # O_NOFOLLOW: a link may point outside the folder. O_NONBLOCK: opening a named pipe must not block the run.
+        # O_NOFOLLOW rejects links, which may point outside the folder. O_NONBLOCK prevents a named pipe from blocking.
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0))
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO):

@@ -1,1 +1,1 @@
-"""Parsing of files into pages: file discovery, rendering, text layers, OCR and layout analysis."""
+"""Parsing: finds documents, renders pages, and extracts the words (text layer, OCR) and regions of each page."""

@@ -15,20 +15,20 @@ def open_document(source: SourceFile, settings: IngestSettings | None = None) ->
 
     Args:
         source: A PDF or an image. Convert office files with `office.as_pdf` first.
-        settings: Settings of ingestion; None for the defaults.
+        settings: Settings of the ingestion; None for the defaults.
 
     Returns:
         The renderer of the open document.
 
     Raises:
-        DocumentError: If the document cannot be opened, or is an office file. The subclasses `PasswordRequiredError`,
-            `LimitExceededError` and `UnsupportedDocumentError` name the cause. The message is the reason without the
-            path.
+        DocumentError: If the document cannot be opened, or is an office file. The message does not contain the path.
+            More specific causes raise the subclasses `PasswordRequiredError`, `LimitExceededError` and
+            `UnsupportedDocumentError`.
         MissingDependencyError: If no PDF renderer is installed.
     """
     settings = settings or IngestSettings()
     if source.kind == "office":
-        raise DocumentError("The file is an office file. Convert it to PDF before rendering.")
+        raise DocumentError("The file is an office file. Convert the file to PDF before rendering.")
     if source.kind == "image":
         from jina_rag.parsing.images import ImageRenderer
 
@@ -43,10 +43,10 @@ def open_document(source: SourceFile, settings: IngestSettings | None = None) ->
 
 
 def renderer_name(settings: IngestSettings) -> str:
-    """Return the name of the PDF renderer: the configured one, or the first one installed.
+    """Return the name of the configured PDF renderer. By default, the first installed PDF renderer is used.
 
     Args:
-        settings: Settings of ingestion, for `renderer`.
+        settings: Settings of the ingestion, for `renderer`.
     """
     if settings.renderer != "auto":
         return settings.renderer

@@ -1,6 +1,6 @@
-"""Renderer of image files with Pillow: all pixel formats become upright 8-bit RGB images on white.
+"""Renderer of image files with Pillow. Images of any pixel format become upright 8-bit RGB images on white.
 
-Each frame of a TIFF file is a page. Of an animation (GIF, WebP, PNG), only the first frame is a page.
+Each frame of a TIFF file is a page. In an animation (GIF, WebP, PNG), only the first frame is a page.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class ImageRenderer(DocumentRenderer):
             ) from error
         except pillow.UnidentifiedImageError as error:
             raise UnsupportedDocumentError(
-                "The content is not an image in a supported format. Convert it to PDF."
+                "The content is not an image in a supported format. Convert the file to PDF."
             ) from error
         self._check_pixels(image)
         return image
@@ -70,7 +70,7 @@ class ImageRenderer(DocumentRenderer):
         if image.width * image.height > limit:
             raise LimitExceededError(
                 f"The image has {image.width} x {image.height} pixels, more than the limit of {limit:,}. "
-                "Scale it down, or raise Limits.max_pixels (--limit max_pixels=N)."
+                "Scale the image down, or raise Limits.max_pixels (--limit max_pixels=N)."
             )
 
     def _screenshot(self, number: int, warnings: list[str]) -> PageScreenshot:
@@ -83,7 +83,7 @@ class ImageRenderer(DocumentRenderer):
         full_size = self._image.size
         limits, longest_side = self._settings.limits, self._settings.max_image_side
         scale = min(1.0, longest_side / max(full_size), fitting_scale(*full_size, limits))
-        # The JPEG decoder can scale by 1/2, 1/4 or 1/8, which saves time and memory.
+        # The JPEG decoder can scale the image by 1/2, 1/4 or 1/8 during decoding, which saves time and memory.
         self._image.draft(None, (math.ceil(full_size[0] * scale), math.ceil(full_size[1] * scale)))
         image = self._decode(warnings)
         size = (max(1, round(full_size[0] * scale)), max(1, round(full_size[1] * scale)))
@@ -96,7 +96,7 @@ class ImageRenderer(DocumentRenderer):
         except (OSError, SyntaxError):
             if self._image.format not in ("JPEG", "MPO"):
                 raise
-            # With an end-of-image marker appended, the decoder returns the decoded part and fills the rest with gray.
+            # With an appended end-of-image marker, the decoder accepts the truncated file and fills the rest with gray.
             image = self._load_header(io.BytesIO(self._source.path.read_bytes() + b"\xff\xd9"))
             image.load()
             warnings.append("The file is truncated; only the upper part of the image was read. Replace the file.")
@@ -109,20 +109,20 @@ class ImageRenderer(DocumentRenderer):
             yield
         except OSError as error:
             raise DocumentError(
-                f"The image cannot be read: {error.strerror or error}. Check its permissions, or export it again."
+                f"The image cannot be read: {error.strerror or error}. Check the permissions, or re-export the image."
             ) from error
         except (ValueError, SyntaxError, EOFError, MemoryError, TypeError, KeyError, IndexError) as error:
-            # Pillow's decoders raise these errors for damaged files.
+            # The decoders of Pillow raise these errors for damaged files.
             raise DocumentError(
-                f"The image is damaged: {error or type(error).__name__}. Replace the file, or export it again."
+                f"The image is damaged: {error or type(error).__name__}. Replace or re-export the file."
             ) from error
 
 
 def to_rgb(image: Image, size: tuple[int, int] | None = None) -> Image:
-    """Return an image of any mode as 8-bit RGB.
+    """Convert an image of any mode to 8-bit RGB.
 
-    Transparency is flattened onto white, 16-bit values are scaled to 8 bits, and CMYK is converted. The EXIF
-    orientation stays in `info` and is not applied.
+    Transparent pixels become white, 16-bit values are scaled to 8 bits, and CMYK colors are converted. The EXIF data,
+    which contain the orientation, are copied to `info`; the caller applies the orientation.
 
     Args:
         image: The decoded image.
@@ -159,7 +159,8 @@ def _to_8_bit(image: Image) -> Image:
     if image.mode == "F" or low < 0 or high > 65535:
         values = (values - low) * (255 / max(high - low, 1e-9))
     else:
-        # Cameras and scanners store 10, 12 or 14 bits in 16-bit values: assume the smallest range that fits.
+        # Cameras and scanners store 10, 12 or 14 bits in 16-bit values. The smallest range that contains all values is
+        # assumed.
         top = next(top for top in (255, 1023, 4095, 16383, 65535) if high <= top)
         values = values * (255 / top)
     return pillow.fromarray(values.round().clip(0, 255).astype(np.uint8))
@@ -175,7 +176,7 @@ def _read_dpi(image: Image) -> float:
 
 @contextmanager
 def _collect_warnings(sentences: list[str]) -> Iterator[None]:
-    """Append Pillow's warnings to `sentences` instead of printing them."""
+    """Append the warnings of Pillow to `sentences` and do not print the warnings."""
     with catch_warnings(record=True) as caught:
         simplefilter("always")
         yield

@@ -1,7 +1,7 @@
 """Conversion of office files to PDF with LibreOffice.
 
-LibreOffice runs as a separate process in a temporary folder, with a profile that disables macros, active content and
-external links, and with a time limit. The license of LibreOffice (MPL-2.0) does not extend to converted files.
+LibreOffice runs as a separate process in a temporary folder and with a time limit. The LibreOffice profile disables
+macros, active content and external links. The license of LibreOffice (MPL-2.0) does not apply to converted files.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _WINDOWS = Path("C:/Program Files/LibreOffice/program/soffice.exe")
 def find_libreoffice() -> Path | None:
     """Return the path of the LibreOffice executable, or None if LibreOffice is not installed.
 
-    An executable in the current folder is ignored: Windows searches this folder first, and it may contain untrusted
-    documents.
+    An executable in the current folder is ignored, because the current folder may contain untrusted files and Windows
+    searches the current folder first.
     """
     for name in _PROGRAMS:
         program = shutil.which(name)
@@ -50,19 +50,19 @@ def _is_working_directory(folder: str) -> bool:
 
 @contextmanager
 def as_pdf(source: SourceFile, settings: IngestSettings, stop: Stop | None = None) -> Iterator[SourceFile]:
-    """Convert an office file to PDF for the duration of the context.
+    """Convert an office file to a temporary PDF, which is deleted when the context exits.
 
     Args:
         source: The document.
-        settings: Settings of ingestion, for the limits on file size and time.
-        stop: Stop signal that terminates a running conversion.
+        settings: Settings of the ingestion, for the limits `max_bytes` and `max_seconds`.
+        stop: Stop signal that kills a running conversion.
 
     Yields:
-        The converted PDF, or `source` itself if it is not an office file.
+        The converted PDF; `source` if the document is not an office file.
 
     Raises:
-        DocumentError: If LibreOffice is not installed or cannot convert the file. `LimitExceededError`, a subclass, if
-            the file is too large or the conversion exceeds `max_seconds`.
+        DocumentError: If LibreOffice is not installed or cannot convert the file.
+        LimitExceededError: If the file exceeds `max_bytes` or the conversion exceeds `max_seconds`.
     """
     if source.kind != "office":
         yield source
@@ -108,8 +108,8 @@ def _convert(program: Path, path: Path, scratch: Path, settings: IngestSettings,
     seconds = settings.limits.max_seconds
     devnull = subprocess.DEVNULL
     try:
-        # Safe: no shell, an installed program, and a fixed file name. LibreOffice may load files from its working
-        # directory, which therefore is the temporary folder and not a folder of documents.
+        # The command is safe, because no shell is used, the program is installed, and the file name is fixed. The
+        # working directory is temporary, because LibreOffice may load files from the working directory.
         process = subprocess.Popen(  # noqa: S603
             command, cwd=scratch, stdin=devnull, stdout=devnull, stderr=devnull, start_new_session=True
         )
@@ -131,15 +131,15 @@ def _convert(program: Path, path: Path, scratch: Path, settings: IngestSettings,
     if not pdf.is_file():
         raise DocumentError(
             "LibreOffice cannot convert the file: the file is damaged or encrypted, or the LibreOffice component for "
-            "its format is not installed. Convert the file to PDF."
+            "this format is not installed. Convert the file to PDF."
         )
     return pdf
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process and its children without waiting for their exit."""
+    """Kill the process and all child processes, and do not wait for the exit."""
     with suppress(ProcessLookupError, PermissionError):
         if sys.platform == "win32":
             process.kill()
-        elif process.poll() is None:  # after an exit, the process id may belong to another process
+        elif process.poll() is None:  # after the exit of the process, the operating system may reuse the process id
             os.killpg(process.pid, signal.SIGKILL)

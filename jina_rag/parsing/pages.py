@@ -1,13 +1,14 @@
-"""Stream of the pages of many documents, in order, with rendering ahead of the consumer and parallel OCR.
+"""Stream of the pages of many documents. Later pages are rendered and read by OCR while the caller uses earlier pages.
 
     for event in read_pages(sources, settings):
         match event:
             case DocumentStart(): ...   # source, count, warnings
             case Page(): ...            # with the words of the text layer and of OCR
-            case Failure(): ...         # page None: the document failed to open and has no DocumentStart
+            case Failure(): ...         # a failed page, or with page None a failed document
             case DocumentEnd(): ...     # source, pages, failed
 
-The stream is a generator. To stop its threads after leaving the loop early, close it (``contextlib.closing``).
+The stream is a generator. To leave the loop early, close the generator (``contextlib.closing``), which stops the
+threads.
 """
 
 from __future__ import annotations
@@ -38,22 +39,22 @@ if TYPE_CHECKING:
     from jina_rag.ocr.cache import OcrCache
 
 _FULL_PAGE: Box = (0.0, 0.0, 1.0, 1.0)
-# OCR ignores images below this fraction of the page, for example logos and bullets.
+# OCR ignores images whose area is below this fraction of the page, for example logos and bullets.
 _MIN_IMAGE_SHARE = 0.01
-# Above this fraction of the page, OCR of the full page is faster than OCR of each image.
+# If the images cover more than this fraction of the page, OCR of the page is faster than OCR of each image.
 _FULL_PAGE_OCR_SHARE = 0.6
-# A page with an image above this fraction of its area is a scan.
+# A page is a scan if an image covers more than this fraction of the page.
 _SCAN_SHARE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
 class DocumentStart:
-    """Event after a document was opened, followed by its pages or their failures in order.
+    """Event after a document was opened. The pages and page failures of the document follow in page order.
 
     Attributes:
         source: The document.
         count: Number of pages in the document.
-        warnings: Recoverable problems of the document as a whole, one message each.
+        warnings: Warnings about the whole document, one message per recoverable problem.
     """
 
     source: SourceFile
@@ -68,8 +69,7 @@ class DocumentEnd:
     Attributes:
         source: The document.
         pages: Number of pages rendered.
-        failed: Number of pages that failed. `pages` and `failed` add up to the pages of the document, except
-            ``source.skip_pages``.
+        failed: Number of pages that failed. Pages in ``source.skip_pages`` count neither as rendered nor as failed.
     """
 
     source: SourceFile
@@ -88,27 +88,28 @@ def read_pages(
     ocr_cache: OcrCache | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Generator[Event, None, None]:
-    """Iterate over the pages of documents, in order.
+    """Iterate over the pages of documents, in the order of the documents.
 
     A document that cannot be opened produces a single `Failure` with page None. Any other document produces a
-    `DocumentStart`, a `Page` or `Failure` for each page except ``source.skip_pages``, and a `DocumentEnd`. An error in
-    one document does not affect the other documents.
+    `DocumentStart`, a `Page` or `Failure` for each page except ``source.skip_pages``, and a `DocumentEnd`. A failed
+    document does not end the iteration.
 
-    Worker processes render at most ``settings.look_ahead`` pages ahead of the consumer (with ``settings.isolate``), and
-    ``settings.ocr_threads`` threads of the current process run OCR. The rendering thread iterates over `sources`, so
-    `sources` may be a lazy walk. Closing the generator stops the threads and discards pages in progress.
+    At most ``settings.look_ahead`` pages are rendered ahead of the caller. Pages are rendered in worker processes if
+    ``settings.isolate`` is True. OCR runs in ``settings.ocr_threads`` threads of the current process. Closing the
+    generator stops the threads and discards pages in progress.
 
     Args:
-        sources: The documents; may be an infinite iterable.
-        settings: Settings of ingestion; None for the defaults.
+        sources: The documents. The rendering thread iterates over `sources`, which may be lazy or infinite.
+        settings: Settings of the ingestion; None for the defaults.
         ocr_cache: Cache of OCR results; None for no cache.
-        check: Called in the consumer's thread every 0.05 seconds while waiting; an exception from it stops the stream.
+        check: Called every 0.05 seconds in the thread of the caller while the caller waits for a page. An exception
+            from `check` stops the iteration.
 
     Yields:
-        Events of the documents and their pages.
+        The events of each document and of the pages of the document.
 
     Raises:
-        MissingDependencyError: If a required package is not installed, because every page would fail.
+        MissingDependencyError: If a package that rendering or OCR requires is not installed.
         CheckpointError: If the weights of the OCR models are invalid.
     """
     stream = _Stream(settings or IngestSettings(), ocr_cache, check)
@@ -123,18 +124,18 @@ def read_pages(
 
 @dataclass(frozen=True, slots=True)
 class _PendingOcr:
-    """A page in OCR; `result` resolves to the page with the words found by OCR."""
+    """A page that is read by OCR. `result` is the page with the words of OCR, once OCR has finished."""
 
     page: Page
     result: Future[Page]
 
 
 class _StoppedError(Exception):
-    """Raised in the rendering and OCR threads after the consumer stopped the stream."""
+    """Ends the rendering and OCR threads after the stream was stopped."""
 
 
 class _Stream:
-    """Queue between the rendering thread and the consumer; None marks the end of the stream."""
+    """The threads of one `read_pages` call, and the queue between the threads. None marks the end of the queue."""
 
     def __init__(self, settings: IngestSettings, cache: OcrCache | None, check: Callable[[], None]) -> None:
         self._settings = settings
@@ -145,34 +146,34 @@ class _Stream:
         self._ocr_pool = ThreadPoolExecutor(settings.ocr_threads, thread_name_prefix="jina-rag-ocr")
 
     def produce(self, sources: Iterable[SourceFile]) -> None:
-        """Put the events of all documents into the queue; runs in the rendering thread."""
+        """Render all documents and put the events into the queue. Runs in the rendering thread."""
         try:
             for source in sources:
                 self._document(source)
             self._put(None)
         except _StoppedError:
             pass
-        except BaseException as error:  # raised in the consumer's thread
+        except BaseException as error:  # re-raised by `consume`
             with contextlib.suppress(_StoppedError):
                 self._put(error)
 
     def consume(self) -> Generator[Event, None, None]:
-        """Yield events in the consumer's thread, after waiting for the OCR of each page."""
+        """Yield the events of the queue. Runs in the thread of the caller and waits for the OCR of each page."""
         while True:
             try:
-                # The timeout lets Ctrl-C interrupt the wait on every operating system.
+                # Without a timeout, Ctrl-C does not interrupt the wait on every operating system.
                 item = self._queue.get(timeout=POLL_SECONDS)
             except queue.Empty:
                 self._check()
                 continue
             if item is None:
                 return
-            if isinstance(item, BaseException):  # an error that affects all documents
+            if isinstance(item, BaseException):  # an error that would fail all documents
                 raise item
             yield self._with_words(item) if isinstance(item, _PendingOcr) else item
 
     def stop(self) -> None:
-        """Stop the rendering thread, discard pages in progress, and wait for the OCR threads."""
+        """Request the rendering thread to stop, discard pages in progress, and wait for the OCR threads."""
         self._stop.set()
         self._ocr_pool.shutdown(wait=True, cancel_futures=True)
 
@@ -196,7 +197,7 @@ class _Stream:
             self._put(DocumentStart(source, renderer.page_count, renderer.warnings))
             failed = 0
             numbers = [n for n in range(1, renderer.page_count + 1) if n not in source.skip_pages]
-            # Close the results before the renderer, because their threads use the workers of the renderer.
+            # `results` is closed before the renderer, because the threads of `_render` use the renderer.
             results = stack.enter_context(contextlib.closing(self._render(renderer, numbers)))
             for number, result in results:
                 if isinstance(result, DocumentError):
@@ -209,7 +210,7 @@ class _Stream:
             self._put(DocumentEnd(source, len(numbers) - failed, failed))
 
     def _render(self, renderer: Renderer, numbers: Sequence[int]) -> Generator[tuple[int, _Result], None, None]:
-        """Yield (page number, result) in page order, rendering with several worker processes if configured."""
+        """Render pages, in several worker processes if configured, and yield (page number, result) in page order."""
 
         def render(number: int) -> _Result:
             try:
@@ -235,19 +236,19 @@ class _Stream:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _start_ocr(self, page: Page, images: tuple[Box, ...], revision: str) -> _PendingOcr | None:
-        """Start OCR of a page; return None for a page without areas to read."""
+        """Start the OCR of a page in an OCR thread; return None if the page needs no OCR."""
         areas = areas_to_read(page, images, self._settings)
         if not areas:
             return None
         try:
-            # On a scanned page, charts and tables exist in pixels only.
+            # A scanned page has no vector shapes, so regions are detected in the pixels.
             detect = self._settings.regions and not page.regions and max(map(area, images), default=0) > _SCAN_SHARE
             return _PendingOcr(page, self._ocr_pool.submit(self._run_ocr, page, areas, detect, revision))
-        except RuntimeError as error:  # the pool was shut down
+        except RuntimeError as error:  # the OCR threads were stopped
             raise _StoppedError from error
 
     def _run_ocr(self, page: Page, areas: Sequence[Box], detect: bool, revision: str) -> Page:
-        """Return the page with OCR words and regions; runs in an OCR thread and can stop between model passes."""
+        """Return the page with words of OCR and regions. Runs in an OCR thread; a stop ends OCR between model calls."""
         image = page.screenshot.image
         text_boxes = [word.box for word in page.words]
         with interruptible(self._check_stop):
@@ -267,18 +268,18 @@ class _Stream:
             return pending.result.result()
         except (MissingDependencyError, ModelError):
             raise
-        except Exception as error:  # return the page without OCR words, with a warning
-            warning = f"OCR failed: {error or type(error).__name__}. The page has only the words of its text layer."
+        except Exception as error:  # a failed OCR becomes a warning of the page
+            warning = f"OCR failed: {error or type(error).__name__}. The page has only the words of the text layer."
             return replace(page, warnings=(*page.warnings, warning))
 
 
 def areas_to_read(page: Page, images: Sequence[Box], settings: IngestSettings) -> list[Box]:
-    """Return the areas of a page for OCR: the full page, the boxes of its images, or none.
+    """Return the boxes of a page that OCR reads: the full page, the boxes of the images, or no box.
 
     Args:
-        page: The page with the words of its text layer.
+        page: The page with the words of the text layer.
         images: Boxes of the raster images, as fractions of the page.
-        settings: Settings of ingestion, for `ocr`, `ocr_min_words` and `ocr_image_share`.
+        settings: Settings of the ingestion, for `ocr`, `ocr_min_words` and `ocr_image_share`.
 
     Returns:
         Boxes as fractions of the page.

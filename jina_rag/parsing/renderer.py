@@ -1,4 +1,4 @@
-"""Base classes and shared checks of the document renderers.
+"""Base classes of the document renderers, and the checks of resource limits that all renderers share.
 
 To add a file format, subclass `DocumentRenderer`. To add a PDF renderer, subclass `pdf.base.PdfRenderer`. The function
 `documents.open_document` selects the renderer.
@@ -18,13 +18,13 @@ from jina_rag.errors import DocumentError, LimitExceededError
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.types import Box, Page, PageScreenshot, Region, Word
 
-NO_PAGES = "The document has no pages. Replace the file, or export it again."
-# Below the JPEG maximum of about 65,500 pixels, because many viewers support less.
+NO_PAGES = "The document has no pages. Replace or re-export the file."
+# Maximum side of a screenshot in pixels. JPEG allows about 65,500 pixels, but many viewers support fewer pixels.
 _MAX_SIDE = 32_000
 
 
 class Renderer(ABC):
-    """An open document whose pages are rendered on request; a context manager that closes the document."""
+    """An open document whose pages are rendered on request. As a context manager, a renderer closes the document."""
 
     def __init__(self, source: SourceFile, settings: IngestSettings) -> None:
         self._source = source
@@ -34,16 +34,16 @@ class Renderer(ABC):
 
     @property
     def page_count(self) -> int:
-        """Number of pages; for an image file, number of frames."""
+        """Number of pages of the document. Each frame of a TIFF file is a page."""
         return self._count
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Recoverable problems of the document as a whole, one message each."""
+        """Warnings about the whole document, one message per recoverable problem."""
         return self._warnings
 
     def render(self, number: int) -> Page:
-        """Return a page with the words of its text layer and its regions, without OCR.
+        """Return a page with the words of the text layer and the regions. OCR is not run.
 
         Args:
             number: Page number, 1-based.
@@ -55,13 +55,13 @@ class Renderer(ABC):
 
     @abstractmethod
     def render_with_images(self, number: int) -> tuple[Page, tuple[Box, ...]]:
-        """Return a page as `render` does, and the boxes of its raster images, on which OCR may find words.
+        """Return a page as `render` does, and the boxes of the raster images, in which OCR may find words.
 
         Args:
             number: Page number, 1-based.
 
         Returns:
-            The page, and the boxes as fractions of the page.
+            The page, and the boxes of the raster images as fractions of the page.
 
         Raises:
             DocumentError: If the page does not exist or cannot be rendered.
@@ -79,10 +79,10 @@ class Renderer(ABC):
 
 
 class DocumentRenderer(Renderer):
-    """A `Renderer` in the current process. A subclass opens the document and reads its pages.
+    """A `Renderer` that runs in the current process. A subclass opens the document and renders the pages.
 
     Raises:
-        PasswordRequiredError: If the document is encrypted and none of the passwords opens it.
+        PasswordRequiredError: If the document is encrypted and none of the configured passwords is valid.
         LimitExceededError: If the document exceeds a limit.
         DocumentError: If the document cannot be read or has no pages.
     """
@@ -99,13 +99,13 @@ class DocumentRenderer(Renderer):
             self._resources = resources.pop_all()
 
     def render_with_images(self, number: int) -> tuple[Page, tuple[Box, ...]]:
-        """Return a page as `render` does, and the boxes of its raster images.
+        """Return a page as `render` does, and the boxes of the raster images.
 
         Args:
             number: Page number, 1-based.
 
         Returns:
-            The page, and the boxes as fractions of the page.
+            The page, and the boxes of the raster images as fractions of the page.
 
         Raises:
             DocumentError: If the page does not exist or cannot be rendered.
@@ -130,11 +130,11 @@ class DocumentRenderer(Renderer):
 
     @abstractmethod
     def _convert_errors(self) -> AbstractContextManager[None]:
-        """Convert errors of the rendering library to `DocumentError` within the context."""
+        """Return a context manager that raises errors of the rendering library as `DocumentError`."""
 
     @abstractmethod
     def _page(self, number: int) -> tuple[Page, tuple[Box, ...]]:
-        """Return an existing page and the boxes of its raster images, as fractions of the page."""
+        """Return a page and the boxes of the raster images as fractions of the page. The caller checks `number`."""
 
     def _make_page(
         self,
@@ -164,7 +164,7 @@ def unreadable_file(error: OSError) -> DocumentError:
         error: The error of the operating system.
     """
     return DocumentError(
-        f"The file cannot be read: {error.strerror or type(error).__name__}. Check the path and its permissions."
+        f"The file cannot be read: {error.strerror or type(error).__name__}. Check the path and the permissions."
     )
 
 
@@ -173,7 +173,7 @@ def check_size(path: Path, limits: Limits) -> None:
 
     Args:
         path: Path of the file.
-        limits: Limits of the settings, for `max_bytes`.
+        limits: Resource limits, for `max_bytes`.
 
     Raises:
         DocumentError: If the file is missing, unreadable or empty.
@@ -184,7 +184,7 @@ def check_size(path: Path, limits: Limits) -> None:
     except OSError as error:
         raise unreadable_file(error) from error
     if size == 0:
-        raise DocumentError("The file is empty (0 bytes). Replace the file, or export it again.")
+        raise DocumentError("The file is empty (0 bytes). Replace or re-export the file.")
     if size > limits.max_bytes:
         raise LimitExceededError(
             f"The file has {size:,} bytes (limit {limits.max_bytes:,}). Raise Limits.max_bytes (--limit max_bytes=N)."
@@ -196,7 +196,7 @@ def check_pages(count: int, limits: Limits) -> None:
 
     Args:
         count: Number of pages.
-        limits: Limits of the settings, for `max_pages`.
+        limits: Resource limits, for `max_pages`.
 
     Raises:
         DocumentError: If the document has no pages.
@@ -207,16 +207,16 @@ def check_pages(count: int, limits: Limits) -> None:
     if count > limits.max_pages:
         raise LimitExceededError(
             f"The document has {count:,} pages, more than the limit of {limits.max_pages:,}. "
-            "Split it, or raise Limits.max_pages (--limit max_pages=N)."
+            "Split the document, or raise Limits.max_pages (--limit max_pages=N)."
         )
 
 
 def fitting_scale(width: float, height: float, limits: Limits) -> float:
-    """Return the scale factor, at most 1, that fits an image into the limits of a page screenshot.
+    """Return the factor, at most 1, by which an image is scaled to stay within the limits of a screenshot.
 
     Args:
         width: Width of the image in pixels.
         height: Height of the image in pixels.
-        limits: Limits of the settings, for `max_render_pixels`.
+        limits: Resource limits, for `max_render_pixels`.
     """
     return min(1.0, math.sqrt(limits.max_render_pixels / max(width * height, 1)), _MAX_SIDE / max(width, height, 1))

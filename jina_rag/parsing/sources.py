@@ -1,8 +1,8 @@
 """Discovery of documents under files, folders and globs.
 
-The walk reports every entry and opens regular files only, so that a named pipe cannot block it. The first bytes of a
-file determine its kind. The suffix only separates failures from skips: a file with the suffix of a document and other
-content *fails*, and any other file that is not a document is *skipped*.
+The search reports every entry of a folder, and opens only regular files, because opening a named pipe would block. The
+first bytes of a file determine whether the file is a PDF, an image or an office file. A file with other content is
+*failed* if the suffix belongs to a document format, for example ``.pdf``, and otherwise *skipped*.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from jina_rag.types import Failure
 Kind: TypeAlias = Literal["pdf", "image", "office"]
 
 INDEX_FILES = frozenset({"manifest.sqlite3", "images"})
-"""Names of entries whose presence identifies a folder as an index."""
+"""A folder with entries of all these names is an index and is skipped."""
 _SUFFIXES = {
     "a PDF": ".pdf",
     "an image": ".png .jpg .jpeg .jpe .jfif .tif .tiff .gif .bmp .webp",
     "an office file": ".docx .docm .dotx .doc .odt .rtf .pptx .pptm .ppsx .ppt .pps .odp .xlsx .xlsm .xlsb .xls .ods",
 }
 _KIND_OF_SUFFIX = {suffix: suffix_kind for suffix_kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
-"""Suffix → kind of file that the suffix suggests."""
+"""Suffix → kind of document with the suffix, as a phrase for error messages."""
 _IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-# Header of OLE compound files: old office formats, but also Outlook messages, installers and thumbnails.
+# Header of OLE compound files, which may be old office files, but also Outlook messages, installers and thumbnails.
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
-# Readers accept a PDF header within the first 1,024 bytes (PDF 1.7, annex H, note 13).
+# PDF readers accept a header anywhere in the first 1,024 bytes of a file (PDF 1.7, annex H, note 13).
 _HEADER_BYTES = 1024
 _BMP_HEADER_SIZES = {12, 40, 52, 56, 64, 108, 124}
 
@@ -43,12 +43,13 @@ class SourceFile:
     """A document found by `find_sources`.
 
     Attributes:
-        path: Path of the file, below the path passed to `find_sources`.
-        root: The folder passed to `find_sources`, or the parent folder of a file passed to it.
+        path: Path of the file, which starts with the path that was passed to `find_sources`.
+        root: The folder that was passed to `find_sources`; if a file was passed, the parent folder of the file.
         doc_id: `path` relative to `root` with forward slashes, in printable form (see `printable`).
-        kind: ``"pdf"``, ``"image"`` or ``"office"``, from the first bytes of the file.
-        skip_pages: 1-based numbers of pages that an earlier, interrupted run already indexed.
-        revision: Hash of the file content for cache keys; empty if not computed.
+        kind: ``"pdf"``, ``"image"`` or ``"office"``, determined by the first bytes of the file.
+        skip_pages: 1-based numbers of the pages that are not rendered, because an interrupted run has indexed the
+            pages.
+        revision: SHA-256 of the file content, used as a cache key; empty if the hash was not computed.
     """
 
     path: Path
@@ -61,11 +62,11 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file or folder skipped on purpose.
+    """A file or folder that is not a document and is skipped without an error.
 
     Attributes:
         path: Path of the file or folder.
-        reason: The reason, in one sentence.
+        reason: Reason for skipping the file or folder, as a sentence.
     """
 
     path: Path
@@ -73,7 +74,7 @@ class Skipped:
 
 
 SourceEvent: TypeAlias = "SourceFile | Skipped | Failure"
-"""Event of the walk for one entry: a document, a skip or a failure."""
+"""Result of `find_sources` for one file or folder: a document, a skipped entry or a failure."""
 
 
 def path_list(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[str | os.PathLike[str]]:
@@ -84,7 +85,7 @@ def path_list(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) 
             otherwise select the current folder.
 
     Raises:
-        InvalidInputError: If no path is passed, or a path is empty or not a string or path object.
+        InvalidInputError: If no path is passed, or if a path is empty or is neither a string nor a path object.
     """
     names = list(paths) if isinstance(paths, Iterable) and not isinstance(paths, str | bytes | os.PathLike) else [paths]
     for name in names:
@@ -105,23 +106,24 @@ def find_sources(
 ) -> Iterator[SourceEvent]:
     """Find documents under files, folders and globs.
 
-    Paths are visited in the order of `paths`, the entries of a folder sorted by name. Each file is returned once, even
-    if several links point to it. Links are followed after all other entries under their root, so that a document keeps
-    the path of the actual file. Hidden entries are skipped. Documents under different roots may have the same `doc_id`;
-    the index stores them separately.
+    Paths are visited in the order of `paths`, and the entries of a folder in the order of the names. Each file is
+    returned once, even if several links point to the file. Links are followed after all other entries of the root, so
+    that the path of a document is the path of the file and not of a link. Hidden entries are skipped. Documents
+    under different roots may have the same `doc_id`; the index gives these documents different ids.
 
     Args:
-        paths: Files, folders and globs, for example ``reports/**/*.pdf``: ``*`` matches within a folder, ``**`` across
-            folders. A file passed directly is read even if hidden, and fails if it is not a document.
-        exclude: Files and folders to exclude with their contents, for example the index folder, also when reached
-            through links.
-        check: Called for every entry visited; an exception from it stops the walk.
+        paths: Files, folders and globs, for example ``reports/**/*.pdf``. ``*`` matches within a folder, ``**`` across
+            folders. A file in `paths` is read even if the file is hidden, and fails if the file is not a document.
+        exclude: Files and folders to skip, for example the index folder. Links to excluded files and folders are also
+            skipped.
+        check: Called for every visited entry. An exception from `check` stops the search.
 
     Returns:
-        A lazy iterator of documents, skips and failures.
+        A lazy iterator of documents, skipped entries and failures.
 
     Raises:
-        InvalidInputError: If no path is passed, or a path is empty or does not exist. Raised before the first item.
+        InvalidInputError: If no path is passed, or if a path is empty or does not exist. The error is raised by the
+            call, before the first entry is visited.
     """
     roots = [_expand(Path(path), check) for path in path_list(paths)]
     walk = _Walk({os.path.realpath(path) for path in exclude}, check)
@@ -129,7 +131,7 @@ def find_sources(
 
 
 def _expand(root: Path, check: Callable[[], None] = lambda: None) -> Iterator[Path]:
-    """Return the path itself if it exists, or else the paths that match it as a glob."""
+    """Return `root` if the path exists; otherwise the paths that match `root` as a glob."""
     if os.path.lexists(root):
         return iter([root])
     if not globs.has_wildcards(str(root)):
@@ -154,14 +156,14 @@ def source_file(path: str | os.PathLike[str]) -> SourceFile:
     if isinstance(event, SourceFile) and Path(path) == event.path:
         return event
     reason = "The path is a folder." if isinstance(event, SourceFile) else event.reason
-    raise InvalidInputError(f"{printable(str(path))!r} is not a single document. {reason} Pass one document.")
+    raise InvalidInputError(f"{printable(str(path))!r} is not a single document. {reason} Pass one file.")
 
 
 def printable(name: str) -> str:
-    r"""Return a file name in a reversible form that can be encoded as UTF-8.
+    r"""Return a file name in a reversible form that can be stored as UTF-8.
 
     Valid names are returned unchanged, including line breaks. A byte that is not valid UTF-8 (a lone surrogate in the
-    Python string) becomes U+FFFD followed by two hexadecimal digits. U+FFFD itself is doubled.
+    Python string) becomes U+FFFD followed by two hexadecimal digits. A U+FFFD in the name is doubled.
 
     Args:
         name: The file name or path.
@@ -173,10 +175,10 @@ def printable(name: str) -> str:
 
 
 def sniff(head: bytes) -> Kind | None:
-    """Return the kind of a file from its first bytes; None for other formats.
+    """Return the kind of a document, determined by the first bytes of the file; None for other files.
 
     Args:
-        head: The first 1,024 bytes, or the whole content of a shorter file.
+        head: The first 1,024 bytes of the file, or the whole content of a shorter file.
     """
     if head.lstrip(b"\xef\xbb\xbf\x00\t\n\r\f ").startswith(b"%PDF-"):
         return "pdf"
@@ -188,25 +190,25 @@ def sniff(head: bytes) -> Kind | None:
 def _is_image(head: bytes) -> bool:
     if head.startswith(b"RIFF"):
         return head[8:12] == b"WEBP"
-    if head.startswith(b"BM"):  # text files may also start with BM: check the size of the second header
+    if head.startswith(b"BM"):  # text may also start with BM, so the size of the second header is checked
         return int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES
     return head.startswith(_IMAGE_STARTS)
 
 
 def _is_office(head: bytes) -> bool:
-    """Return whether the content is RTF, Office Open XML, or OpenDocument, whose first archive entry is "mimetype"."""
+    """Return whether the first bytes of a file are RTF, Office Open XML or OpenDocument."""
     if head.startswith(b"{\\rtf"):
         return True
     if not head.startswith(b"PK\3\4"):
         return False
-    if head[30:38] == b"mimetype":
+    if head[30:38] == b"mimetype":  # the first archive entry of OpenDocument
         return head[38:].startswith(b"application/vnd.oasis.opendocument.")
-    # Compare the name of the first entry: other archives may contain these names further down.
+    # Only the name of the first archive entry is compared, because other archives may contain the names later.
     return head[30:].startswith((b"[Content_Types].xml", b"_rels/.rels", b"docProps/", b"word/", b"xl/", b"ppt/"))
 
 
 class _Walk:
-    """One run of `find_sources`, with the files and folders visited so far."""
+    """One call of `find_sources`, with the real paths of the files and folders that were visited so far."""
 
     def __init__(self, exclude: set[str], check: Callable[[], None]) -> None:
         self._exclude = exclude
@@ -225,7 +227,7 @@ class _Walk:
         links: list[Path] = []
         yield from self._folder(root, root, links)
         while links:
-            # Links inside a linked folder are appended to the list; `_folders` prevents cycles.
+            # Links inside a linked folder are appended to `links`. `_folders` prevents cycles.
             link = links.pop(0)
             if not link.exists():
                 yield Failure(link, "The target of the link does not exist. Restore the target, or delete the link.")
@@ -249,10 +251,10 @@ class _Walk:
             try:
                 names = [entry.name for entry in globs.list_folder(current, self._check)]
             except OSError as error:
-                yield Failure(current, f"The folder cannot be listed: {_error_reason(error)}. Check its permissions.")
+                yield Failure(current, f"The folder cannot be listed: {_error_reason(error)}. Check the permissions.")
                 continue
             if INDEX_FILES <= set(names):
-                yield Skipped(current, "The folder is a jina-rag index; its page images are not documents.")
+                yield Skipped(current, "The folder is a jina-rag index. Page images of an index are not documents.")
                 continue
             folders = []
             for name in names:
@@ -292,7 +294,7 @@ def _classify(path: Path, root: Path, *, is_root: bool) -> SourceEvent:
         with path.open("rb") as file:
             head = file.read(_HEADER_BYTES)
     except OSError as error:
-        return Failure(path, f"The file cannot be read: {_error_reason(error)}. Check the path and its permissions.")
+        return Failure(path, f"The file cannot be read: {_error_reason(error)}. Check the path and the permissions.")
     suffix_kind = _KIND_OF_SUFFIX.get(path.suffix.lower())
     kind = sniff(head)
     if kind is None and suffix_kind == "a PDF" and b"%PDF-" in head:
@@ -302,12 +304,12 @@ def _classify(path: Path, root: Path, *, is_root: bool) -> SourceEvent:
     if kind is not None:
         return SourceFile(path, root, printable(path.relative_to(root).as_posix()), kind)
     if not head and (suffix_kind or is_root):
-        return Failure(path, "The file is empty (0 bytes). Replace the file, or export it again.")
+        return Failure(path, "The file is empty (0 bytes). Replace or re-export the file.")
     if suffix_kind:
         return Failure(path, f"The content is not {suffix_kind}, contrary to the suffix. Rename or replace the file.")
     if is_root:
-        reason = "The content is neither a PDF, an image nor an office file in a supported format. Convert it to PDF."
-        return Failure(path, reason)
+        reason = "The content is neither a PDF, an image nor an office file in a supported format."
+        return Failure(path, f"{reason} Convert the file to PDF.")
     return Skipped(path, "The file is not a PDF, image or office file.")
 
 
@@ -317,7 +319,7 @@ def _is_hidden(path: Path) -> bool:
     try:
         attributes: int = getattr(path.lstat(), "st_file_attributes", 0)  # Windows only
     except OSError:
-        return False  # missing or unreadable: `_file` reports the reason
+        return False  # `_file` reports a missing or unreadable entry
     return bool(attributes & stat.FILE_ATTRIBUTE_HIDDEN)
 
 

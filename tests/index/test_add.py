@@ -165,7 +165,7 @@ def test_precomputed_vectors_are_stored_without_embedding(index, embedder):
 def test_vectors_of_wrong_length_or_count_raise(index, embedder):
     with pytest.raises(InvalidInputError, match="expected 128 and at least"):
         index.add(["a"], vectors=FakeEmbedder(dim=16).encode_document(["a"]))
-    with pytest.raises(InvalidInputError, match="1 entries"):
+    with pytest.raises(InvalidInputError, match="expected 1 dense vectors"):
         index.add(["a"], vectors=embedder.encode_document(["a", "b"]))
     assert index.info().documents == 0
 
@@ -306,7 +306,7 @@ def test_added_text_has_no_boxes_and_no_image(index):
     ("content", "message"),
     [
         (1, "type int"),
-        (b"no picture", "format is not supported"),
+        (b"no picture", "is not supported. Convert"),
         (Path("nowhere.png"), "does not exist"),
         ({"image": "https://example.org/a.png"}, "URLs are not supported"),
         ({"image": "a.png"}, "pathlib.Path"),

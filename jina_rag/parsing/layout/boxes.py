@@ -1,4 +1,4 @@
-"""Geometry of boxes (x0, y0, x1, y1) in any common unit."""
+"""Geometry of boxes (x0, y0, x1, y1). All boxes of a call have the same unit."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from jina_rag.types import Box
 
 
 def area(box: Box) -> float:
-    """Return width x height; 0 for an empty box."""
+    """Return the area of a box (width x height); 0 for an empty box."""
     return max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0)
 
 
 def intersection(a: Box, b: Box) -> float:
-    """Return the area of the intersection of two boxes."""
+    """Return the area of the intersection of two boxes; 0 if the boxes do not overlap."""
     return area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
 
 
@@ -25,7 +25,7 @@ def iou(a: Box, b: Box) -> float:
 
 
 def union(a: Box, b: Box) -> Box:
-    """Return the smallest box that contains both boxes."""
+    """Return the smallest box that contains `a` and `b`."""
     return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
 
 
@@ -36,7 +36,7 @@ def bounds(points: Iterable[Sequence[float]]) -> Box:
 
 
 def clip_box(box: Box, clip: Box | None) -> Box | None:
-    """Return the part of a box within `clip`, edges included; None if outside. If `clip` is None, return the box."""
+    """Return the part of a box inside `clip`; None if the box is outside `clip`. If `clip` is None, return the box."""
     if clip is None:
         return box
     x0, y0, x1, y1 = max(box[0], clip[0]), max(box[1], clip[1]), min(box[2], clip[2]), min(box[3], clip[3])
@@ -47,7 +47,7 @@ def clip_to_page(box: Box, width: float, height: float) -> Box | None:
     """Return a box clipped to the page; None if the box is outside the page.
 
     Args:
-        box: The box in points of the displayed page, with its corners in any order.
+        box: The box in points of the displayed page. The two corners may be in any order.
         width: Width of the page in points.
         height: Height of the page in points.
     """
@@ -68,17 +68,17 @@ def to_fractions(box: Box, width: float, height: float) -> Box:
 
 
 def touch(a: Box, b: Box, gap_x: float = 0.0, gap_y: float = 0.0) -> bool:
-    """Return whether two boxes overlap, or are at most `gap_x` and `gap_y` apart."""
+    """Return whether the horizontal gap of two boxes is at most `gap_x`, and the vertical gap at most `gap_y`."""
     return a[0] - gap_x <= b[2] and b[0] - gap_x <= a[2] and a[1] - gap_y <= b[3] and b[1] - gap_y <= a[3]
 
 
 def merge_boxes(boxes: Iterable[Box], gap_x: float = 0.0, gap_y: float = 0.0) -> list[Box]:
-    """Merge boxes that touch until no two merged boxes touch.
+    """Merge boxes that touch, and repeat with the merged boxes until no two boxes touch.
 
     Args:
         boxes: The boxes, in points or fractions of the page.
-        gap_x: Maximum horizontal gap between touching boxes, in the same unit.
-        gap_y: Maximum vertical gap between touching boxes, in the same unit.
+        gap_x: Maximum horizontal gap between touching boxes, in the unit of `boxes`.
+        gap_y: Maximum vertical gap between touching boxes, in the unit of `boxes`.
     """
     groups: list[Box] = []
     for box in boxes:

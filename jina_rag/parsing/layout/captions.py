@@ -9,7 +9,8 @@ from jina_rag.parsing.layout.boxes import touch
 from jina_rag.parsing.layout.text_lines import TextLine
 from jina_rag.types import Box, RegionKind
 
-# Caption labels in many languages. A number or colon must follow, which excludes the same words within sentences.
+# Caption labels in many languages, for example "Figure". A number or colon must follow the label, so that sentences
+# that start with the word are not captions.
 _LABEL = re.compile(
     r"^\W{0,2}(?:fig(?:ure|ura|\.)?|table|tab\.?|chart|graph|diagram|exhibit|plate|scheme|abb(?:ildung|\.)?|tabelle|"
     r"grafik|schaubild|tableau|graphique|cuadro|tabla|gr[áa]fico|tabela|tabella|figuur|tabel|"
@@ -23,12 +24,13 @@ _MAX_LINES = 3
 
 
 def find_caption(kind: RegionKind, box: Box, lines: Sequence[TextLine]) -> str:
-    """Return the caption of a region: the nearest line with a caption label, or else the title above or below.
+    """Return the caption of a region: the nearest line with a caption label, or else an adjacent title.
 
     Args:
-        kind: Kind of the region. For tables, a title above takes precedence; for other kinds, a title below.
-        box: Box of the region, in points of the displayed page, as in `lines`.
-        lines: All text lines of the page in reading order.
+        kind: Kind of the region. A title above a table takes precedence over a title below. For other kinds, a title
+            below takes precedence.
+        box: Box of the region, in points of the displayed page.
+        lines: All text lines of the page in reading order, with boxes in points of the displayed page.
 
     Returns:
         The caption, at most three lines and 300 characters; empty if none was found.
@@ -45,18 +47,18 @@ def find_caption(kind: RegionKind, box: Box, lines: Sequence[TextLine]) -> str:
 
 
 def named_caption(box: Box, lines: Sequence[TextLine]) -> str | None:
-    """Return the nearest caption with a label and number ("Figure 3"), at most three lines; None if none was found.
+    """Return the nearest caption with a label ("Figure 3"), at most three lines; None if the region has no label.
 
     Args:
-        box: Box of the region, in points of the displayed page, as in `lines`.
-        lines: All text lines of the page in reading order.
+        box: Box of the region, in points of the displayed page.
+        lines: All text lines of the page in reading order, with boxes in points of the displayed page.
     """
     near = [index for index, line in enumerate(lines) if _distance(line.box, box) <= _REACH and _LABEL.match(line.text)]
     return _paragraph(min(near, key=lambda index: _distance(lines[index].box, box)), lines) if near else None
 
 
 def _is_title(line: TextLine, box: Box) -> bool:
-    """Return whether a line is next to the region and contains words other than numbers."""
+    """Return whether a line is directly above or below the region and contains words other than numbers."""
     return touch(line.box, box, 0, 24) and line.numbers < line.words and any(c.isalpha() for c in line.text)
 
 
@@ -67,7 +69,7 @@ def _distance(a: Box, b: Box) -> float:
 
 
 def _paragraph(index: int, lines: Sequence[TextLine]) -> str:
-    """Return the text of a line and of the next lines in its paragraph."""
+    """Return the text of a line and of the next lines of the paragraph, at most three lines and 300 characters."""
     paragraph = [lines[index]]
     for line in lines[index + 1 : index + _MAX_LINES]:
         last = paragraph[-1]

@@ -1,8 +1,9 @@
-"""Detection of charts, tables and figures from the positions of shapes, images and words, without a model or pixels.
+"""Detection of charts, tables and figures from the boxes of vector shapes, images and words.
 
-Adjacent shapes form one region, and parallel rules with words between them form a table. Small shapes and backgrounds
-of running text are dropped. Regions of charts include their axis labels. Boxes are in points of the displayed page; the
-results are fractions.
+The detection uses no model and reads no pixels. Adjacent shapes form one region. Parallel rules (thin horizontal lines)
+with words between the rules form a table. Small shapes and backgrounds of running text are dropped. The region of a
+chart includes the axis labels. Boxes are in points of the displayed page; only the boxes of the returned regions are
+fractions of the page.
 """
 
 from __future__ import annotations
@@ -21,29 +22,29 @@ from jina_rag.parsing.layout.tables import RULE_THICKNESS, has_columns, ruled_ta
 from jina_rag.parsing.layout.text_lines import TextLine
 from jina_rag.types import Box, Float32, Region, RegionKind
 
-# Distances are in points, areas are fractions of the page.
+# Distances are in points. Areas are fractions of the page area.
 
 # Shapes at most this far apart belong to the same cluster.
 _GAP = 3.0
 _CELL = 2.0
 # Images and charts at most this far apart are parts of one figure.
 _MERGE_GAP = 12.0
-# A cluster above this area is held together by frames and dividers: it is split after their removal.
+# A cluster above this area is split by ignoring frames and dividers, which often connect separate regions.
 _TOO_LARGE = 0.5
 _FRAME = 0.6
-# A region above this area counts as the page itself.
+# On a page with a text layer, a region above this area counts as the whole page and is dropped.
 _WHOLE_PAGE = 0.8
 _MIN_SIDE = 40.0
 _MIN_SHARE = 0.012
-# A shape above this area counts as the background of the page.
+# A shape above this area counts as the background of the page and is ignored.
 _BACKGROUND = 0.85
-# Labels at most this far from a chart or figure belong to its region.
+# Labels at most this far from a chart or figure belong to the region of the chart or figure.
 _LABEL_GAP = 14.0
 # A figure with at least this many numbers is a chart.
 _CHART_NUMBERS = 3
 # A framed text with at least this many words is not a label.
 _SENTENCE = 10
-# A line drawing has at least this many short lines in each direction.
+# A line drawing has at least this many short horizontal lines and short vertical lines.
 _MANY_LINES = 4
 _MAX_REGIONS = 12
 _MAX_CLUSTERS = 150
@@ -54,10 +55,10 @@ class Shapes:
     """Images and vector shapes of a page, in points of the displayed page, clipped to the page.
 
     Attributes:
-        width: Width of the page.
-        height: Height of the page.
-        images: Boxes of the raster images.
-        drawings: Boxes of the visible vector shapes, shape (n, 4), float32.
+        width: Width of the page in points.
+        height: Height of the page in points.
+        images: Boxes of the raster images in points.
+        drawings: Boxes of the visible vector shapes in points, shape (n, 4), float32.
         curved: Whether each vector shape has curves, shape (n,), bool.
     """
 
@@ -74,19 +75,19 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine], *, text_page: bool =
     Args:
         shapes: Images and vector shapes of the page.
         lines: Text lines of the page, with boxes in points of the displayed page.
-        text_page: Whether the page has a text layer. On such a page, a shape over nearly the whole page is not a
-            region.
+        text_page: Whether the page has a text layer. On a page with a text layer, a shape over nearly the whole page is
+            not a region.
 
     Returns:
-        At most 12 regions from top to bottom with little overlap, boxes as fractions of the page. An image over the
-        whole page (a scan) is not a region.
+        The regions from top to bottom, at most 12, with boxes as fractions of the page. The regions overlap little. An
+        image over the whole page (a scan) is not a region.
     """
     page = shapes.width * shapes.height
     is_foreground = _areas(shapes.drawings) < _BACKGROUND * page
     drawings, curved = shapes.drawings[is_foreground], shapes.curved[is_foreground]
     images = [box for box in shapes.images if area(box) < _BACKGROUND * page]
     clusters = _split_clusters(drawings, _array(images), shapes.width, shapes.height, full_page=not text_page)
-    # A noisy scan has thousands of specks, which would take seconds to classify.
+    # A noisy scan has thousands of specks. Classifying all of the specks would take seconds.
     clusters = sorted(clusters, key=area, reverse=True)[:_MAX_CLUSTERS]
 
     def kind_of(box: Box) -> RegionKind | None:
@@ -96,7 +97,7 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine], *, text_page: bool =
     others = _merge_adjacent([box for box in clusters if box not in tables], page)
     others = [box for box in others if kind_of(box)]
     tables += [box for box in ruled_tables(drawings, others, lines) if not any(_covers(box, other) for other in others)]
-    # A large box that contains another region is a decorative frame.
+    # A large box around another region is a decorative frame and not a region.
     large = [box for box in tables + others if _is_large_enough(box, page)]
     boxes = [box for box in large if area(box) < _TOO_LARGE * page or not any(_covers(box, other) for other in large)]
     candidates: list[tuple[RegionKind, Box]] = [("figure", box) for box in others if box in boxes]
@@ -119,7 +120,7 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine], *, text_page: bool =
 
 
 def _merge_adjacent(boxes: Sequence[Box], page: float) -> list[Box]:
-    """Merge adjacent boxes, unless the merged box covers most of the page."""
+    """Merge adjacent boxes, unless the merged box would cover more than half of the page."""
     results = []
     for box in merge_boxes(boxes, _MERGE_GAP, _MERGE_GAP):
         parts = [part for part in boxes if intersection(part, box) >= 0.99 * area(part)]
@@ -155,9 +156,10 @@ def _join_by_caption(
 
 
 def _split_clusters(drawings: Float32, images: Float32, width: float, height: float, *, full_page: bool) -> list[Box]:
-    """Return clusters of shapes, with clusters over most of the page split into the contents of their frames.
+    """Return the boxes of clusters of adjacent shapes.
 
-    Without `full_page`, clusters over nearly the whole page are dropped.
+    A cluster over more than half of the page is split by removing long lines and large frames. If `full_page` is False,
+    clusters over nearly the whole page are dropped.
     """
     clusters = []
     page = width * height
@@ -172,7 +174,7 @@ def _split_clusters(drawings: Float32, images: Float32, width: float, height: fl
                 if part[0] >= x0 and part[1] >= y0 and part[2] <= x1 and part[3] <= y1
             ]
             background = not full_page and area(box) > _WHOLE_PAGE * page
-            # If the parts are small, the cluster is not a frame with contents, but an image, or a table made of rules.
+            # If the parts are small, the cluster is an image or a table made of rules, and is not split.
             if background or sum(map(area, parts)) > 0.3 * area(box):
                 clusters += parts
                 continue
@@ -181,7 +183,7 @@ def _split_clusters(drawings: Float32, images: Float32, width: float, height: fl
 
 
 def _clusters(boxes: Float32, width: float, height: float) -> list[Box]:
-    """Return the boxes around clusters of adjacent shapes: connected components of a coarse raster of the page."""
+    """Return the boxes of clusters of adjacent shapes, found as connected components in a coarse raster of the page."""
     if len(boxes) == 0:
         return []
     cv2 = require("cv2", package="opencv-python-headless")
@@ -206,7 +208,7 @@ def _kind(
     images: Sequence[Box],
     lines: Sequence[TextLine],
 ) -> RegionKind | None:
-    """Return the kind of a cluster: ``"table"``, ``"figure"`` (also for charts), or None for decoration of text."""
+    """Return the kind of a cluster: ``"table"`` or ``"figure"`` (also for charts); None for a frame around text."""
     if _is_image(box, images):
         return "figure"
     x0, y0, x1, y1 = box
@@ -235,7 +237,7 @@ def _kind(
 
 
 def _is_line_drawing(lines: Float32) -> bool:
-    """Return whether straight lines form a drawing: many lines shorter than the rules of a table or form."""
+    """Return whether straight lines form a drawing: many lines in both directions are shorter than half of the box."""
     wide, high = lines[:, 2] - lines[:, 0], lines[:, 3] - lines[:, 1]
     level, upright = wide > high, high > wide
     extent = np.ptp(lines[:, ::2]), np.ptp(lines[:, 1::2])
@@ -244,7 +246,7 @@ def _is_line_drawing(lines: Float32) -> bool:
 
 
 def _with_labels(box: Box, lines: Sequence[TextLine]) -> Box:
-    """Return the box extended by adjacent short lines: axis labels, legends, titles."""
+    """Return the box of a chart or figure, extended to adjacent short text lines (axis labels, legends, titles)."""
     extent = box
     for _ in range(2):
         for line in lines:

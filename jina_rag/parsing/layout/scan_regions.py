@@ -1,4 +1,4 @@
-"""Detection of charts, tables and figures on scanned pages, from the marks outside the words."""
+"""Detection of charts, tables and figures on scanned pages, from the marks on the paper that are not words."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from jina_rag.types import Box, Region, Word
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Longer side of the analyzed image in pixels, so that one pixel of an A4 page is one point, the unit of `regions`.
+# Longer side of the analyzed image in pixels. At this size, a pixel of an A4 page is one point, the unit of `regions`.
 _LONG_SIDE = 842
-# Minimum gray-value difference between a mark and the paper, of 255.
+# A pixel whose gray value (0 to 255) differs from the paper by more than this is a mark.
 _CONTRAST = 40
 _SPECK = 4
-# An image with fewer words and no regions is a single photo, drawing or chart.
+# If no region is found on an image with fewer words than this, the image is a single photo, drawing or chart.
 _PHOTO_WORDS = 60
-# An image with marks on more than this fraction is not a scanned sheet of paper.
+# If marks cover more than this fraction of an image, the image is not a scanned sheet of paper.
 _MAX_MARKED_SHARE = 0.4
 _FULL_PAGE: Box = (0.0, 0.0, 1.0, 1.0)
 
 
 def find_regions_in_pixels(image: Image, words: Sequence[Word]) -> tuple[Region, ...]:
-    """Return the charts, tables and figures on the image of a page.
+    """Return the charts, tables and figures on the screenshot of a scanned page.
 
     Args:
         image: RGB image of the page.
         words: Words that OCR read from the image.
 
     Returns:
-        Regions as in `regions.find_regions`. An image with fewer than 60 words is returned as one figure if its marks
-        form no region or cover more than 40 % of the image.
+        Regions as returned by `regions.find_regions`. An image with fewer than 60 words is returned as one figure if no
+        region is found, or if marks cover more than 40 % of the image.
     """
     cv2 = require("cv2", package="opencv-python-headless")
     from PIL import Image as pillow
 
     scale = _LONG_SIDE / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)
-    # Erosion keeps the darkest pixel, so that thin rules survive the downscaling.
+    # Erosion replaces each pixel by the darkest neighbor, so that downscaling does not remove thin rules.
     grey = np.asarray(image.convert("L"))
     if scale < 1:
         grey = cv2.erode(grey, np.ones((round(1 / scale), round(1 / scale)), np.uint8))

@@ -1,4 +1,4 @@
-"""Detection of tables from parallel rules and rows of text cells; boxes are in points of the displayed page."""
+"""Detection of tables from parallel rules and rows of text. Boxes are in points of the displayed page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jina_rag.parsing.layout.boxes import area, intersection, union
 from jina_rag.parsing.layout.text_lines import TextLine
 from jina_rag.types import Box, Float32
 
-# Maximum thickness and minimum length of a rule in points.
+# Maximum thickness and minimum length of a rule (a thin horizontal line) in points.
 RULE_THICKNESS = 3.0
 _RULE_LENGTH = 40.0
 _ROW_HEIGHT = 40.0
@@ -19,11 +19,11 @@ _MAX_RULES = 300
 
 
 def ruled_tables(drawings: Float32, figures: Sequence[Box], lines: Sequence[TextLine]) -> list[Box]:
-    """Return tables without a frame: aligned horizontal rules of equal length with rows of words between them.
+    """Return the boxes of tables that consist of aligned horizontal rules of equal length and words in between.
 
     Args:
         drawings: Boxes of the vector shapes, shape (n, 4), float32.
-        figures: Boxes of figures, whose rules are ignored.
+        figures: Boxes of figures. Rules inside a figure are ignored.
         lines: Text lines of the page, with boxes in points of the displayed page.
     """
     groups: list[Box] = []
@@ -41,13 +41,13 @@ def ruled_tables(drawings: Float32, figures: Sequence[Box], lines: Sequence[Text
     return [
         group
         for group, end in zip(groups, ends, strict=True)
-        # The grid lines of a chart have equal length but no rows of words between them.
+        # The grid lines of a chart also have equal length, but no words are between the lines.
         if group != end and _is_tabular(group, lines)
     ]
 
 
 def _rules(drawings: Float32) -> list[Box]:
-    """Return the horizontal rules from top to bottom, with the segments of interrupted rules joined."""
+    """Return the horizontal rules from top to bottom. The segments of an interrupted rule are joined."""
     is_thin = (drawings[:, 3] - drawings[:, 1] <= RULE_THICKNESS) & (drawings[:, 2] - drawings[:, 0] > RULE_THICKNESS)
     pieces = drawings[is_thin]
     rows = np.round((pieces[:, 1] + pieces[:, 3]) / 2)
@@ -69,7 +69,7 @@ def _same_extent(a: Box, b: Box) -> bool:
 
 
 def _is_tabular(box: Box, lines: Sequence[TextLine]) -> bool:
-    """Return whether the text in a box forms columns. For a box without text: whether it is lower than one row."""
+    """Return whether the text in a box forms columns. A box without text is tabular if the height is below one row."""
     inside = [line.box for line in lines if intersection(line.box, box) > 0.5 * area(line.box)]
     if not inside:
         return box[3] - box[1] < _ROW_HEIGHT
@@ -77,10 +77,10 @@ def _is_tabular(box: Box, lines: Sequence[TextLine]) -> bool:
 
 
 def has_columns(pieces: Sequence[Box]) -> bool:
-    """Return whether at least half of the text rows have several pieces; multi-line cells add rows with one piece.
+    """Return whether at least half of the text rows have several pieces. Multi-line cells add rows with one piece.
 
     Args:
-        pieces: Boxes of the text lines, in points of the displayed page.
+        pieces: Boxes of the text lines, in points of the displayed page. Each cell of a row is a piece.
     """
     rows: list[list[float]] = []  # vertical center, half of the height, number of pieces
     for _, y0, _, y1 in sorted(pieces, key=lambda box: box[1] + box[3]):

@@ -15,7 +15,7 @@ _NUMBER = re.compile(r"[^\w]*\d[\d.,]*[^\w]*")
 
 @dataclass(frozen=True, slots=True)
 class TextLine:
-    """Adjacent words of a row without a wide gap.
+    """A line of text: consecutive words without a wide gap.
 
     Attributes:
         text: The words, joined by spaces.
@@ -31,10 +31,10 @@ class TextLine:
 
 
 def text_lines(words: Sequence[Word], width: float, height: float) -> list[TextLine]:
-    """Return lines of consecutive words in the same row that are less than one line height apart.
+    """Join consecutive words of the same row into lines. A gap of at least one line height starts a new line.
 
     Args:
-        words: Words in the order of the text layer; boxes are fractions of the page.
+        words: Words in the order of the text layer, with boxes as fractions of the page.
         width: Width of the page in points.
         height: Height of the page in points.
     """

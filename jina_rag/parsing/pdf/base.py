@@ -1,6 +1,7 @@
-"""Base class of the PDF renderers, which builds pages from the contents read by a PDF library.
+"""Base class of the PDF renderers.
 
-A subclass implements opening a document and reading the `PageContents` of a page.
+A subclass opens the document and reads the `PageContents` of a page with a PDF library. The base class turns the
+`PageContents` into a `Page`.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ class PageContents:
 
     Attributes:
         screenshot: The rendered page.
-        words: Words of the text layer; boxes are fractions of the page.
-        shapes: Images and vector shapes.
-        has_hidden_content: Function that returns whether a page has content that the library cannot decode. Called
-            only for a white page without words, images and vector shapes.
+        words: Words of the text layer, with boxes as fractions of the page.
+        shapes: Images and vector shapes of the page.
+        has_hidden_content: Function that returns whether the page has content that the PDF library cannot decode. The
+            function is called only for a white page without words, images and vector shapes.
     """
 
     screenshot: PageScreenshot
@@ -44,15 +45,15 @@ class PageContents:
 
 
 class PdfRenderer(DocumentRenderer):
-    """A `Renderer` for a PDF. Thread-safe; a lock allows one call at a time in the process."""
+    """A thread-safe `Renderer` for a PDF. A lock allows only one call of the PDF library at a time in the process."""
 
     @abstractmethod
     def _read(self, number: int, warnings: list[str]) -> PageContents:
-        """Return the contents of a page, and append its problems to `warnings`."""
+        """Return the contents of a page, and append recoverable problems of the page to `warnings`."""
 
     @abstractmethod
     def _pixels(self, page: Handle, width: float, height: float, zoom: float) -> tuple[tuple[int, int], Any]:
-        """Return the size in pixels and the RGB bytes of a page rendered with `zoom` pixels per point."""
+        """Render a page with `zoom` pixels per point. Return (width, height) in pixels and the RGB bytes."""
 
     def _page(self, number: int) -> tuple[Page, tuple[Box, ...]]:
         warnings: list[str] = []

@@ -1,4 +1,4 @@
-"""Detection of page content that PDFium silently omits because it cannot decode the content."""
+"""Detection of page content that PDFium cannot decode and omits without an error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import zlib
 from jina_rag.parsing.pdf.base import Handle
 from jina_rag.parsing.pdf.pdfium_library import PdfiumFile
 
-# Stream filters supported by PDFium, by long and short name.
+# Names and abbreviations of the stream filters that PDFium supports.
 _FILTERS = {
     b"FlateDecode", b"Fl", b"LZWDecode", b"LZW", b"ASCII85Decode", b"A85", b"ASCIIHexDecode", b"AHx",
     b"RunLengthDecode", b"RL", b"CCITTFaxDecode", b"CCF", b"DCTDecode", b"DCT", b"JBIG2Decode", b"JPXDecode", b"Crypt",
@@ -18,18 +18,20 @@ _FILTER = re.compile(rb"/Filter\s*(?:/([^\s/<>\[\]()]+)|\[([^\]]*)\])")
 _CONTENTS = re.compile(rb"/Contents\s*(?:(\d+)\s+\d+\s+R|\[([^\]]*)\])")
 # Operators that paint text, paths, images and forms.
 _PAINTS = re.compile(rb"(?:^|[\s\]>)])(?:Tj|TJ|Do|sh|EI|S|s|f|F|f\*|B|B\*|b|b\*)(?=\s|$)")
-# Maximum bytes examined of a page copy, and of a decoded stream.
+# Maximum number of bytes that are read of a page copy or of a decoded stream.
 _MAX_BYTES = 16 * 1024**2
 
 
 def has_content(file: PdfiumFile, index: int) -> bool:
-    """Return whether a page without PDFium objects has streams that paint or that PDFium cannot decode.
+    """Return whether a page has content, although PDFium reports no objects on the page.
+
+    The page has content if a stream contains painting operators, or PDFium cannot decode a stream.
 
     Args:
         file: The open document.
         index: Index of the page, 0-based.
     """
-    # PDFium has no function for the streams of a page: write a document with this page only, and examine its bytes.
+    # PDFium has no function that reads the streams of a page, so the page is copied into a new document in memory.
     copy = _copy(file, index)
     if any(name not in _FILTERS for match in _FILTER.finditer(copy) for name in _names(match)):
         return True
@@ -76,5 +78,5 @@ def _paints_or_is_damaged(copy: bytes, number: bytes) -> bool:
         except zlib.error:
             return True
     elif names:
-        return False  # PDFium decoded the stream and found no object
+        return False  # PDFium decoded the stream and found no object in the stream
     return bool(_PAINTS.search(data))

@@ -1,4 +1,4 @@
-"""Access to PDFium: context managers for document and page handles, and conversion of errors."""
+"""Access to PDFium: opens documents and pages, and converts PDFium errors to `DocumentError`."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from jina_rag.parsing.pdf.base import Handle
 from jina_rag.parsing.pdf.document_warnings import BEYOND_REPAIR, NOT_RENDERED, encryption_message
 from jina_rag.parsing.renderer import NO_PAGES, unreadable_file
 
-# PDFium has global state shared by all documents, and allows only one thread at a time.
+# PDFium has global state that all documents share, so only one thread at a time may call PDFium.
 LOCK = threading.RLock()
-# Maximum seconds to wait at exit for a thread that is inside PDFium.
+# Maximum seconds that the exit of the process waits for a thread that is inside PDFium.
 _EXIT_SECONDS = 5.0
 _SMALL_FILE = 1024**2
 
@@ -34,20 +34,20 @@ def library() -> ModuleType:
         MissingDependencyError: If pypdfium2 is not installed.
     """
     require("pypdfium2")
-    # pypdfium2 shuts PDFium down at exit: wait for threads that are still inside PDFium.
+    # pypdfium2 shuts PDFium down at exit. Waiting for the lock prevents a shutdown while a thread is inside PDFium.
     atexit.register(LOCK.acquire, timeout=_EXIT_SECONDS)
     return require("pypdfium2.raw", package="pypdfium2")
 
 
 class PdfiumFile:
-    """An open PDF document. Callers hold `LOCK` during every call.
+    """A PDF document opened with PDFium. The caller must hold `LOCK` during every call.
 
     Args:
         path: Path of the file.
-        passwords: Passwords to try in order if the document is encrypted.
+        passwords: Passwords that are tried in order if the document is encrypted.
 
     Raises:
-        PasswordRequiredError: If the document is encrypted and none of the passwords opens it.
+        PasswordRequiredError: If the document is encrypted and none of the passwords is valid.
         DocumentError: If the file is not a PDF, or is too damaged to open.
     """
 
@@ -55,7 +55,7 @@ class PdfiumFile:
         self.raw = library()
         self._content: bytes | None = None
         self.document = self._load(path, passwords)
-        # PDFium draws form fields only in a form environment. This build of PDFium cannot run scripts.
+        # PDFium draws form fields only if the document has a form environment. This PDFium build cannot run scripts.
         self._form_info = self.raw.FPDF_FORMFILLINFO(version=1)
         self.form: Handle = None
         if self.raw.FPDF_GetFormType(self.document) != self.raw.FORMTYPE_NONE:
@@ -68,12 +68,12 @@ class PdfiumFile:
 
     @property
     def is_repaired(self) -> bool:
-        """Whether the cross-reference table was invalid and PDFium rebuilt it."""
+        """Whether the cross-reference table of the PDF was invalid, so that PDFium rebuilt the table."""
         return not self.raw.FPDF_DocumentHasValidCrossReferenceTable(self.document)
 
     @contextmanager
     def page(self, index: int) -> Iterator[Handle]:
-        """Open a page for the duration of the context.
+        """Open a page, which is closed when the context exits.
 
         Args:
             index: Index of the page, 0-based.
@@ -87,7 +87,7 @@ class PdfiumFile:
         raw = self.raw
         page = raw.FPDF_LoadPage(self.document, index)
         if not page:
-            raise DocumentError(f"{NOT_RENDERED}: {_reason(raw)}. Replace the file, or export it again.")
+            raise DocumentError(f"{NOT_RENDERED}: {_reason(raw)}. Replace or re-export the file.")
         try:
             if self.form:
                 raw.FORM_OnAfterLoadPage(page, self.form)
@@ -99,20 +99,20 @@ class PdfiumFile:
 
     @contextmanager
     def annotations(self, index: int, objects: int) -> Iterator[Handle]:
-        """Open a page reduced to its annotations for the duration of the context.
+        """Open a page and remove everything except the annotations. The page is closed when the context exits.
 
-        The call modifies the document: pass a separate `PdfiumFile`, not the one used for rendering.
+        The call modifies the document, so the method must not be called on the `PdfiumFile` that is rendered.
 
         Args:
             index: Index of the page, 0-based.
-            objects: Number of objects on the page without annotations.
+            objects: Number of page objects that are not annotations. These objects are removed.
 
         Yields:
             The ``FPDF_PAGE`` handle.
         """
         raw = self.raw
-        # Flattening appends the annotations to the page objects. It may damage the fonts of the original objects, which
-        # are therefore removed.
+        # Flattening converts the annotations to objects at the end of the page. The original objects are removed,
+        # because flattening may damage the fonts of the original objects.
         with self.page(index) as page:
             raw.FPDFPage_Flatten(page, raw.FLAT_NORMALDISPLAY)
         with self.page(index) as page:
@@ -147,8 +147,8 @@ class PdfiumFile:
         if error == raw.FPDF_ERR_FORMAT and _has_empty_page_tree(path):
             raise DocumentError(NO_PAGES)
         if error in (raw.FPDF_ERR_FORMAT, raw.FPDF_ERR_SUCCESS):
-            raise DocumentError(f"{BEYOND_REPAIR}. Replace the file, or export it again.")
-        raise DocumentError(f"{BEYOND_REPAIR}: {_reason(raw)}. Replace the file, or export it again.")
+            raise DocumentError(f"{BEYOND_REPAIR}. Replace or re-export the file.")
+        raise DocumentError(f"{BEYOND_REPAIR}: {_reason(raw)}. Replace or re-export the file.")
 
     def _open(self, path: Path, password: str | None) -> Handle:
         secret = None if password is None else password.encode("utf-8", "surrogatepass")
@@ -164,7 +164,7 @@ class PdfiumFile:
 
 
 def _has_empty_page_tree(path: Path) -> bool:
-    """Return whether a small file that PDFium rejects is valid except for an empty page tree."""
+    """Return whether a rejected file is a small PDF with an empty page tree, so that the error can report no pages."""
     try:
         with path.open("rb") as file:
             content = file.read(_SMALL_FILE + 1)
@@ -174,7 +174,7 @@ def _has_empty_page_tree(path: Path) -> bool:
 
 
 def _encode_path(path: Path) -> bytes | None:
-    """Return the path as PDFium expects it: file system bytes, or UTF-8 on Windows; None if it cannot be encoded."""
+    """Return the path as UTF-8 on Windows, or as file system bytes elsewhere; None if encoding the path fails."""
     if sys.platform != "win32":
         return os.fsencode(path)
     try:
@@ -188,5 +188,5 @@ def _reason(raw: ModuleType) -> str:
         raw.FPDF_ERR_FILE: "the file cannot be read",
         raw.FPDF_ERR_FORMAT: "the file is not a valid PDF",
         raw.FPDF_ERR_SECURITY: "the encryption method is not supported",
-        raw.FPDF_ERR_PAGE: "the page is missing or its content is invalid",
+        raw.FPDF_ERR_PAGE: "the page is missing or has invalid content",
     }.get(raw.FPDF_GetLastError(), "PDFium reports no cause")

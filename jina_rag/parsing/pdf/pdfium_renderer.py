@@ -1,6 +1,6 @@
 """PDF renderer with PDFium (pypdfium2), a permissively licensed alternative to PyMuPDF.
 
-Screenshots, words, images and regions have the same meaning as in `pymupdf_renderer`.
+Screenshots, words, images and regions are defined as in `pymupdf_renderer`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PdfiumRenderer(PdfRenderer):
 
     _lock = LOCK
     _annotations_file: PdfiumFile | None = None
-    """Second handle of the document, opened on demand, in which annotations are converted to page objects."""
+    """Second copy of the document, opened on first use, in which annotations are converted to page objects."""
 
     def _open(self, resources: ExitStack) -> tuple[int, tuple[str, ...]]:
         self._file = self._open_file(resources)
@@ -53,11 +53,11 @@ class PdfiumRenderer(PdfRenderer):
             yield
         except (MemoryError, ValueError, OSError, OverflowError) as error:
             reason = str(error).rstrip(".") or type(error).__name__
-            raise DocumentError(f"{NOT_RENDERED}: {reason}. Replace the file, or export it again.") from error
+            raise DocumentError(f"{NOT_RENDERED}: {reason}. Replace or re-export the file.") from error
 
     def _read(self, number: int, warnings: list[str]) -> PageContents:
         if not self._file.document:
-            raise DocumentError(f"{NOT_RENDERED}: the document is closed.")
+            raise DocumentError(f"{NOT_RENDERED}: the document is closed. Reopen the document.")
         raw = self._file.raw
         with self._file.page(number - 1) as page:
             to_display, width, height = _display(self._file, page)
@@ -96,7 +96,7 @@ class PdfiumRenderer(PdfRenderer):
 
     @contextmanager
     def _annotations(self, page: Handle, index: int) -> Iterator[list[Handle]]:
-        """Yield a list with a page that has only the form fields and notes of `page`; an empty list if none exist."""
+        """Yield a list with one page, which has only the annotations of `page`; an empty list without annotations."""
         if not _has_annotations(self._file, page):
             yield []
             return
@@ -108,7 +108,7 @@ class PdfiumRenderer(PdfRenderer):
 
 
 def _display(file: PdfiumFile, page: Handle) -> tuple[Matrix, float, float]:
-    """Return the matrix from page coordinates (y axis up) to the displayed page, and the page's width and height."""
+    """Return the matrix from page coordinates (y axis up) to the displayed page, and the displayed width and height."""
     raw = file.raw
     box = raw.FS_RECTF()
     raw.FPDF_GetPageBoundingBox(page, ctypes.byref(box))

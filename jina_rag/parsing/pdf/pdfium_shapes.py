@@ -18,13 +18,13 @@ Matrix: TypeAlias = tuple[float, float, float, float, float, float]
 Point: TypeAlias = tuple[float, float]
 
 _IDENTITY: Matrix = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
-# Maximum nesting of form XObjects, deeper than in real documents.
+# Maximum nesting depth of form XObjects. Real documents have fewer levels.
 _MAX_DEPTH = 16
-# Maximum objects read per page. A page with more objects is a map or technical drawing; the first objects are enough to
-# locate the drawing.
+# Maximum number of objects that are read per page. A page with more objects is a map or technical drawing, and the
+# first objects are enough to find the box of the drawing.
 _MAX_OBJECTS = 20_000
-# For paths with more segments, only the bounding box is read, and the first `_MANY_POINTS` segments are checked for
-# curves.
+# Of a path with more than `_LONG_PATH` segments, only the bounding box is read, and only the first `_MANY_POINTS`
+# segments are checked for curves.
 _LONG_PATH = 1_000
 _MANY_POINTS = 100
 
@@ -35,9 +35,9 @@ class PageObjects:
 
     Attributes:
         images: Boxes of the raster images.
-        boxes: Boxes of the visible vector shapes in points. A path of several rules has one box per rule.
+        boxes: Boxes of the visible vector shapes in points. A path that consists of several rules has one box per rule.
         curved: Whether each vector shape has curves, one value per box.
-        count: Number of objects of any kind, including objects in form XObjects.
+        count: Number of objects on the page, including text objects and objects in form XObjects.
     """
 
     images: list[Box] = field(default_factory=list)
@@ -47,12 +47,12 @@ class PageObjects:
 
 
 def read_shapes(raw: ModuleType, pages: Iterable[Handle], *, drawings: bool) -> PageObjects:
-    """Return the images and vector shapes of a page, or of several overlaid pages.
+    """Return the images and vector shapes of one page, or of several pages that are drawn on top of each other.
 
     Args:
         raw: The module ``pypdfium2.raw``.
-        pages: ``FPDF_PAGE`` handles of the overlaid pages.
-        drawings: Whether to read vector shapes. If False, `boxes` and `curved` are empty.
+        pages: ``FPDF_PAGE`` handles of the pages.
+        drawings: Whether to read vector shapes. If False, the `boxes` and `curved` of the result are empty.
     """
     walk = _Walk(raw, drawings)
     for page in pages:
@@ -62,7 +62,7 @@ def read_shapes(raw: ModuleType, pages: Iterable[Handle], *, drawings: bool) -> 
 
 
 class _Walk:
-    """Walk over the objects of a page, with the output buffers for PDFium."""
+    """Reader of the objects of a page. Output buffers for PDFium are allocated once and reused."""
 
     def __init__(self, raw: ModuleType, drawings: bool) -> None:
         self.objects = PageObjects()
@@ -80,7 +80,7 @@ class _Walk:
             count: Number of objects.
             get: Function that returns an object by index.
             matrix: Transformation from object coordinates to page coordinates.
-            clip: Clip box in page coordinates; None for no clip.
+            clip: Box that clips the objects, in page coordinates; None for no clipping.
             depth: Nesting depth of the form XObject; 0 for the page.
         """
         raw = self._raw
@@ -127,19 +127,19 @@ class _Walk:
         self.objects.curved += [curves] * len(boxes)
 
     def _is_invisible(self, item: Handle, fill: bool, stroke: bool) -> bool:
-        """Return whether a path is neither filled nor stroked, white, or fully transparent."""
+        """Return whether a path is invisible: neither filled nor stroked, white, or fully transparent."""
         raw = self._raw
         getters = [raw.FPDFPageObj_GetFillColor] * fill + [raw.FPDFPageObj_GetStrokeColor] * stroke
         for get_color in getters:
             if not get_color(item, *map(ctypes.byref, self._bytes)):
-                return False  # a pattern or shading
+                return False  # the path is painted with a pattern or shading
             *paint, opacity = (value.value for value in self._bytes)
             if opacity and min(paint) <= 255 * WHITE:
                 return False
         return True
 
     def _pieces(self, item: Handle, count: int, matrix: Matrix, *, only_lines: bool) -> tuple[list[Box], bool]:
-        """Return the boxes of a path (one per rule for a path of rules, else one), and whether it has curves."""
+        """Return the boxes of a path, and whether the path has curves. A path of several rules has one box per rule."""
         raw = self._raw
         parts: list[list[Point]] = []
         curves = False
@@ -155,7 +155,7 @@ class _Walk:
         parts = [part for part in parts if len(part) > 1]
         rectangles = [_is_rectangle(part) for part in parts]
         pieces = sum(1 if is_rectangle else len(part) - 1 for part, is_rectangle in zip(parts, rectangles, strict=True))
-        # A path may contain all rules of a table: each rule becomes a shape. The outline of an area stays one shape.
+        # If a path contains all rules of a table, each rule becomes a shape. The outline of an area stays one shape.
         split_rules = (only_lines or all(rectangles)) and not curves and 1 < pieces <= MAX_PIECES
         if not split_rules or len(self.objects.boxes) >= MANY_SHAPES:
             points = [point for part in parts for point in part]
@@ -181,7 +181,7 @@ class _Walk:
         )
 
     def _clip(self, item: Handle, matrix: Matrix, clip: Box | None) -> Box | None:
-        """Return the intersection of `clip` and the bounding boxes of the object's clip paths; None for no clip."""
+        """Return the intersection of `clip` and the boxes of the clip paths of an object; None for no clipping."""
         raw = self._raw
         path = raw.FPDFPageObj_GetClipPath(item)
         for at in range(raw.FPDFClipPath_CountPaths(path)):

@@ -1,7 +1,8 @@
-"""Words of a PDF page, read with PDFium character by character, without the spaces that PDFium inserts.
+"""Words of a PDF page, read with PDFium. Words are split like in MuPDF, not at the spaces that PDFium inserts.
 
-PDFium inserts a space at every gap and every change of the baseline. Like MuPDF, this module ends a word only at a
-space in the document or at a gap as wide as a space. "m²", "Müller¹," and Chinese words therefore stay single words.
+PDFium inserts a space at every gap and every change of the baseline. This module reads single characters and ends a
+word only at a space in the document or at a gap as wide as a space. "m²", "Müller¹," and Chinese words therefore stay
+single words.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from jina_rag.parsing.layout.boxes import touch, union
 from jina_rag.parsing.pdf.base import Handle
 from jina_rag.types import Box
 
-# Distances as fractions of the font size. A gap above `_SPACE` starts a word. After a character that no space follows,
-# for example in Chinese, only a gap above `_COLUMN` starts a word. A vertical shift of at least `_RISE` starts a line.
+# Distances are fractions of the font size. A gap above `_SPACE` starts a new word. After a character of a script
+# without spaces, for example Chinese, only a gap above `_COLUMN` starts a new word. A vertical shift of `_RISE` or more
+# starts a new line.
 _SPACE = 0.15
 _COLUMN = 0.8
 _RISE = 0.8
-# On the same line, a space that PDFium inserted starts a word if it is wider than this.
+# On one line, a gap at which PDFium inserted a space starts a new word if the gap is wider than this.
 _TOUCH = 0.03
-# Tolerance for equal baselines of two characters.
+# Two characters are on one baseline if the vertical shift between the characters is below this.
 _LEVEL = 0.02
 # Codes that PDFium returns for a hyphen at the end of a line.
 _HYPHENS = (0x0002, 0xFFFE)
@@ -33,7 +35,7 @@ _NO_BREAK_SPACE = 0x00A0
 
 
 def read_words(raw: ModuleType, page: Handle) -> Iterator[tuple[str, Box]]:
-    """Iterate over the words of a page in the order of its text layer.
+    """Iterate over the words of a page in the order of the text layer.
 
     Args:
         raw: The module ``pypdfium2.raw``.
@@ -55,7 +57,7 @@ def read_words(raw: ModuleType, page: Handle) -> Iterator[tuple[str, Box]]:
 
 @dataclass(frozen=True, slots=True)
 class _Position:
-    """Origin of a character, direction of its line, and font size."""
+    """Origin of a character, direction of the text line, and font size in points."""
 
     x: float
     y: float
@@ -73,7 +75,7 @@ class _Reader:
         self._matrix = raw.FS_MATRIX()
 
     def words(self, page: Box) -> Iterator[tuple[str, Box]]:
-        """Yield (text, box) of the words, without characters that are completely outside the page."""
+        """Yield (text, box) of each word. Characters that are completely outside the page are ignored."""
         raw, text = self._raw, self._text
         code_at, box_at = raw.FPDFText_GetUnicode, raw.FPDFText_GetLooseCharBox
         rect = raw.FS_RECTF()
@@ -81,7 +83,8 @@ class _Reader:
         letters: list[str] = []
         bounds: Box = (0.0, 0.0, 0.0, 0.0)
         last, last_box = -1, bounds
-        # Gap before the character: "" for none, "space" in the document, "line" or "inserted" by PDFium.
+        # Gap before the character: "" for no gap, "space" for a space of the document, "line" for a line break and
+        # "inserted" for a space that PDFium inserted.
         gap = ""
         for index in range(raw.FPDFText_CountChars(text)):
             code = code_at(text, index)
@@ -110,7 +113,7 @@ class _Reader:
             yield _join_letters(letters), bounds
 
     def _ends(self, gap: str, letter: str, index: int, box: Box, last: int, last_box: Box) -> bool:
-        """Return whether the last character ends its word, given the gap reported by PDFium."""
+        """Return whether a new word starts after the character `last`, given the gap that PDFium reported."""
         if gap == "space":
             return True
         if unicodedata.category(letter).startswith("M"):
@@ -118,10 +121,11 @@ class _Reader:
         position = self._position(index)
         start, end = _extent(box, position.along)
         last_start, last_end = _extent(last_box, position.along)
-        # Distance of this character after the last one, and before it; both are negative if the characters overlap.
+        # `after` is the gap if this character follows the last character, `ahead` the gap in right-to-left text. Both
+        # are negative if the characters overlap.
         after, ahead = (start - last_end) / position.size, (last_start - end) / position.size
         if not gap:
-            # PDFium joins all characters of one drawing command, regardless of the gaps.
+            # PDFium inserts no space between the characters of one drawing command, even at a wide gap.
             return max(after, ahead) > _SPACE
         last_position = self._position(last)
         cosine, sine = position.along
@@ -146,7 +150,7 @@ class _Reader:
 
 
 def _join_letters(letters: list[str]) -> str:
-    """Join letters, combining the surrogate pairs that PDFium returns on Windows."""
+    """Join letters into a word. On Windows, PDFium returns surrogate pairs, which are combined into characters."""
     text = "".join(letters)
     if text.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in letters):
         return text
@@ -154,13 +158,13 @@ def _join_letters(letters: list[str]) -> str:
 
 
 def _has_gap(a: Box, b: Box) -> bool:
-    """Return whether two characters may be separated by a space; a fast check with many false positives."""
+    """Return whether a space may separate two characters. The check is fast and has many false positives."""
     least = 0.1 * (a[3] - a[1])
     return not touch(a, b, least, least)
 
 
 def _may_precede_space(code: int) -> bool:
-    """Return whether a gap after a character can be a space: False for mathematical signs, Chinese and Japanese."""
+    """Return whether a gap after a character can be a space. False for mathematical signs, Chinese and Japanese."""
     return not (
         0x20D0 <= code <= 0x9FFF or 0xF900 <= code <= 0xFAFF or 0xFF00 <= code <= 0xFF60 or 0x20000 <= code < 0xE0000
     )

@@ -21,7 +21,7 @@ from jina_rag.types import Word
 class PyMuPdfRenderer(PdfRenderer):
     """A `Renderer` for a PDF with MuPDF."""
 
-    # MuPDF has global state shared by all documents, and allows only one thread at a time.
+    # MuPDF has global state that all documents share, so only one thread at a time may call MuPDF.
     _lock = threading.RLock()
 
     def _open(self, resources: ExitStack) -> tuple[int, tuple[str, ...]]:
@@ -29,7 +29,7 @@ class PyMuPdfRenderer(PdfRenderer):
         path = self._source.path
         with self._convert_errors(BEYOND_REPAIR):
             try:
-                # MuPDF accepts UTF-8 file names only; read files with other names into memory.
+                # MuPDF accepts only UTF-8 file names. Files with other names are read into memory.
                 str(path).encode("utf-8")
                 self._document = self._pymupdf.open(filename=str(path), filetype="pdf")
             except UnicodeEncodeError:
@@ -49,9 +49,9 @@ class PyMuPdfRenderer(PdfRenderer):
             yield
         except (RuntimeError, ValueError, OSError, MemoryError, self._pymupdf.mupdf.FzErrorBase) as error:
             if isinstance(error, self._pymupdf.FileDataError):  # the message contains only the path
-                raise DocumentError(f"{problem}. Replace the file, or export it again.") from error
+                raise DocumentError(f"{problem}. Replace or re-export the file.") from error
             detail = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-            raise DocumentError(f"{problem}: {detail.rstrip('.')}. Replace the file, or export it again.") from error
+            raise DocumentError(f"{problem}: {detail.rstrip('.')}. Replace or re-export the file.") from error
 
     def _read(self, number: int, warnings: list[str]) -> PageContents:
         page = self._document.load_page(number - 1)
@@ -63,7 +63,7 @@ class PyMuPdfRenderer(PdfRenderer):
         screenshot = self._screenshot(page, width, height, warnings)
         rotation = page.rotation
         to_display = page.rotation_matrix
-        # On rotated pages, PyMuPDF mixes two coordinate systems; without rotation, both are equal.
+        # On rotated pages, PyMuPDF mixes rotated and unrotated coordinates, so the rotation is set to 0.
         page.set_rotation(0)
         try:
             words = self._words(page, to_display, width, height)
@@ -84,7 +84,7 @@ class PyMuPdfRenderer(PdfRenderer):
 
     def _words(self, page: Handle, to_display: Handle, width: float, height: float) -> list[Word]:
         library = self._pymupdf
-        # These flags expand ligatures. Unmapped codes are returned as U+FFFD, which `place_words` drops.
+        # With these flags, MuPDF expands ligatures and returns unmapped codes as U+FFFD, which `place_words` drops.
         flags = library.TEXT_PRESERVE_WHITESPACE | library.TEXT_MEDIABOX_CLIP
         entries = page.get_text("words", flags=flags, sort=False) or _words_without_width(page, flags)
         texts = ((entry[4], tuple(library.Rect(entry[:4]) * to_display)) for entry in entries)
@@ -92,9 +92,9 @@ class PyMuPdfRenderer(PdfRenderer):
 
 
 def _words_without_width(page: Handle, flags: int) -> list[tuple[Handle, ...]]:
-    """Return the words of fonts with invalid widths, which PyMuPDF omits because their boxes are empty.
+    """Return the words of fonts with invalid widths. PyMuPDF omits words with empty boxes.
 
-    Each word has the box of its block, widened to at least its height.
+    Each word gets the box of the text block, widened so that the width is at least the height.
     """
     return [
         (x0, y0, max(x1, x0 + y1 - y0), y1, word)
@@ -105,7 +105,7 @@ def _words_without_width(page: Handle, flags: int) -> list[tuple[Handle, ...]]:
 
 def _library() -> ModuleType:
     pymupdf = require("pymupdf")
-    # Warnings are not printed; `has_hidden_content` reads them from the library.
+    # MuPDF does not print warnings. `has_hidden_content` reads the warnings with `mupdf_warnings`.
     pymupdf.TOOLS.mupdf_display_errors(False)
     pymupdf.TOOLS.mupdf_display_warnings(False)
     return pymupdf

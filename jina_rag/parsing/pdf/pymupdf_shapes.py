@@ -18,14 +18,14 @@ def find_drawings(
     """Return the visible vector shapes of a page.
 
     Args:
-        page: A pymupdf.Page with its rotation set to 0.
+        page: A pymupdf.Page whose rotation is set to 0.
         to_display: A pymupdf.Matrix from page coordinates to the displayed page.
         width: Width of the displayed page in points.
         height: Height of the displayed page in points.
 
     Returns:
-        Boxes in points of the displayed page, clipped to the page, shape (n, 4), float32; and whether each shape has
-        curves, shape (n,), bool.
+        (boxes, curved): boxes in points of the displayed page, clipped to the page, shape (n, 4), float32; whether each
+        shape has curves, shape (n,), bool.
     """
     boxes: list[Box] = []
     curved: list[bool] = []
@@ -40,7 +40,7 @@ def find_drawings(
             continue
         items = path["items"]
         curves = any(item[0] == "c" for item in items)
-        # A path may contain all rules of a table: each rule becomes a shape. The outline of an area stays one shape.
+        # If a path contains all rules of a table, each rule becomes a shape. The outline of an area stays one shape.
         rules = path["type"] == "s" or all(item[0] == "re" for item in items)
         split_rules = rules and not curves and 1 < len(items) <= MAX_PIECES and len(boxes) < MANY_SHAPES
         pieces = [_extent(item) for item in items] if split_rules else [path["rect"]]
@@ -62,6 +62,6 @@ def _is_invisible(path: dict[str, Any]) -> bool:
 
 
 def _extent(item: tuple[Any, ...]) -> Box:
-    """Return the box of a line, rectangle or quad of a path."""
+    """Return the box of one item of a path: a line, rectangle or quad."""
     points = item[1:3] if item[0] == "l" else [item[1][:2], item[1][2:]] if item[0] == "re" else item[1]
     return bounds(points)

@@ -7,20 +7,20 @@ from collections.abc import Iterable, Sequence
 from jina_rag.parsing.layout.boxes import clip_to_page, to_fractions
 from jina_rag.types import Box, Word
 
-# Not printable, but required for the joining of letters in Persian and Indic scripts.
+# These characters are not printable, but Persian and Indic scripts require them to join letters correctly.
 _JOINERS = "\u200c\u200d"
 
 
 def place_words(texts: Iterable[tuple[str, Box]], width: float, height: float) -> list[Word]:
-    """Return the words of a page, cleaned, clipped to the page and deduplicated.
+    """Return the words of a page without invalid characters, duplicates, and words outside the page.
 
     Args:
-        texts: (text, box) in the order of the text layer; boxes are in points of the displayed page.
+        texts: (text, box) of each word in the order of the text layer, with boxes in points of the displayed page.
         width: Width of the page in points.
         height: Height of the page in points.
 
     Returns:
-        Words with boxes as fractions of the page.
+        The words, with boxes as fractions of the page and clipped to the page.
     """
     words: dict[tuple[object, ...], Word] = {}
     for raw, points in texts:
@@ -28,7 +28,7 @@ def place_words(texts: Iterable[tuple[str, Box]], width: float, height: float) -
         box = clip_to_page(points, width, height)
         if text and box:
             box = to_fractions(box, width, height)
-            # Shadows and simulated bold repeat a word at the same position.
+            # Text with a shadow or simulated bold contains a word several times at the same position.
             words.setdefault((text, *(round(side, 3) for side in box)), Word(text, box))
     return list(words.values())
 
@@ -51,7 +51,7 @@ def truncate_words(words: Sequence[Word], limit: int, warnings: list[str]) -> Se
 
 
 def clean(text: str) -> str:
-    """Return `text` without control characters, lone surrogates and U+FFFD, the mark of unknown glyphs."""
+    """Return `text` without control characters, lone surrogates and U+FFFD (unknown glyphs)."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(filter(_is_character, text))

@@ -1,4 +1,4 @@
-"""Cancellation: a stop signal that kills worker processes, and interruptible waiting."""
+"""Cancellation: a stop signal that kills worker processes, and functions that wait and can be interrupted."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ POLL_SECONDS = 0.05
 
 
 class Stop:
-    """A thread-safe stop signal that kills registered processes. A set signal cannot be reset.
+    """A thread-safe stop signal that kills registered processes. The signal cannot be reset.
 
     Attributes:
         is_set: Whether the stop was requested.
@@ -27,21 +27,23 @@ class Stop:
         self._lock = threading.Lock()
 
     def set(self) -> None:
-        """Request the stop: kill all registered processes, and each process registered later."""
+        """Request the stop: kill all registered processes, and later each process that is registered afterwards."""
         with self._lock:
             self.is_set = True
             for kill in self._kill_callbacks:
-                with suppress(OSError):  # the process has exited; the others must still be killed
+                with suppress(
+                    OSError
+                ):  # an error for an exited process must not prevent killing the remaining processes
                     kill()
 
     @contextmanager
     def kill_on_stop(self, kill: Callable[[], None]) -> Iterator[None]:
-        """Call `kill` if the stop is requested during the context, or was requested before.
+        """Register `kill` during the context. `kill` is called if a stop is requested or was requested before.
 
         Args:
-            kill: Function that kills a process. Called from any thread, but never after the end of the context. It must
-                not block, because the call holds a lock. The lock prevents killing a process that already does other
-                work.
+            kill: Function that kills a process. `kill` may be called from any thread, and must not block, because the
+                call holds a lock. The lock ensures that `kill` is not called after the context exits, when the process
+                may already do other work.
         """
         with self._lock:
             self._kill_callbacks.append(kill)
@@ -60,26 +62,26 @@ def wait_for(future: Future[_Result], check: Callable[[], None]) -> None:
 
     Args:
         future: The future to wait for.
-        check: Called every 0.05 seconds during the wait; an exception from it stops the wait.
+        check: Called every 0.05 seconds during the wait. An exception from `check` ends the wait.
     """
     while not wait([future], timeout=POLL_SECONDS).done:
         check()
 
 
 def call_in_thread(function: Callable[[], _Result], check: Callable[[], None]) -> _Result:
-    """Return the result of a function that runs in a separate thread.
+    """Run a function in a separate thread and return the result of the function.
 
     Args:
-        function: The function. An exception from it is raised in the calling thread.
-        check: Called every 0.05 seconds during the wait. An exception from it stops the wait; the thread continues in
-            the background.
+        function: The function. An exception from `function` is re-raised in the calling thread.
+        check: Called every 0.05 seconds during the wait. An exception from `check` ends the wait, but the function
+            continues to run in the separate thread.
     """
     future: Future[_Result] = Future()
 
     def run() -> None:
         try:
             future.set_result(function())
-        except BaseException as error:  # raised in the waiting thread
+        except BaseException as error:  # re-raised in the calling thread
             future.set_exception(error)
 
     context = contextvars.copy_context()

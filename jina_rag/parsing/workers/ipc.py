@@ -1,7 +1,7 @@
-"""Messages between the parent process and its workers: a length-prefixed JSON header and a length-prefixed body.
+"""Messages between the parent process and worker processes. A message has two lengths, a JSON header and a body.
 
-Messages contain no pickled objects, and the parent validates every value of an answer. A worker compromised by a
-hostile document can at worst send a wrong page.
+Messages contain no pickled objects, and the parent process validates every value of an answer. If a hostile document
+compromises a worker, the worker can therefore only send a wrong page.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from jina_rag.parsing.sources import SourceFile
 from jina_rag.types import Box, Page, PageScreenshot, Region, RegionKind, Word
 
 Answer: TypeAlias = tuple[dict[str, Any], bytes]
-"""Header and body of a message."""
+"""(header, body) of a message."""
 
 _LENGTHS = struct.Struct("=QQ")
 _MAX_LENGTH = 1 << 31
-# Upper bounds of the numbers of regions and warnings, far above those of real pages.
+# Maximum number of regions and of warnings of a page. Real pages have far fewer.
 _MAX_REGIONS = 2_000
 _MAX_WARNINGS = 1_000
 # Maximum side of a JPEG image in pixels.
@@ -37,16 +37,16 @@ _MAX_REASON_LENGTH = 2_000
 
 
 class InvalidMessageError(Exception):
-    """A message violates the protocol; its sender is no longer trusted."""
+    """A message violates the protocol. The process that sent the message is no longer trusted."""
 
 
 def send(stream: IO[bytes], header: Mapping[str, Any], body: bytes | memoryview = b"") -> None:
-    """Write a message.
+    """Write a message to a pipe and flush the pipe.
 
     Args:
         stream: The pipe.
-        header: JSON object.
-        body: Binary data.
+        header: Header of the message, a JSON object.
+        body: Body of the message.
     """
     text = json.dumps(header).encode("ascii")  # ASCII escapes preserve lone surrogates of file names
     stream.write(_LENGTHS.pack(len(text), len(body)))
@@ -56,17 +56,17 @@ def send(stream: IO[bytes], header: Mapping[str, Any], body: bytes | memoryview 
 
 
 def receive(stream: IO[bytes]) -> Answer | None:
-    """Read a message.
+    """Read a message from a pipe.
 
     Args:
         stream: The pipe.
 
     Returns:
-        Header and body; None at the end of the stream.
+        (header, body); None if the sending process has closed the pipe.
 
     Raises:
-        EOFError: If the stream ends within a message.
-        InvalidMessageError: If the data is not a message.
+        EOFError: If the pipe is closed within a message.
+        InvalidMessageError: If the header is not a JSON object or a length exceeds 2 GiB.
     """
     lengths = stream.read(_LENGTHS.size)
     if not lengths:
@@ -93,7 +93,7 @@ def pack_request(source: SourceFile, settings: IngestSettings) -> dict[str, Any]
 
     Args:
         source: The document.
-        settings: Settings of ingestion; passwords are reduced to those for the document.
+        settings: Settings of the ingestion. Of the passwords, only those that match the document are sent.
     """
     return {
         "op": "open",
@@ -106,14 +106,14 @@ def pack_request(source: SourceFile, settings: IngestSettings) -> dict[str, Any]
 
 
 def pack_page(page: Page, images: tuple[Box, ...]) -> tuple[dict[str, Any], bytes]:
-    """Return a rendered page as header and body of a message.
+    """Return the header and body of the message that contains a rendered page.
 
     Args:
         page: The page.
         images: Boxes of the raster images, as fractions of the page.
 
     Returns:
-        The header, and the body: the boxes of the words, shape (n, 4), float64, then the RGB pixels.
+        (header, body). The body contains the boxes of the words, shape (n, 4), float64, followed by the RGB pixels.
     """
     image = page.screenshot.image
     boxes = np.array([word.box for word in page.words], dtype=np.float64).tobytes()
@@ -129,14 +129,14 @@ def pack_page(page: Page, images: tuple[Box, ...]) -> tuple[dict[str, Any], byte
 
 
 def unpack_error(header: Mapping[str, Any]) -> DocumentError | MissingDependencyError | None:
-    """Return the error reported in an answer, or None.
+    """Return the error that a worker reports in an answer; None if the answer contains no error.
 
     Args:
         header: Header of the answer.
 
     Returns:
-        An exception of the reported class if this is a subclass of DocumentError or MissingDependencyError, or else a
-        DocumentError.
+        An exception of the reported class if the class derives from DocumentError or MissingDependencyError; otherwise
+        a DocumentError. None if the answer contains no error.
 
     Raises:
         InvalidMessageError: If the class or the message of the error is not a string.
@@ -157,10 +157,10 @@ def unpack_opened(header: Mapping[str, Any], limits: Limits) -> tuple[int, tuple
 
     Args:
         header: Header of the answer.
-        limits: Limits of the settings, for `max_pages`.
+        limits: Resource limits, for `max_pages`.
 
     Raises:
-        InvalidMessageError: If a value is invalid.
+        InvalidMessageError: If the number of pages or the warnings are invalid.
     """
     count = header.get("count")
     if type(count) is not int or not 1 <= count <= limits.max_pages:
@@ -171,7 +171,7 @@ def unpack_opened(header: Mapping[str, Any], limits: Limits) -> tuple[int, tuple
 def unpack_page(
     source: SourceFile, number: int, count: int, header: Mapping[str, Any], body: bytes, limits: Limits
 ) -> tuple[Page, tuple[Box, ...]]:
-    """Return the page in a message from `pack_page`, with all boxes clipped to the page.
+    """Return the page in a message from `pack_page`. All boxes are clipped to the page.
 
     Args:
         source: The document.
@@ -179,13 +179,13 @@ def unpack_page(
         count: Number of pages in the document.
         header: Header of the message.
         body: Body of the message.
-        limits: Limits of the settings, for `max_words` and `max_render_pixels`.
+        limits: Resource limits, for `max_words` and `max_render_pixels`.
 
     Returns:
-        The page, and the boxes of its raster images as fractions of the page.
+        The page, and the boxes of the raster images as fractions of the page.
 
     Raises:
-        InvalidMessageError: If the message is malformed or exceeds the limits.
+        InvalidMessageError: If the message is malformed or the page exceeds the limits.
     """
     from PIL import Image
 
@@ -223,7 +223,7 @@ def _size(value: Any, limits: Limits) -> tuple[int, int]:  # noqa: ANN401
     width, height = value
     if any(type(side) is not int or not 1 <= side <= _MAX_SIDE for side in (width, height)):
         raise InvalidMessageError
-    # Renderers round both sides up, which adds at most one row and one column.
+    # The limit is relaxed, because renderers round both sides up, which adds at most one row and one column.
     if (width - 1) * (height - 1) > limits.max_render_pixels * 1.01:
         raise InvalidMessageError
     return width, height
@@ -240,7 +240,7 @@ def _regions(value: Any) -> tuple[Region, ...]:  # noqa: ANN401
 
 
 def _boxes(sides: Any) -> list[Box]:  # noqa: ANN401
-    """Return boxes clipped to the page, with the top left corner first."""
+    """Return boxes that are clipped to the page and start with the top left corner."""
     array = np.asarray(sides, dtype=np.float64).reshape(len(sides), 4)
     if not np.isfinite(array).all():
         raise InvalidMessageError

@@ -1,8 +1,8 @@
-"""Pool of worker processes for rendering, so that a crash, timeout or out-of-memory error fails one page.
+"""Pool of worker processes that render pages. A crash, timeout or out-of-memory error fails only one page.
 
-A worker is a separate interpreter that does not import the main module of the program. Scripts therefore need no
-``if __name__ == "__main__"`` guard. Starting a worker takes half a second, so an idle worker stays available for 30
-seconds.
+A worker is a separate interpreter that does not import the main module of the program, so scripts need no
+``if __name__ == "__main__"`` guard. Starting a worker takes half a second. Idle workers are therefore reused, and exit
+after 30 seconds without work.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from jina_rag.parsing.workers.process import Worker, WorkerLostError
 from jina_rag.types import Box, Page
 
 _IDLE_SECONDS = 30.0
-# After this number of crashes or timeouts, the remaining pages of a document fail at once: each timeout takes the full
-# time limit.
+# After this number of crashes or timeouts, the remaining pages of a document fail immediately, because each timeout
+# would take `Limits.max_seconds`.
 _MAX_LOST = 3
 _Result = TypeVar("_Result")
 
 
 class _IdleWorkers:
-    """Idle workers, available for the next document."""
+    """Worker processes without a document, which are reused for the next document."""
 
     def __init__(self) -> None:
         self._workers: list[Worker] = []
@@ -77,14 +77,14 @@ class _IdleWorkers:
             idle.close()
 
     def close(self) -> None:
-        """Kill all idle workers; called at exit of the process."""
+        """Kill all idle workers. Called when the process exits."""
         with self._lock:
             workers, self._workers = self._workers, []
         for idle in workers:
             idle.close(kill=True)
 
     def forget(self) -> None:
-        """Drop all workers after a fork, because they belong to the parent process."""
+        """Drop all workers. Called in a forked child process, because the workers belong to the parent process."""
         self.__init__()  # type: ignore[misc]
 
 
@@ -99,17 +99,17 @@ def open_isolated(source: SourceFile, settings: IngestSettings, stop: Stop | Non
 
     Args:
         source: The document.
-        settings: Settings of ingestion.
-        stop: Stop signal, which kills the workers of the document.
+        settings: Settings of the ingestion.
+        stop: Stop signal that kills the workers of the document.
 
     Returns:
         The renderer of the open document.
 
     Raises:
-        DocumentError: If the document cannot be opened; subclasses as in `open_document`.
+        DocumentError: If the document cannot be opened. `open_document` lists the subclasses.
         MissingDependencyError: If no PDF renderer is installed.
     """
-    # In a frozen application, sys.executable is the application itself and not an interpreter.
+    # In a frozen application, sys.executable is the application and not a Python interpreter.
     if settings.isolate and sys.executable and not getattr(sys, "frozen", False):
         return IsolatedDocument(source, settings, stop)
     return open_document(source, settings)
@@ -119,7 +119,7 @@ class IsolatedDocument(Renderer):
     """A thread-safe `Renderer` that uses one worker process per concurrent call.
 
     Raises:
-        DocumentError: If the document cannot be opened, opening it crashes or exceeds a limit, or no worker starts.
+        DocumentError: If the document cannot be opened, the worker crashes or exceeds a limit, or no worker starts.
         MissingDependencyError: If no PDF renderer is installed.
     """
 
@@ -132,21 +132,21 @@ class IsolatedDocument(Renderer):
         self._ready.put(first)
 
     def render_with_images(self, number: int) -> tuple[Page, tuple[Box, ...]]:
-        """Return a page as `render` does, and the boxes of its raster images.
+        """Return a page as `render` does, and the boxes of the raster images.
 
         Args:
             number: Page number, 1-based.
 
         Returns:
-            The page, and the boxes as fractions of the page.
+            The page, and the boxes of the raster images as fractions of the page.
 
         Raises:
-            DocumentError: If the page cannot be rendered, or crashes the worker. `LimitExceededError`, a subclass, if
-                the page exceeds the limit of time or memory.
+            DocumentError: If the page cannot be rendered or the worker crashes.
+            LimitExceededError: If rendering exceeds the limit of time or memory.
         """
         if self._lost_count >= _MAX_LOST:
             raise DocumentError(
-                f"The page was not rendered: the document caused {_MAX_LOST} crashes or timeouts. Export it again."
+                f"The page was not rendered: the document caused {_MAX_LOST} crashes or timeouts. Re-export the file."
             )
         try:
             worker = self._ready.get_nowait()
@@ -162,7 +162,7 @@ class IsolatedDocument(Renderer):
         return result
 
     def close(self) -> None:
-        """Return the workers to the pool, or kill them without waiting if the stop signal is set."""
+        """Return the workers to the pool. If the stop signal is set, kill the workers instead."""
         while not self._ready.empty():
             worker = self._ready.get_nowait()
             with suppress(WorkerLostError, InvalidMessageError):
@@ -184,10 +184,12 @@ class IsolatedDocument(Renderer):
         problem: str,
         release: Callable[[Worker], None],
     ) -> _Result:
-        """Return the unpacked answer of a worker, or raise an error whose message starts with `problem`.
+        """Send a request to a worker and return the unpacked answer.
 
-        A worker that reports an error is released. A worker that violates the protocol is killed, because a document
-        may have compromised it. A worker that ran out of memory is killed, because its state is unreliable.
+        If the worker reports an error, the worker is passed to `release` and the error is raised. A worker that
+        violates the protocol is killed, because a document may have compromised the worker. A worker that ran out of
+        memory is killed, because the state of the worker is unreliable. If the worker was lost or violated the
+        protocol, the error message starts with `problem`.
         """
         try:
             header, body = self._ask(worker, request)
@@ -199,9 +201,7 @@ class IsolatedDocument(Renderer):
             raise (LimitExceededError if exc.timed_out else DocumentError)(f"{problem}: {exc}.") from exc
         except InvalidMessageError as exc:
             worker.close(kill=True)
-            raise DocumentError(
-                f"{problem}: the worker process sent an invalid answer. Export the file again."
-            ) from exc
+            raise DocumentError(f"{problem}: the worker process sent an invalid answer. Re-export the file.") from exc
         if header.get("spent"):
             worker.close(kill=True)
         else:
@@ -209,7 +209,7 @@ class IsolatedDocument(Renderer):
         raise error
 
     def _start(self) -> tuple[Worker, int, tuple[str, ...]]:
-        """Return a worker with the document open, the number of pages and the warnings."""
+        """Open the document in a worker. Return the worker, the number of pages and the warnings of the document."""
         if self._stop.is_set:
             raise DocumentError("The document was not read because the run was stopped. Run the ingestion again.")
         try:

@@ -1,4 +1,4 @@
-"""Handle of a worker process in the parent process."""
+"""Class with which the parent process starts, uses and stops a worker process."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _BOOT = (
 
 
 class WorkerLostError(Exception):
-    """The worker process exited or was killed. The message is the reason without the final period.
+    """The worker process exited or was killed. The message has no final period, because callers embed the message.
 
     Attributes:
-        timed_out: Whether the process was killed because of the time limit.
+        timed_out: Whether the process was killed because a request exceeded the time limit.
     """
 
     def __init__(self, reason: str, *, timed_out: bool) -> None:
@@ -33,7 +33,7 @@ class WorkerLostError(Exception):
 
 
 class Worker:
-    """A worker process, used by one thread at a time.
+    """A worker process. Only one thread at a time may use the worker.
 
     Raises:
         OSError: If the operating system cannot start the process.
@@ -41,8 +41,8 @@ class Worker:
 
     def __init__(self) -> None:
         flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-        # The command contains no input: paths of documents go through the pipe. With -P, no module is imported from the
-        # working directory, which may contain untrusted documents.
+        # The command contains no paths of documents, which are sent through the pipe. With -P, no module is imported
+        # from the working directory, which may contain untrusted documents.
         self._process = subprocess.Popen(  # noqa: S603
             [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path)],
             stdin=subprocess.PIPE,
@@ -57,15 +57,15 @@ class Worker:
         """Send a request and return the answer.
 
         Args:
-            request: JSON object.
-            seconds: Timeout in seconds, after which the process is killed.
+            request: The request, a JSON object.
+            seconds: Time limit of the request in seconds, after which the process is killed.
 
         Returns:
-            Header and body of the answer.
+            (header, body) of the answer.
 
         Raises:
-            WorkerLostError: If the process exits or exceeds the timeout.
-            InvalidMessageError: If the answer is invalid; the process keeps running.
+            WorkerLostError: If the process exits or exceeds the time limit.
+            InvalidMessageError: If the answer is invalid. The process is not killed.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -81,7 +81,7 @@ class Worker:
         try:
             ipc.send(self._process.stdin, {**request, "seconds": seconds})
             answer = ipc.receive(self._process.stdout)
-        except (OSError, EOFError, ValueError):  # ValueError: closed pipe
+        except (OSError, EOFError, ValueError):  # ValueError: the pipe is closed
             answer = None
         finally:
             timer.cancel()
@@ -98,15 +98,15 @@ class Worker:
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """Kill the process without waiting for its exit. A concurrent `ask` raises WorkerLostError."""
+        """Kill the process without waiting for the exit. A concurrent `ask` raises WorkerLostError."""
         self._process.kill()
 
     def close(self, *, kill: bool = False) -> None:
-        """Stop the process and wait for its exit.
+        """Stop the process and wait until the process has exited.
 
         Args:
-            kill: Whether to kill the process at once. By default, closing its pipe makes the process exit; it is killed
-                after 5 seconds.
+            kill: Whether to kill the process immediately. By default, the pipe is closed, which makes the process exit,
+                and a process that does not exit within 5 seconds is killed.
         """
         if kill:
             self._process.kill()
@@ -126,5 +126,5 @@ def _reason(code: int | None, seconds: int, *, timed_out: bool) -> str:
         return f"the time limit of {seconds} s was exceeded. Raise Limits.max_seconds (--limit max_seconds=N)"
     if code is not None and code < 0:
         with contextlib.suppress(ValueError):
-            return f"the worker process crashed ({signal.Signals(-code).name}). Replace the file, or export it again"
-    return f"the worker process exited with status {code}. Replace the file, or export it again"
+            return f"the worker process crashed ({signal.Signals(-code).name}). Replace or re-export the file"
+    return f"the worker process exited with status {code}. Replace or re-export the file"

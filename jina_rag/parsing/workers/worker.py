@@ -1,4 +1,4 @@
-"""Main program of a worker process, which renders one document at a time on request through two pipes."""
+"""Main program of a worker process, which renders documents. Requests and answers are sent through two pipes."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from jina_rag.parsing.renderer import Renderer
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.parsing.workers.ipc import pack_page, receive, send
 
-# A worker whose parent process no longer exists is ended by an alarm this many seconds after the time limit.
+# If the parent process no longer exists, an alarm ends the worker this many seconds after the time limit.
 _GRACE_SECONDS = 10
 
 
 class _DocumentServer:
-    """The open document of a worker, and the answers to requests."""
+    """Answers the requests of the parent process. At most one document is open."""
 
     def __init__(self) -> None:
         self._renderer: Renderer | None = None
         self._settings = IngestSettings()
 
     def answer(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-        """Return the answer to a request; an error is returned as class name and message."""
+        """Return (header, body) of the answer. If the request fails, the header contains error class and message."""
         try:
             if request["op"] == "open":
                 return self._open_document(request), b""
@@ -38,12 +38,12 @@ class _DocumentServer:
                 return {}, b""
             assert self._renderer is not None, "page requested without an open document"
             return pack_page(*self._renderer.render_with_images(int(request["number"])))
-        except Exception as error:  # any error fails only this page
+        except Exception as error:  # the parent raises the error for the document or page of the request
             if _is_out_of_memory(error):
                 return self._out_of_memory()
             if isinstance(error, JinaRagError):
                 return {"error": type(error).__name__, "message": str(error)}, b""
-            message = f"The renderer failed with {type(error).__name__}: {str(error)[:200]}."
+            message = f"The renderer failed with {type(error).__name__}: {str(error)[:200]}. Re-export the file."
             return {"error": DocumentError.__name__, "message": message}, b""
 
     def _open_document(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,35 +69,35 @@ class _DocumentServer:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Return whether an error reports failed memory allocation; MuPDF and Pillow report it only in the message."""
+    """Return whether memory allocation failed, which MuPDF and Pillow report only in the text of an error."""
     causes = [error, error.__cause__]
     return any(isinstance(cause, MemoryError) or "malloc" in str(cause).lower() for cause in causes if cause)
 
 
 def _limit_memory(extra: int) -> None:
-    """Limit the address space of the process to its current size plus `extra` bytes."""
+    """Limit the address space of the process to the current size plus `extra` bytes."""
     try:
         import resource
 
         with open("/proc/self/statm", "rb") as file:
             pages = int(file.read().split()[0])
     except (ImportError, OSError):
-        return  # not supported on Windows and macOS
+        return  # Windows and macOS do not support the limit
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = min(pages * resource.getpagesize() + extra, 1 << 62)
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def main() -> None:
-    """Answer requests on stdin until stdin is closed."""
-    # The parent handles Ctrl-C and stops this process by closing the pipe.
+    """Read requests from stdin and write answers to stdout until stdin is closed."""
+    # Ctrl-C is handled by the parent process, which stops this process by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Redirect stdout to stderr, so that output of native libraries does not corrupt the messages.
+    # Output that native libraries print to stdout would corrupt the messages, so stdout is redirected to stderr.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     server = _DocumentServer()
     requests = sys.stdin.buffer
-    # The parent may exit before reading the answer.
+    # The pipe breaks if the parent process exits before reading the answer.
     with contextlib.suppress(BrokenPipeError, EOFError):
         while message := receive(requests):
             _alarm(int(message[0].get("seconds", 0)))

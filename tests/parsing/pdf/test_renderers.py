@@ -195,7 +195,7 @@ def test_oversized_page_is_scaled_down_with_warning(renderer, tmp_path):
     limits = IngestSettings(limits=Limits(max_render_pixels=1_000_000))
     page = page_of(renderer, tmp_path / "a.pdf", lambda d: d.new_page(width=14400, height=7200), limits)
     assert 900_000 < page.screenshot.image.width * page.screenshot.image.height <= 1_010_000
-    assert page.warnings == ("The page measures 14400 x 7200 points; it was rendered at 7 dpi instead of 150.",)
+    assert page.warnings == ("The page measures 14400 x 7200 points and was rendered at 7 dpi instead of 150.",)
 
 
 def test_transparency_is_flattened_onto_white(renderer, tmp_path):
@@ -272,7 +272,7 @@ def test_blank_render_warns_only_for_page_with_content(renderer, tmp_path):
 
     with renderer(write(tmp_path / "a.pdf", build), SMALL) as document:
         warnings = [document.render(number).warnings for number in (1, 2, 3)]
-    warning = "The page has content, but its screenshot is blank. Set another IngestSettings.renderer (--renderer)."
+    warning = "The page has content, but the screenshot is blank. Set another IngestSettings.renderer (--renderer)."
     assert warnings == [(), (warning,), ()]
 
 
@@ -314,7 +314,7 @@ def test_passwords_open_encrypted_document(renderer, tmp_path, passwords, opens)
             with renderer(source, IngestSettings(dpi=36, passwords=form)) as document:
                 assert document.render(1).text == "inside"
     else:
-        cause = "none of the configured passwords opens it" if passwords else "no password is configured for it"
+        cause = "none of the configured passwords is valid" if passwords else "no password is configured"
         with pytest.raises(PasswordRequiredError, match=f"^The document is encrypted, and {cause}."):
             renderer(source, IngestSettings(passwords=passwords))
 
@@ -352,7 +352,7 @@ def test_repair_is_a_warning_without_output(renderer, tmp_path, capfd):
     source.path.write_bytes(data.replace(b"startxref", b"startxxxx")[: len(data) - 20])
     with renderer(source, SMALL) as document:
         assert document.render(1).text == "x"
-        assert document.warnings == ("The file is damaged and was repaired as far as possible. Check its pages.",)
+        assert document.warnings == ("The file is damaged and was repaired as far as possible. Check the pages.",)
     assert capfd.readouterr() == ("", "")
 
 
