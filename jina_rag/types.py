@@ -256,7 +256,7 @@ class StoreHit:
 
 @dataclass(frozen=True, slots=True)
 class Prefetch:
-    """Candidate limits of the first search stage, whose candidates are scored with exact MaxSim.
+    """Candidate limits of the first search stage. The candidates are then scored with exact MaxSim.
 
     Attributes:
         limit: Maximum number of candidates from the dense search.
@@ -361,7 +361,7 @@ class ScoredPage:
         snippet: Words around the best match; empty for a page without words.
         metadata: Metadata of the document, as passed at ingestion.
         page_count: Number of pages in the document.
-        copies: Locations of other files with the same bytes, which also contain this page.
+        copies: Locations of other files with the same bytes as the file at `path`. These files also contain the page.
         near_duplicate_of: An earlier page with nearly the same content, as (doc_id, page); None if the index has no
             such page.
         page_id: Id of the page's point in the store.
@@ -396,7 +396,7 @@ class ScoredPage:
 
     @property
     def is_text(self) -> bool:
-        """True for a text passed to `DocumentIndex.add`, which has no page image."""
+        """Whether the hit is a text that was passed to `DocumentIndex.add`. A text has no page image."""
         return self.added and self.image_path is None
 
 
@@ -421,15 +421,15 @@ class IngestReport:
 
     Attributes:
         documents: Number of documents indexed or reindexed in this run, including copies of other documents.
-        pages: Number of pages of these documents.
-        regions: Number of charts, tables and figures on these pages.
+        pages: Number of pages of the indexed and reindexed documents.
+        regions: Number of charts, tables and figures on the pages counted by `pages`.
         unchanged: Number of documents that were already indexed with the same content, including moved documents.
         moved: Number of unchanged documents whose file was renamed or moved.
         removed: Number of documents removed from the index.
         repeated: Number of pages of this run that are near-duplicates of an earlier page. These pages are stored and
             marked as near-duplicates.
         duplicates: Indexed files with the same bytes as another file. The pages are stored once; hits list all files.
-        skipped: Files skipped on purpose, with the reason (not a document, hidden).
+        skipped: Files that were skipped on purpose, with the reason, for example hidden files.
         failed: Files and pages that could not be indexed, with the reason.
         warnings: Files and pages that were indexed with a problem, with the reason.
         seconds: Wall-clock time in seconds.

@@ -99,7 +99,7 @@ def _merge(rows: Float32, target_count: int) -> tuple[Float32, Assignment]:
 def _nearest_pairs(means: Float32, sizes: Float32, max_pairs: int) -> tuple[npt.NDArray[np.int_], npt.NDArray[np.int_]]:
     """Return the cheapest pairs of mutual nearest clusters by Ward's cost: at least one pair, at most `max_pairs`."""
     squares = np.square(means).sum(axis=1)
-    # In-place operations: a copy of the matrix takes 4 MB at 1,024 rows.
+    # The operations work in place, because each copy of the matrix takes 4 MB at 1,024 rows.
     cost = similarity(means, means)
     cost *= -2
     cost += squares[:, None]

@@ -41,8 +41,8 @@ class Finding:
 
     Attributes:
         what: Name of the check, for example ``"load"``.
-        status: ``"ok"``; ``"failed"`` for a wrong result; ``"refused"`` for a model that cannot be loaded;
-            ``"skipped"`` for a check that cannot run on this machine.
+        status: ``"ok"`` for a correct result, ``"failed"`` for a wrong result, ``"refused"`` for a model that cannot be
+            loaded, or ``"skipped"`` for a check that cannot run on this machine.
         detail: Measured values, or the reason for the status.
     """
 
@@ -88,7 +88,7 @@ def examine(
     The tiny checkpoints run on the CPU in float32, because the expected outputs were recorded on the CPU in float32.
 
     Args:
-        model: Name, hub id or folder of a model. None: examine only the installation.
+        model: Name, hub id or folder of a model. None: check only the installation.
         device: Device of `model`, as in `jina_rag.load_embedder`.
         dtype: Dtype of `model`, as in `jina_rag.load_embedder`.
         expected: File of expected outputs to compare with the outputs of `model`.

@@ -68,7 +68,7 @@ def area_key(pixels: npt.NDArray[np.uint8], skip_boxes: Float32, *, max_side: in
 class OcrCache:
     """A cache of words by `area_key`, in an SQLite file with owner-only permissions. Thread-safe.
 
-    Methods raise no error. If the file is damaged or cannot be written, the cache logs one warning; from then on,
+    Methods raise no error. If the file is damaged or cannot be written, the cache logs one warning. After the warning,
     `get` returns None and `put` stores nothing.
 
     Attributes:

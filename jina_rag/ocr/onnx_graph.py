@@ -75,7 +75,7 @@ class Graph:
         return [node for _, node in self._nodes]
 
     def flush_denormals(self) -> int:
-        """Set denormal weights to zero and return their number.
+        """Set denormal weights to zero and return the number of changed weights.
 
         Denormals are float32 numbers with an absolute value below 1.2e-38. Multiplication by a denormal is a hundred
         times slower than multiplication by another number.
@@ -185,11 +185,11 @@ class Graph:
             position = end_of_field
 
     def _varint(self, position: int) -> tuple[int, int]:
-        """Return the varint at a byte (seven bits per byte) and the position after it."""
+        """Return the varint that starts at a byte (seven bits per byte), and the position after the varint."""
         number = shift = 0
         while True:
             if position >= len(self._data):
-                raise ValueError("not an ONNX file: the data ends within a number")
+                raise ValueError("not an ONNX file: the data ends within an integer")
             byte = self._data[position]
             number |= (byte & 127) << shift
             position += 1

@@ -79,7 +79,7 @@ _TEXT_MODELS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 
 def config_of(family: str, size: str, tiny: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
-    """Return the config.json of a random checkpoint of a size, and the default rank of the LoRA adapters.
+    """Return the config.json of a random checkpoint with the size `size`, and the default rank of the LoRA adapters.
 
     Args:
         family: ``"v4"``, ``"m0"``, ``"colbert-v2"`` or ``"v1"``.

@@ -42,7 +42,7 @@ def make_checkpoint(
         path: A new or empty folder. None: a new temporary folder.
         seed: Seed of the weights; equal seeds give equal weights.
         dtype: Dtype of the stored weights: ``"bfloat16"``, ``"float16"`` or ``"float32"``. None: the dtype of the
-            published model, float32 for v1 and bfloat16 for the others.
+            published model, float32 for v1 and bfloat16 for the other families.
         shards: Minimum number of weight files; a file has at most about 1 GB.
         layout: Tensor names: ``"old"`` as in the published files, ``"new"`` as in transformers 5 (v4 and m0).
         rank: Rank of the adapters. None: the rank for `size`.

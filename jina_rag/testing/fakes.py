@@ -50,7 +50,7 @@ class FakeEmbedder(EmbedderDefaults):
 
     @property
     def fingerprint(self) -> str:
-        """Name and dimensions; fakes with other names or dimensions have other fingerprints."""
+        """Name and dimensions of the model."""
         return f"{self.name}-{self.dim}-{self.multi_dim}"
 
     def encode_query(self, queries: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
