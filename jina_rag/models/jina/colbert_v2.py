@@ -1,8 +1,8 @@
 """jina-colbert-v2: late-interaction embeddings of texts, one row of the multi-vector per token.
 
 Queries and documents have a marker token after the start token. Queries are padded with mask tokens, which take part in
-attention by default. The rows of punctuation tokens are removed from documents. The default encoding is that
-of PyLate, and `ColbertOptions` can select the rules of ColBERT.
+attention by default. The rows of punctuation tokens are removed from documents. By default, queries and
+documents are encoded as in PyLate; `ColbertOptions` can select the encoding rules of ColBERT.
 
 Source: Jha et al., Jina-ColBERT-v2: A General-Purpose Multilingual Late Interaction Retriever (2024), and the model
 card.
@@ -75,7 +75,7 @@ class ColbertOptions:
 
 @dataclass(frozen=True, slots=True)
 class _Tokens:
-    """Token ids of one input, their attention mask, the mask of rows to keep, and token texts (empty if unused)."""
+    """Token ids of one input, the attention mask, the mask of rows to keep, and token texts (empty if unused)."""
 
     ids: npt.NDArray[np.int64]
     attention_mask: npt.NDArray[np.bool_]

@@ -2,8 +2,8 @@
 
 Deliberate differences from the published code:
 
-- With the task text-matching, the prefix is always "Query: ", as documented. The published code decides by the model's
-  property `task`, even if a call passes another task.
+- With the task text-matching, documents always get the prefix "Query: ", as documented. The published code uses
+  "Passage: " unless a property of the model is set.
 - Images are rotated according to EXIF orientation.
 - Special tokens in an input text are encoded as ordinary text.
 - Documents of several parts (texts and images) also have a dense vector.
@@ -242,7 +242,7 @@ class EmbeddingsV4(CheckpointModel):
         return [*segments, *([] if texts else [_INSTRUCTION]), self._end, "\n"]
 
     def _span(self, prompt: Prompt, item: Sequence[Segment]) -> tuple[int, int]:
-        """Return the span (start, stop) of the tokens to pool: a text, images with start and end, or all parts."""
+        """Return the span (start, stop) to pool: a whole text, images with start and end tokens, or all parts."""
         if not prompt.images:
             return 0, len(prompt)
         if _INSTRUCTION in item:
@@ -274,7 +274,7 @@ class EmbeddingsV4(CheckpointModel):
         ]
 
     def _dense(self, hidden: torch.Tensor, spans: Sequence[tuple[int, int]], dim: int | None) -> Float32:
-        """Return the normalized mean over each span, truncated to `dim` and normalized; shape (batch, dim), float32."""
+        """Return the normalized mean over each span, truncated to `dim`, renormalized; shape (batch, dim), float32."""
         position = torch.arange(hidden.shape[1], device=hidden.device)
         limits = torch.tensor(spans, device=hidden.device)
         is_inside = (position >= limits[:, :1]) & (position < limits[:, 1:])

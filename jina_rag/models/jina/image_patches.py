@@ -130,7 +130,7 @@ class ImagePatcher:
         return rows, columns
 
     def patches(self, image: LoadedImage, max_pixels: int) -> tuple[npt.NDArray[np.float32], tuple[int, int, int]]:
-        """Decode an image and split it into patches.
+        """Decode an image and split the image into patches.
 
         Args:
             image: Image to decode.

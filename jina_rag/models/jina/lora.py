@@ -121,8 +121,8 @@ def _load_matrices(
     missing_targets = [target for target in shapes if target not in loaded_names]
     if missing_targets:
         raise CheckpointError(
-            f"{files.folder} lacks the adapter matrix {missing_targets[0]!r} and {len(missing_targets) - 1} more. "
-            "Download the model again."
+            f"{files.folder} lacks {len(missing_targets)} of {len(shapes)} adapter matrices, for example "
+            f"{missing_targets[0]!r}. Download the model again."
         )
     for task, is_zero_task in is_zero.items():
         if is_zero_task:

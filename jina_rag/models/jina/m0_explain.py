@@ -134,7 +134,7 @@ def _gradient(
 
 
 def _mean_color_images(patches: torch.Tensor, grids: torch.Tensor) -> torch.Tensor:
-    """Return `patches` with each pixel replaced by the mean color of the image, in equal shape and dtype."""
+    """Return `patches` with each pixel replaced by the mean color of the image; shape and dtype are unchanged."""
     mean_images = []
     for part in torch.split(patches, grids.prod(dim=1).tolist()):
         color = part.view(len(part), 3, -1).mean(dim=(0, 2))

@@ -1,9 +1,9 @@
 """Qwen2-VL and Qwen2.5-VL backbones of jina-reranker-m0 and jina-embeddings-v4, which map prompts to hidden states.
 
-The backbones are stock transformers classes, filled by this package's own loader. Only the last hidden state of the
-base model is computed, without vocabulary logits. Positions are computed here and passed to the modules, so the
-modules keep no state between calls. Rows are padded on the right, without an attention mask: in causal attention,
-padding does not affect earlier tokens, and attention kernels are faster without a mask.
+The backbones are stock transformers classes, and `jina_rag.models.runtime.weights` loads the weights. Only the last
+hidden state of the base model is computed, without vocabulary logits. Positions are computed here and passed to the
+modules, so the modules keep no state between calls. Rows are padded on the right, without an attention mask: in causal
+attention, padding does not affect earlier tokens, and attention kernels are faster without a mask.
 
 Source: Wang et al., Qwen2-VL (2024); Bai et al., Qwen2.5-VL Technical Report (2025).
 """
@@ -74,7 +74,7 @@ class Batch:
 
 
 class QwenVL:
-    """A loaded backbone with its heads: tokenizes prompts, prepares batches and computes hidden states.
+    """A loaded backbone with heads: tokenizes prompts, prepares batches and computes hidden states.
 
     Attributes:
         lock: Held by callers during a forward pass.

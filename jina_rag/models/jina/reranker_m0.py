@@ -273,7 +273,7 @@ class RerankerM0(CheckpointModel):
         return prompts, [document_parts[id(document)][0] for _, document in pairs]
 
     def _truncate_document(self, document: list[Segment], limit: int) -> tuple[list[Segment], bool]:
-        """Return a document, truncated to its first `limit` tokens if it is a text, and whether it was truncated."""
+        """Return a document and whether the document was truncated; texts are truncated to the first `limit` tokens."""
         if not all(isinstance(part, str) for part in document):
             return document, False
         text = "\n".join(str(part) for part in document)
@@ -292,7 +292,7 @@ class RerankerM0(CheckpointModel):
         for image in prompt.images:
             if image.start + image.tokens + 1 > len(ids):
                 raise InvalidInputError(
-                    f"{label} has {len(prompt) + 1} tokens, and its images do not fit into max_length={limit}. Lower "
+                    f"{label} has {len(prompt) + 1} tokens, and the images do not fit into max_length={limit}. Lower "
                     "max_pixels or raise max_length."
                 )
         return Prompt(np.append(ids, _SCORE_TOKEN), prompt.images)

@@ -117,7 +117,7 @@ class TextTokenizer:
 
 
 def _mark_special_tokens(data: dict[str, Any]) -> dict[str, Any]:
-    """Return the tokenizer data with all markup tokens marked as special, regardless of their flags in the file.
+    """Return the tokenizer data with all markup tokens marked as special, regardless of the flags in the file.
 
     A fine-tuned checkpoint may store markup tokens as ordinary added tokens, but user text must not match markup.
     Qwen's tokens for tools and code infilling are unchanged, as published.
@@ -142,7 +142,7 @@ def _disable_special_tokens(data: dict[str, Any], special: dict[str, int]) -> di
     data = {**data, "post_processor": None, "truncation": None, "padding": None}
     vocabulary = data["model"]["vocab"]
     if isinstance(vocabulary, list):
-        # A Unigram vocabulary lists its control tokens as pieces with the highest score, and "<s>" in a text would
+        # A Unigram vocabulary lists control tokens as pieces with the highest score, and "<s>" in a text would
         # match. Here each control token gets a space, so that no text matches: the pre-tokenizer replaces all spaces.
         data["model"] = {
             **data["model"],

@@ -1,4 +1,4 @@
-"""Prompts with images: token ids, rotary positions, and the box of each token on its image."""
+"""Prompts with images: token ids, rotary positions, and the box of each image token on the image."""
 
 from __future__ import annotations
 

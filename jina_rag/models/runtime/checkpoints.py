@@ -27,12 +27,12 @@ _ARCHITECTURES: Mapping[str, Family] = {
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SAMPLE_BYTES, _SAMPLE_COUNT = 4096, 64
 UNRELATED_TO_VECTORS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "auto_map")
-"""Keys of config.json that do not affect vectors. The dtype keys are redundant with the weight files."""
+"""Keys of config.json that do not affect vectors. The dtype keys are redundant, because weight files record dtypes."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint folder with its config; the weights are not loaded.
+    """A checkpoint folder and the content of config.json; the weights are not loaded.
 
     Attributes:
         name: Hub id or path that the caller passed.
@@ -87,7 +87,7 @@ class CheckpointModel(EmbedderDefaults):
 
 
 def open_checkpoint(folder: Path, *, name: str, revision: str | None = None) -> Checkpoint:
-    """Open a checkpoint folder and read its config; the weights are not loaded.
+    """Open a checkpoint folder and read the config; the weights are not loaded.
 
     Args:
         folder: Folder of the checkpoint.
@@ -203,7 +203,7 @@ def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
 
 
 def commit_in(folder: Path) -> str | None:
-    """Return the commit hash of a snapshot folder in the hub's cache, which is the folder's name; else None."""
+    """Return the name of a snapshot folder in the hub's cache if the name is a commit hash, else None."""
     return folder.name if _COMMIT.fullmatch(folder.name) else None
 
 

@@ -51,8 +51,8 @@ def place(device: str, dtype: str, *, weight_bytes: int = 0, stored_dtype: torch
         device: ``"auto"`` (CUDA, else MPS, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
         dtype: ``"auto"``, ``"float32"``, ``"bfloat16"``, ``"float16"``. On CUDA, auto selects bfloat16, or float16 if
             the GPU does not support bfloat16; on MPS, float32. On the CPU, auto selects the stored dtype if the weights
-            in float32 would exceed 70 % of the available memory; else bfloat16 if its matrix products are at least 1.25
-            times as fast as those of float32; else float32.
+            in float32 would exceed 70 % of the available memory; else bfloat16 if bfloat16 matrix products are at
+            least 1.25 times as fast as float32 matrix products; else float32.
         weight_bytes: Size of the checkpoint as stored, in bytes.
         stored_dtype: Dtype of the checkpoint as stored.
 
@@ -77,7 +77,7 @@ def release_memory(device: torch.device) -> None:
 
 
 def is_out_of_memory(exc: BaseException) -> bool:
-    """Return whether an error reports exhausted memory of CUDA, MPS or the CPU; each has a message of its own."""
+    """Return whether an error reports exhausted memory, in one of the messages of CUDA, MPS and the CPU."""
     if isinstance(exc, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(exc).lower()
@@ -149,8 +149,8 @@ def free_memory(device: torch.device) -> int:
     """Return the free memory of a device in bytes.
 
     On CUDA, the memory that PyTorch's allocator has reserved but does not use counts as free. On MPS, the result is the
-    driver's recommended maximum minus the memory that PyTorch has allocated. On the CPU, the result is that of
-    `available_memory`.
+    driver's recommended maximum minus the memory that PyTorch has allocated. On the CPU, the result equals
+    `available_memory()`.
     """
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -183,7 +183,7 @@ def bfloat16_gain() -> float:
 def _warm_up_math_library() -> None:
     """Call the CPU's vector math library once, before a model uses cosines and sines.
 
-    With torch 2.13 on the CPU, about one process in fifteen computed the cosines and sines of its first large call
+    With torch 2.13 on the CPU, about one process in fifteen computed the cosines and sines of the first large call
     with an error of 1e-4; all later calls were correct. A small single-threaded call beforehand avoids the error.
     """
     torch.ones(8).cos()
@@ -230,7 +230,7 @@ def _batch_tokens(device: torch.device) -> int:
 
 
 def device_facts() -> list[tuple[str, str]]:
-    """Return the name and a description of each device, for bug reports. A description includes the free memory."""
+    """Return the name of each device, and a description that includes the memory, for bug reports."""
     facts = [
         ("cpu", f"{available_memory() / 1e9:.1f} GB free, bfloat16 at {bfloat16_gain():.1f} x the speed of float32")
     ]

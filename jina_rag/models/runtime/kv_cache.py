@@ -2,8 +2,8 @@
 
 In a causal decoder, the key and value of a token in each layer depend on earlier tokens only. A prefix that many
 prompts share is therefore computed once. A stock transformers decoder passes the keys and values of each layer to a KV
-cache, and attends to the keys and values that the cache returns. `PrefixRecorder` and `PrefixReplay` take the role of
-that cache: the first records a prefix, the second prepends a recorded prefix.
+cache, and attends to the keys and values that the cache returns. `PrefixRecorder` takes the role of that
+cache to record a prefix, and `PrefixReplay` to prepend a recorded prefix.
 
 Source: Kwon et al., Efficient Memory Management for Large Language Model Serving with PagedAttention (2023),
 section 4.4.
@@ -54,7 +54,7 @@ def create_prefix_cache(settings: PrefixCache, device: torch.device) -> PrefixTi
     """Return an empty prefix cache for a model on `device`.
 
     Args:
-        settings: Limits of the tiers. A limit of None becomes a fraction of the memory that is free now: 0.25 of the
+        settings: Limits of the tiers. A limit of None stands for a fraction of the memory that is free now: 0.25 of the
             device memory (0 on the CPU), or 0.2 of the host memory.
         device: Device of the model.
     """
@@ -121,7 +121,7 @@ class PrefixRecorder:
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, _layer: int, /, *_args: object, **_rest: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Record a layer's keys and values and return them unchanged; see `KVCache.update`."""
+        """Record a layer's keys and values, and return keys and values unchanged; see `KVCache.update`."""
         self._states += (keys, values)
         return keys, values
 

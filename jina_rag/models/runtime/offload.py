@@ -190,7 +190,7 @@ class SharedDevice:
 
 
 def shared_device(device: torch.device) -> SharedDevice:
-    """Return the `SharedDevice` of a device; ``"cuda"`` and the current ``"cuda:N"`` have one object in common."""
+    """Return the `SharedDevice` of a device; ``"cuda"`` returns the object of the current ``"cuda:N"``."""
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     return _devices.setdefault(str(device), SharedDevice(device))

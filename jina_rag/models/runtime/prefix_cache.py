@@ -207,7 +207,7 @@ class TwoTiers(Generic[CacheEntry]):
 
 
 class _Tier(Generic[CacheEntry]):
-    """Entries of one tier, the least recently used first, and their total size in bytes."""
+    """Entries of one tier, the least recently used entry first, and the total size of the entries in bytes."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit

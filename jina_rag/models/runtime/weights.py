@@ -1,8 +1,8 @@
 """Loading of safetensors files into modules on the meta device, with strict checks of keys, shapes and values.
 
-Modules are built on the meta device, without memory, and filled tensor by tensor. On the CPU, a
-tensor that keeps the stored dtype is a view of the memory-mapped file and needs no further memory. A missing key raises
-an error, whereas transformers prints a report and leaves the parameter randomly initialized.
+Modules are built on the meta device, without memory, and filled tensor by tensor. On the CPU, a tensor that
+keeps the stored dtype is a view of the memory-mapped file and needs no further memory. A missing key raises an error,
+whereas transformers prints a report and leaves the parameter randomly initialized.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class WeightFiles:
         return tuple(self._file_of[key].get_slice(key).get_shape())
 
     def tensor(self, key: str) -> torch.Tensor:
-        """Return a tensor in its stored shape and dtype, as a view of the memory-mapped file."""
+        """Return a tensor in the stored shape and dtype, as a view of the memory-mapped file."""
         tensor: torch.Tensor = self._file_of[key].get_tensor(key)
         return tensor
 
@@ -103,11 +103,11 @@ def load(
     """Load the tensors of `files` into the parameters of `module`.
 
     Args:
-        module: Target module; its parameters may be on the meta device.
+        module: Target module, whose parameters may be on the meta device.
         files: Open weight files of the checkpoint.
         placement: Device and dtype of the parameters.
         rename: Function that maps a key in the files to a parameter name.
-        ignore: Regular expressions of keys that are not loaded and may be missing.
+        ignore: Regular expressions for keys that the files may contain, but that are not loaded.
         allow_unexpected: Whether to ignore all tensors that the module does not use.
 
     Raises:
@@ -125,7 +125,7 @@ def load(
                 unexpected.append(key)
         elif target in key_of:
             raise CheckpointError(
-                f"{files.folder} contains {target!r} as {key_of[target]!r} and as {key!r}. Download the model again."
+                f"{files.folder} contains {target!r} twice: {key_of[target]!r} and {key!r}. Download the model again."
             )
         else:
             key_of[target] = key

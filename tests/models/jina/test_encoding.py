@@ -364,7 +364,7 @@ def test_page_is_embedded_as_image_or_text_by_modality(models):
 
 
 def test_exif_orientation_is_applied(models, tmp_path):
-    """An image and its rotated copy with an EXIF tag have equal vectors; v4's published code gives two vectors."""
+    """An image and a rotated copy with an EXIF tag have equal vectors; in v4's published code, the vectors differ."""
     upright = Image.open(IMAGES / "photo_320x240.png").convert("RGB")
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -397,7 +397,7 @@ def tiny_patcher(tiny):
 
 
 def test_positions_match_transformers(models):
-    """The reference is `get_rope_index` of transformers."""
+    """Positions equal the result of `get_rope_index` of transformers."""
     from jina_rag.models.jina.vl_prompts import mrope_positions
 
     for family in ("v4", "m0"):
@@ -561,7 +561,7 @@ def test_threads_share_one_model(models, family):
 
 
 def test_threads_share_one_model_with_several_tasks(tiny):
-    """The active adapter is state of the module, which concurrent calls for different tasks must not mix up."""
+    """Concurrent calls for different tasks do not mix up the active adapter, which is state of the module."""
     tasks = ("retrieval", "code", "text-matching")
     model = load_embedder(tiny["v4"], device="cpu", dtype="float32", task=tasks)
     expected_alone = {task: model.encode_query(TEXTS, task=task).single for task in tasks}

@@ -1,6 +1,6 @@
 """Golden values: the models return the recorded outputs of the published code for the tiny checkpoints.
 
-Deliberate differences have their own tests elsewhere: the prefix of text-matching (compared with the documented prefix,
+Deliberate differences are tested elsewhere: the prefix of text-matching (compared with the documented prefix,
 not with the published "Passage: "), EXIF orientation, special tokens in texts, and alpha channels on pages. The arrays
 recorded with torchvision's image processor differ slightly and are not compared.
 """
@@ -80,12 +80,12 @@ def test_v4_image_vectors_match_published(v4, v4_models, images):
         v4.check(f"image/single/{task}", embeddings.single)
         indices = range(len(images)) if task == "retrieval" else (0, 2, 4, 6, 7, 8)
         v4.check(f"image/multi/{task}", [embeddings.multi[i] for i in indices])
-        # Images are encoded the same way on both sides.
+        # Images are encoded in the same way as queries and as documents.
         v4.check(f"image/single/{task}", model.encode_query(images, multi=False, task=task).single)
 
 
 def test_v4_text_matching_uses_query_prefix_for_documents(v4, tiny):
-    """The prefix is the documented one. The published code uses "Passage: " unless a property of the model is set."""
+    """The prefix is "Query: ", as documented. The published code uses "Passage: " unless a model property is set."""
     model = load_embedder(tiny["v4"], device="cpu", dtype="float32", task="text-matching")
     ours = model.encode_document(v4.texts, multi=False).single
     np.testing.assert_array_equal(ours, model.encode_query(v4.texts, multi=False).single)
@@ -112,7 +112,7 @@ def test_v4_truncated_inputs_and_vectors_match_published(v4, tiny, images):
 
 
 def test_every_recorded_v4_array_is_compared(v4):
-    """The recorded keys are the keys compared in the tests above, and the two exceptions."""
+    """The tests above compare all recorded arrays, except for two keys."""
     compared = {f"text/single/{task}/{side}" for task in TASKS for side in ("query", "passage")}
     compared |= {f"text/multi/{task}/query" for task in TASKS} | {f"image/single/{task}" for task in TASKS}
     compared |= {f"image/multi/{task}" for task in TASKS}

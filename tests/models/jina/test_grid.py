@@ -50,8 +50,8 @@ def model_inputs(v4):
 def check_tiles(boxes, rows, columns):
     """Assert that the boxes are `rows` x `columns` equal cells of the whole image, in reading order.
 
-    Adjacent boxes share their edge exactly. A token covers 28 x 28 pixels of the resized image, and every edge is an
-    integer number of its pixels.
+    Adjacent boxes have exactly equal edges. A token covers 28 x 28 pixels of the resized image, and every edge is on a
+    pixel border of the resized image.
     """
     assert boxes.dtype == np.float32
     assert boxes.shape == (rows * columns, 4)
@@ -104,7 +104,7 @@ def test_image_boxes_tile_the_image(v4, model_inputs, path, max_pixels):
 
 
 def test_images_of_one_call_have_separate_grids(v4):
-    """Batching, which reorders and pads the images, does not change their grids."""
+    """Batching, which reorders and pads the prompts, does not change the grids."""
     together = v4.encode_document([*IMAGES, "a text"], single=False)
     assert together.grids[-1] is None
     for path, grid, vectors in zip(IMAGES, together.grids, together.multi, strict=False):
@@ -139,7 +139,7 @@ def test_mixed_document_boxes_tile_each_image(v4, model_inputs, order):
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (0, 6), (4, 0), (2, 3), (4, 6)])
 def test_row_responds_to_pixels_in_its_box(v4, row, column):
-    """Changing the pixels of one cell changes the vision features of its row most."""
+    """Changing the pixels of one cell changes the vision features of the cell's row most."""
     rows, columns = 5, 7
     features = []
     handle = v4._model.module.model.visual.register_forward_hook(lambda _, __, out: features.append(out.pooler_output))
@@ -160,7 +160,7 @@ def test_row_responds_to_pixels_in_its_box(v4, row, column):
 
 @given(st.lists(st.tuples(st.integers(1, 70), st.integers(1, 70), st.integers(0, 5)), min_size=1, max_size=4))
 def test_grid_of_any_size_tiles_the_image(shapes):
-    """For any number of rows and columns, adjacent boxes share their edge in float32."""
+    """For any number of rows and columns, adjacent boxes have equal edges in float32."""
     images, at = [], 0
     for rows, columns, words in shapes:
         at += words

@@ -94,8 +94,8 @@ def cover_window(page, place, side, shape):
 def win_rates(model, seed, pairs, *, sizes=((308, 392), (280, 364), (336, 420), (392, 308)), side=3):
     """Return the win rate of each method against chance.
 
-    A method wins a pair if covering its best window changes the raw score more than covering a random other window of
-    equal size.
+    A method wins a pair if covering the window of highest attribution changes the raw score more than covering another
+    random window of equal size.
     """
     rng = np.random.default_rng(seed)
     wins = {"gradient": [], "attention": []}
@@ -126,7 +126,7 @@ def test_covering_highest_attribution_changes_score_most(m0):
 
 
 def test_gradient_weights_sum_to_score_difference(m0):
-    """Integrated gradients distribute the difference between the scores of the page and of its mean-color image."""
+    """The weights sum to the difference between the score of the page and the score of the mean-color image."""
     page = document_page(np.random.default_rng(3), (280, 364))
     fine = m0.explain("total revenue?", page, steps=24)
     color = np.asarray(page).reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
@@ -200,7 +200,7 @@ def test_gradient_uses_activation_checkpointing(m0, monkeypatch):
 
 
 def test_attention_matches_eager_implementation(tiny, m0):
-    """The recorded last row of each layer's attention weights equals that of the eager implementation."""
+    """For each layer, the recorded attention weights equal the last row of the eager implementation's weights."""
     attribution = m0.explain("total revenue?", IMAGE, method="attention")
     eager_model = load_reranker(tiny["m0"], device="cpu", dtype="float32")
     base = eager_model._model.module.model
@@ -233,7 +233,7 @@ def test_unrecorded_attention_raises_model_error(m0, monkeypatch):
 
 @pytest.mark.parametrize("method", ["gradient", "attention"])
 def test_boxes_cover_document_images_only(m0, method):
-    """The query's image and the texts have no boxes; boxes are fractions of their own image."""
+    """The query's image and the texts have no boxes; each box is in fractions of one image."""
     attribution = m0.explain([OTHER_IMAGE, "and this?"], ["first", IMAGE, "second", OTHER_IMAGE], method=method)
     rows, columns = m0._model.patcher.tokens((320, 240), 602_112)
     small = m0._model.patcher.tokens((57, 43), 602_112)
@@ -251,7 +251,7 @@ def test_boxes_cover_document_images_only(m0, method):
 
 
 def test_each_image_has_its_own_baseline_color(m0):
-    """Two single-color images, one white and one black, both have no region of high attribution."""
+    """A white and a black image have no region of high attribution."""
     parts = [Image.new("RGB", (90, 90), "white"), "between", Image.new("RGB", (90, 60), "black")]
     assert np.abs(m0.explain("q", parts).weights).max() < 1e-4
 

@@ -1,4 +1,4 @@
-"""Token texts: one per row, the words of the caller in order, empty for the tokens of the prompt template."""
+"""Token texts: one text per row, in the order of the input; tokens of the prompt template have empty texts."""
 
 from __future__ import annotations
 

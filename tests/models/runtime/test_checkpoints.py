@@ -80,7 +80,7 @@ def test_v4_variants_match_published_code(name, published, tmp_path):
 
 
 def test_transparency_is_dropped_as_in_published_code(published, tiny, tmp_path):
-    """Cover an alpha channel, and a palette with a transparent color, which Pillow keeps after conversion."""
+    """Alpha channels are dropped, and also transparent palette colors, which Pillow keeps on conversion."""
     from PIL import Image
 
     pixels = np.random.default_rng(0).integers(0, 255, (60, 80, 4), dtype=np.uint8)
@@ -200,7 +200,7 @@ def test_v1_variants_match_stock_t5(overrides, tmp_path):
 
 @pytest.fixture
 def copy_checkpoint(tiny, tmp_path):
-    """Return a function that copies a tiny checkpoint and changes its tensors."""
+    """Return a function that copies a tiny checkpoint and changes tensors of the copy."""
 
     def make(family, change=None, file="model.safetensors"):
         folder = tmp_path / family
@@ -420,7 +420,7 @@ def test_fingerprints_differ_by_checkpoint_task_and_resolution(tiny, tmp_path):
         load("v4", tiny["v4"]).fingerprint,
         load("v4", tiny["v4"], task="code").fingerprint,
         load("v4", tiny["v4"], max_pixels=50176).fingerprint,
-        # Equal shapes and other values, as in a fine-tuned model.
+        # Equal shapes and different values, as in a fine-tuned model.
         load("v4", make_checkpoint("v4", path=tmp_path / "a" / "v4", seed=11)).fingerprint,
         load("v4", make_checkpoint("v4", path=tmp_path / "b" / "v4", seed=12)).fingerprint,
     }
@@ -432,7 +432,7 @@ def test_fingerprints_differ_by_checkpoint_task_and_resolution(tiny, tmp_path):
 
 
 def copy_with_change(folder, path, change):
-    """Copy a checkpoint and update its config (a dict), or flip one bit at a position of its weights (an int)."""
+    """Copy a checkpoint and update the config (a dict), or flip one bit at a position of the weights (an int)."""
     target = shutil.copytree(folder, path)
     if isinstance(change, dict):
         config = json.loads((target / "config.json").read_text())

@@ -1,4 +1,4 @@
-"""Offloading of idle models on a device that is too small for all models; the tests use a fake device, not a GPU."""
+"""Offloading of idle models on a device that is too small for all models; most tests use a fake device."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FakeDevice(SharedDevice):
     """A device of `capacity` bytes. The weights of an offloaded model are NaN until they are loaded again.
 
     Attributes:
-        moves: ("load" or "offload", module), in order.
+        moves: Pairs ("load" or "offload", module) of all moves, in order.
     """
 
     def __init__(self, capacity):
@@ -122,7 +122,7 @@ def test_least_recently_used_model_is_offloaded_first(card):
 
 
 def test_margin_is_kept_free_by_offloading_other_models(card):
-    """The margin is for activations."""
+    """The margin stays free for activations."""
     first, second = make_weights("a", 40), make_weights("b", 40)
     card.capacity, card.margin = 100, 30
     card.offload_models(first)
@@ -236,7 +236,7 @@ def test_model_in_use_is_not_offloaded(card):
 
 
 def test_waiting_thread_gets_its_model_despite_busy_model(card):
-    """A waiting thread gets its model, although other threads use another model continuously."""
+    """A waiting thread can use a model, although other threads use another model continuously."""
     first, second = make_weights("a", 40), make_weights("b", 40)
     card.capacity = 60
     card.offload_models(second)
@@ -355,7 +355,7 @@ def test_loading_waits_for_model_in_use(card):
 
 
 def test_waiting_for_memory_does_not_block_other_devices(tiny, card, monkeypatch):
-    """Loading on a second device does not wait in the queue of the first."""
+    """Loading on a second device does not wait in the queue of the first device."""
     in_use, is_waiting, is_loaded = make_weights("a", 4 * 10**7), threading.Event(), threading.Event()
     card.capacity = in_use.bytes + 1000
     has_room = card.has_room
@@ -391,7 +391,7 @@ def test_other_errors_during_loading_are_unchanged(card, error):
 
 @pytest.fixture
 def v4_and_m0(tiny, card):
-    """v4 with two adapters, and m0, on a device that holds only one of these models, and their expected outputs."""
+    """Models v4 (two adapters) and m0 on a device that holds only one model, with the expected outputs."""
     v4 = load_embedder(tiny["v4"], device="cpu", dtype="float32", task=("retrieval", "code"))
     m0 = load_reranker(tiny["m0"], device="cpu", dtype="float32")
     assert card.moves == []
@@ -536,7 +536,7 @@ def test_cpu_models_are_never_offloaded(tiny):
 
 @pytest.mark.parametrize(("load", "family"), [(load_embedder, "v4"), (load_reranker, "m0")])
 def test_move_includes_weights_adapters_and_buffers(tiny, load, family):
-    """Move to the meta device: a tensor on another device was not moved."""
+    """After a move to the meta device, no tensor is on another device."""
     options = {"task": ("retrieval", "code")} if family == "v4" else {}
     model = load(tiny[family], device="cpu", dtype="float32", **options)._model.weights
     assert family != "v4" or any("lora_B.code" in name for name, _ in model.module.named_parameters())

@@ -68,7 +68,7 @@ def load(tiny):
 
 @pytest.fixture
 def size(load):
-    """Bytes of the cached prefix of PHOTO."""
+    """Size in bytes of the cached prefix of PHOTO."""
     model = load()
     model.score("q", [PHOTO])
     return model.prefix_cache.use.host_bytes
@@ -162,7 +162,7 @@ def test_mixed_list_scores_equal_single_document_scores(uncached_model, load, tm
     ],
 )
 def test_truncated_pairs_have_unchanged_scores(uncached_model, load, lengths):
-    """Truncate the document, the query, or the whole query, also after calls with other limits."""
+    """Scores are unchanged if the document or the query is truncated, also after calls with other limits."""
     model = load()
     documents = [LONG, LONG[:300], PHOTO if lengths["max_length"] > 200 else LONG[:50], LONG + LONG]
     queries = ["where?", "why " * 300]
@@ -214,7 +214,7 @@ def test_bfloat16_model_caches_bfloat16(tiny):
 
 
 def test_lazy_pairs_are_read_once(uncached_model, load):
-    """Inputs created on access may have the `id` of previous inputs."""
+    """Inputs created on access may have the `id` of previous inputs, so each input is read once."""
 
     class LazyPairs(Sequence):
         def __len__(self):
@@ -376,7 +376,7 @@ def test_file_changed_during_read_is_not_cached(load, tmp_path, monkeypatch):
 
 
 def test_cached_prefix_is_independent_of_query(load):
-    """Neither the query's tokens nor values that depend on them are cached."""
+    """Cached prefixes contain no values that depend on the query."""
     states = []
     for query in ("one", "quite another question"):
         model = load()
@@ -416,7 +416,7 @@ class Entry:
     st.integers(0, 90),
 )
 def test_tiers_hold_most_recent_entries_within_limits(steps, device, host):
-    """Compare with a reference implementation: newest entries on the device, older ones in host memory."""
+    """Compare with a reference implementation: newest entries on the device, older entries in host memory."""
     tiers = TwoTiers(
         device,
         host,
@@ -490,7 +490,7 @@ def test_failed_copy_between_tiers_drops_only_the_entry():
 @pytest.mark.parametrize("entries", [0.5, 1, 2.5])
 @pytest.mark.parametrize("has_device_tier", [False, True])
 def test_small_cache_does_not_change_scores(uncached_model, load, tmp_path, size, entries, has_device_tier):
-    """Documents are evicted during a call; the size stays within the limits."""
+    """Documents are evicted during a call, and the cache size stays within the limits."""
     documents = [PHOTO, *images(tmp_path, 4), LONG, PHOTO]
     pairs = [(query, document) for query in QUERIES[:4] for document in documents]
     expected = uncached_model.score_pairs(pairs, raw=True)
@@ -505,7 +505,7 @@ def test_small_cache_does_not_change_scores(uncached_model, load, tmp_path, size
 
 
 def test_many_queries_in_one_call_compute_each_document_once(load, tmp_path, size):
-    """The cache holds two documents, and all queries of these are scored before the next two documents."""
+    """The cache holds two documents; all queries of two documents are scored before the next two documents."""
     documents = images(tmp_path, 6)
     model = load()
     model.score("q", documents[:1])
@@ -518,7 +518,7 @@ def test_many_queries_in_one_call_compute_each_document_once(load, tmp_path, siz
 
 
 def test_device_and_host_tiers_keep_scores_and_limits(uncached_model, load, size):
-    """The newest entries are on the device, older ones in host memory; the oldest are evicted. Use promotes entries."""
+    """New entries are on the device, older entries in host memory; the oldest entry is evicted. Use promotes entries."""
     model = load(PrefixCache(device_bytes=2 * size, host_bytes=2 * size))
     documents = [PHOTO, TALL, WIDE, IMAGES / "page_2000x1500.png", ODD]
     for document in [*documents, *documents]:
