@@ -10,7 +10,7 @@ from jina_rag.stores import schema
 
 
 def location_payload(documents: Sequence[DocumentRecord]) -> dict[str, Any]:
-    """Return the payload keys with the ids, metadata and paths of the documents; one matching document suffices."""
+    """Return the payload with the ids, metadata and paths of documents. A filter matches if one document matches."""
     payload: dict[str, Any] = {
         schema.DOC_ID: [document.doc_id for document in documents],
         schema.META: [dict(document.metadata) for document in documents],

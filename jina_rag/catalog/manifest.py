@@ -236,7 +236,7 @@ class Manifest:
         return next(iter(self._documents("WHERE d.path = ? AND d.mtime_ns != ?", os.fsencode(path), ADDED)), None)
 
     def documents(self) -> list[DocumentRecord]:
-        """Return all documents, including pending ones, sorted by id."""
+        """Return all documents, including documents whose indexing has not finished, sorted by id."""
         return self._documents("ORDER BY d.doc_id")
 
     def documents_by_id(self, doc_ids: Iterable[str]) -> list[DocumentRecord]:
@@ -253,7 +253,8 @@ class Manifest:
 
         Args:
             sha256: SHA-256 of the content.
-            include_pending: Whether to include documents that receive the content when its indexing finishes.
+            include_pending: Whether to include documents that receive the content when the indexing of the content
+                finishes.
         """
         return self._documents(
             "WHERE d.sha256 = ? OR (? AND d.next_sha256 = ?) ORDER BY d.doc_id", sha256, include_pending, sha256
@@ -474,7 +475,7 @@ def check_schema(settings: Mapping[str, Any], location: str) -> None:
 
 def _upsert_document(db: sqlite3.Connection, record: DocumentRecord) -> None:
     metadata, own_metadata = json.dumps(dict(record.metadata)), json.dumps(dict(record.own_metadata))
-    # INSERT OR REPLACE deletes the old row first, so the update triggers would not see its values.
+    # INSERT OR REPLACE deletes the old row first, so the update triggers would not see the old values.
     db.execute(
         "INSERT INTO documents (doc_id, path, sha256, next_sha256, size, mtime_ns, metadata, own_metadata)"
         " VALUES (?, ?, ?, NULL, ?, ?, ?, ?) ON CONFLICT (doc_id) DO UPDATE SET path = excluded.path,"

@@ -19,7 +19,7 @@ _IMPORT_GRACE = 0.4
 """Seconds that Ctrl-C waits for a running import to finish."""
 
 _preloaded: list[object] = []
-"""Models that `_preload_model` has loaded; this reference keeps them alive until the command loads them."""
+"""Models loaded by `_preload_model`. This reference keeps each model in memory until the command loads the model."""
 
 
 def main() -> None:
@@ -70,9 +70,10 @@ class _InterruptAfterImports:
 def _preload_model(arguments: Sequence[str]) -> None:
     """Load the model of a search in a thread while the command is imported, which cuts the start-up time by a third.
 
-    The function only looks for the index option. The command validates the arguments.
+    The function reads the index option only. The command validates all arguments.
     """
-    # A search ends before garbage collection pays off, and its matrices are too small for several threads.
+    # Garbage collection is rare, because a search ends before garbage collection pays off. OpenBLAS uses one thread,
+    # because the matrices of a search are too small for several threads.
     gc.set_threshold(100_000, 50, 50)
     atexit.register(gc.freeze)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -88,7 +89,7 @@ def _preload_model(arguments: Sequence[str]) -> None:
 
 
 def _load(index: str) -> None:
-    # Errors are ignored here, because the command loads the model again and reports them.
+    # Errors are ignored here, because the command then loads the model itself and reports the errors.
     with suppress(Exception):
         from pathlib import Path
 

@@ -90,12 +90,12 @@ def main() -> None:
     except Exception as exc:
         _exit_with_error(
             f"Internal error in jina-rag: {type(exc).__name__}: {exc}. "
-            "Report it with the traceback that JINA_RAG_DEBUG=1 prints."
+            "Report this error with the traceback that JINA_RAG_DEBUG=1 prints."
         )
 
 
 def _refuse_empty_arguments(arguments: Sequence[str]) -> None:
-    """Reject empty and blank arguments, which as a path mean the current folder.
+    """Reject empty and blank arguments, because an empty path would mean the current folder.
 
     Raises:
         InvalidInputError: If an argument is empty or blank. The message names the preceding option or argument.
@@ -111,7 +111,7 @@ def _refuse_empty_arguments(arguments: Sequence[str]) -> None:
 
 def _exit_with_error(message: str) -> None:
     if os.environ.get("JINA_RAG_DEBUG"):
-        raise  # re-raises the current exception: only except clauses call this function
+        raise  # re-raises the current exception, because only except clauses call this function
     _, err = console.consoles()
     err.print(f"[red]Error:[/] {console.one_line(message)}", soft_wrap=True)
     raise SystemExit(console.USAGE)

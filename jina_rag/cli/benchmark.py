@@ -33,7 +33,7 @@ def benchmark(
         typer.Option(
             "--output",
             "-o",
-            help="Folder of results and cached vectors; the same command resumes from it.",
+            help="Folder for results and cached vectors. Run the same command again to resume.",
             metavar="DIR",
         ),
     ] = Path("benchmark-results"),
@@ -79,7 +79,7 @@ def benchmark(
     ] = None,
     max_length: Annotated[int | None, typer.Option(min=1, help="Maximum tokens per input.", metavar="N")] = None,
     truncate_dim: Annotated[
-        int | None, typer.Option(min=1, help="Dimensions to keep of the dense vectors.", metavar="N")
+        int | None, typer.Option(min=1, help="Number of leading dimensions of the dense vectors to use.", metavar="N")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the model on the hub.")] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Use local models only; download none.")] = False,
@@ -88,7 +88,9 @@ def benchmark(
     ] = 20.0,
     json: JsonOption = False,
 ) -> None:
-    """Measure a model or the whole search on public benchmarks, next to the published scores.
+    """Measure a model or the whole search on public benchmarks.
+
+    Prints the published scores next to the measured scores.
 
     Requires the extra "eval" of jina-rag.
 
@@ -143,7 +145,7 @@ def benchmark(
 
 
 def print_benchmark(out: Console, err: Console, run: BenchmarkRun) -> None:
-    """Print the measured scores as a table, next to the published ones."""
+    """Print the measured and the published scores as a table."""
     from rich.table import Table
 
     table = Table()

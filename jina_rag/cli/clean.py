@@ -32,7 +32,9 @@ def clean_command(
     ] = None,
     dropped: Annotated[
         Path | None,
-        typer.Option(help="Write the dropped pairs, each with its reason.", metavar="OUT.jsonl", dir_okay=False),
+        typer.Option(
+            help="Write the dropped pairs, each with the reason for the drop.", metavar="OUT.jsonl", dir_okay=False
+        ),
     ] = None,
     language: Annotated[
         list[str] | None,

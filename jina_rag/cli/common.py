@@ -41,7 +41,7 @@ FilterOption = Annotated[
     list[str] | None,
     typer.Option(
         "--filter",
-        help="Filter by metadata (=, >=, <=, > or <), path=GLOB, or has=chart|table|figure (search only). "
+        help="Filter by metadata (=, >=, <=, > or <), path=GLOB, or has=chart|table|figure. "
         "Repeatable: all keys must match; values of one key are alternatives.",
         metavar="KEY=VALUE",
     ),
@@ -83,13 +83,15 @@ def check_parent_folder(path: Path) -> None:
         InvalidInputError: If the folder does not exist.
     """
     if not path.parent.is_dir():
-        raise InvalidInputError(f"{path} cannot be written: the folder {str(path.parent)!r} does not exist. Create it.")
+        raise InvalidInputError(
+            f"{path} cannot be written: the folder {str(path.parent)!r} does not exist. Create the folder."
+        )
 
 
 def filters(options: list[str]) -> Mapping[str, Any]:
     """Parse the values of ``--filter`` into a filter.
 
-    Repeated ``KEY=VALUE`` options of one key are alternatives. ``KEY>=N`` and ``KEY<=N`` are the ends of one range.
+    Repeated ``KEY=VALUE`` options with the same key are alternatives. ``KEY>=N`` and ``KEY<=N`` form one range.
 
     Raises:
         typer.BadParameter: If a value is not of the form ``KEY=VALUE`` or ``KEY>=NUMBER``.
@@ -112,13 +114,13 @@ def filters(options: list[str]) -> Mapping[str, Any]:
             raise typer.BadParameter(f"--filter {option!r}: {value!r} is not a number. Write KEY>=NUMBER.") from None
     for key, ends in ranges.items():
         if key in conditions:
-            raise typer.BadParameter(f"--filter {key!r} has both a value and a range. Pass one of them.")
+            raise typer.BadParameter(f"--filter {key!r} has both a value and a range. Pass a value or a range only.")
         conditions[key] = Range(**ends)
     return conditions
 
 
 def _typed_values(value: str) -> list[str | int | float | bool]:
-    """Return the string, and its boolean or numeric value if any, because metadata passed in Python has these types."""
+    """Return the string and the boolean or number that the string spells, if any: metadata may have either type."""
     values: list[str | int | float | bool] = [value]
     if value in ("true", "false"):
         values.append(value == "true")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from jina_rag.cli.common import AssetsOption, FilterOption, IndexOption, JsonOption, filters, open_index
+from jina_rag.cli.common import AssetsOption, IndexOption, JsonOption, filters, open_index
 from jina_rag.cli.output import console
 
 
@@ -20,7 +20,14 @@ def delete(
             show_default=False,
         ),
     ] = None,
-    filter: FilterOption = None,  # shadows the built-in to name the option
+    filter: Annotated[  # shadows the built-in to name the option
+        list[str] | None,
+        typer.Option(
+            help="Delete the documents that match: metadata (=, >=, <=, > or <) or path=GLOB. "
+            "Repeatable: all keys must match; values of one key are alternatives.",
+            metavar="KEY=VALUE",
+        ),
+    ] = None,
     assets_dir: AssetsOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -51,7 +58,8 @@ def delete(
         for name in missing:
             name = console.one_line(name)
             err.print(
-                f"[red]No such document in the index:[/] {name}. Run `jina-rag info --documents` to list them.",
+                f"[red]No such document in the index:[/] {name}. "
+                "Run `jina-rag info --documents` to list the documents.",
                 soft_wrap=True,
             )
     raise typer.Exit(console.PARTLY if missing else console.OK)

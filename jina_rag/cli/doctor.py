@@ -49,7 +49,7 @@ def doctor(
 ) -> None:
     """Check packages, devices, memory and model outputs.
 
-    Compares tiny built-in checkpoints with outputs of the published code.
+    Compares the outputs of tiny built-in checkpoints with outputs of the published code.
     Attach the printed text to a bug report.
 
     Examples:

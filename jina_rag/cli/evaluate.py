@@ -64,7 +64,7 @@ def measure(
         typer.Option(
             "--index",
             "-i",
-            help="Location of the index, which later runs reuse. Several settings get one index each.",
+            help="Location of the index, which later runs reuse. Each setting gets its own index.",
             metavar="DIR|URL",
             show_default="temporary folder",
         ),
@@ -104,7 +104,7 @@ def measure(
         ),
     ] = None,
     no_latency: Annotated[
-        bool, typer.Option("--no-latency", help="Search in batches, which is faster, and measure no latency.")
+        bool, typer.Option("--no-latency", help="Search in batches: faster, but without latencies.")
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Search again instead of reusing the cached rankings of an earlier run.")
@@ -152,11 +152,11 @@ def measure(
     Repeat an option to compare several settings in one run.
     With --index, a repeated or interrupted run reuses the index and the cached rankings.
 
-    Related commands:
+    Related commands (add --help for the options):
 
       jina-rag evaluate init DIR            Create a judged folder.
       jina-rag evaluate check DIR           Check a judged folder.
-      jina-rag evaluate --benchmark NAME    Run a public benchmark (see --help).
+      jina-rag evaluate --benchmark NAME    Run a public benchmark.
       jina-rag evaluate negation            Run the negation test.
 
     Examples:
@@ -200,7 +200,7 @@ def measure(
             if compare and earlier_evaluation
             else []
         )
-        # Before the temporary index is deleted, because the report embeds its page images.
+        # The report embeds page images of the index, so it is written before a temporary index is deleted.
         write_files(evaluation, comparisons, folder_data, paths, failures=failures)
     if json:
         console.print_json(evaluation_output.evaluation_json(evaluation, comparisons))
@@ -265,7 +265,7 @@ def init(
 def check(
     folder: FolderArgument,
     ocr: Annotated[
-        bool, typer.Option("--ocr", help="Run OCR on pages without text, to find queries copied from them.")
+        bool, typer.Option("--ocr", help="Run OCR on pages without text, to find queries copied from such pages.")
     ] = False,
     write: Annotated[
         bool, typer.Option("--write", help="Convert queries.csv to queries.jsonl, for other programs.")
@@ -274,7 +274,7 @@ def check(
 ) -> None:
     """Check the files, pages, grades and queries of a judged folder.
 
-    Reports duplicate queries, and queries copied from their page.
+    Reports duplicate queries, and queries copied from the relevant page.
     The exit status is 1 if the check finds a problem.
 
     Examples:

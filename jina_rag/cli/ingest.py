@@ -74,7 +74,7 @@ def ingest(
     ] = "auto",
     renderer: Annotated[
         str,
-        typer.Option(help="PDF renderer: pymupdf, pypdfium2, or auto for the first one installed.", metavar="NAME"),
+        typer.Option(help="PDF renderer: pymupdf, pypdfium2, or auto for the first installed.", metavar="NAME"),
     ] = "auto",
     limit: Annotated[
         list[str] | None,
@@ -114,7 +114,7 @@ def ingest(
         "sync": sync,
         "force": force,
     }
-    find_sources(paths)  # before the index is created: a misspelt path must not create an empty index
+    find_sources(paths)  # checked before the index is created, because a misspelt path must not create an empty index
     location: dict[str, Any] = {"embedder": embedder, "storage": storage, "assets_dir": assets_dir}
     if dry_run:
         with console.spinner(err, "planning", quiet=json):
@@ -138,7 +138,7 @@ def _exit_status(result: IngestReport | IngestPlan) -> int:
 
 
 def _plan(index: str, location: dict[str, Any], paths: list[str], **options: Any) -> IngestPlan:  # noqa: ANN401
-    """Return the plan of an ingestion. For a missing index, the plan is made with a temporary, empty index."""
+    """Return the plan of an ingestion. If the index does not exist, the plan is made with a temporary empty index."""
     from jina_rag.index.document_index import DocumentIndex
 
     try:
@@ -162,7 +162,7 @@ def _pairs(options: list[str], name: str) -> dict[str, str]:
 
 
 def _metadata(options: list[str]) -> dict[str, str | int | float]:
-    """Parse the values of ``--metadata``. Numbers become numeric, so that range filters apply to them."""
+    """Parse the values of ``--metadata``. Values that spell a number become numbers, so that range filters apply."""
     return {key: _number(value) for key, value in _pairs(options, "--metadata").items()}
 
 
@@ -203,7 +203,8 @@ def _passwords(words: list[str], file: Path | None) -> tuple[str, ...] | dict[st
     by_glob = {"**": content} if isinstance(content, list) else content
     if not isinstance(by_glob, dict):
         raise InvalidInputError(
-            f"--passwords {file} is invalid; expected a list of passwords, or an object of passwords by file glob."
+            f"--passwords {file} is invalid; "
+            "expected a list of passwords, or an object that maps file globs to passwords."
         )
     lists = {pattern: [value] if isinstance(value, str) else value for pattern, value in by_glob.items()}
     for pattern, value in lists.items():

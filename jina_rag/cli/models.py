@@ -24,7 +24,7 @@ models_app = typer.Typer(name="models", invoke_without_command=True, rich_markup
 def models(context: typer.Context, json: JsonOption = False) -> None:
     """List the models with size, license and local availability.
 
-    Pass the name of an embedder as --embedder, and of a reranker as --reranker.
+    Pass the name of an embedder as --embedder, and the name of a reranker as --reranker.
 
     Examples:
 

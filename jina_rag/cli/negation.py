@@ -27,7 +27,7 @@ def negation(
 ) -> None:
     """Run the negation test of Jina Embeddings v1.
 
-    Prints the easy and the hard accuracy, next to the published ones.
+    Prints the measured and the published accuracy on easy and on hard triplets.
 
     Examples:
 
@@ -47,4 +47,6 @@ def negation(
         for line in str(result).splitlines():
             out.print(console.one_line(line), soft_wrap=True)
         if triplets is None:
-            err.print("The built-in triplets are harder than the published ones, so the accuracies are not comparable.")
+            err.print(
+                "The accuracies are not comparable: the built-in triplets are harder than the published triplets."
+            )

@@ -49,12 +49,15 @@ def search(
     ] = None,
     group_by: Annotated[
         str,
-        typer.Option(help="Unit of a hit: page, or document (its best page).", metavar="UNIT"),
+        typer.Option(help="Unit of a hit: page, or document (shown by the best page).", metavar="UNIT"),
     ] = "page",
     dedup: Annotated[bool, typer.Option("--dedup", help="Merge near-duplicate pages into one hit.")] = False,
     min_score: Annotated[
         float | None,
-        typer.Option(help="Drop hits below this score; with a reranker, also hits it did not score.", metavar="SCORE"),
+        typer.Option(
+            help="Drop hits below this score; with a reranker, also hits that the reranker did not score.",
+            metavar="SCORE",
+        ),
     ] = None,
     reranker: Annotated[
         str | None,
@@ -87,7 +90,9 @@ def search(
     ] = None,
     queries: Annotated[
         Path | None,
-        typer.Option(help="JSONL file, one query with qid and query per line; requires --run.", metavar="FILE.jsonl"),
+        typer.Option(
+            help='JSONL file, one object with "qid" and "query" per line; requires --run.', metavar="FILE.jsonl"
+        ),
     ] = None,
     run: Annotated[
         Path | None,
@@ -110,7 +115,7 @@ def search(
       jina-rag search -i kb --queries queries.jsonl --run run.jsonl
     """
     if (queries is None) != (run is None):
-        raise typer.BadParameter("--queries and --run require each other. Pass both.")
+        raise typer.BadParameter("--queries and --run require each other. Pass both options.")
     if (query is None and image is None) if queries is None else query is not None:
         raise typer.BadParameter("Pass a QUERY or --image FILE, or --queries FILE.jsonl with --run OUT.jsonl.")
     out, err = console.consoles()
@@ -163,7 +168,7 @@ def search(
 
 
 def _stages(options: list[str], reranker: str | None, max_ms: float | None, max_images: int | None) -> list[Any]:
-    """Build the search stages from ``--stage`` and the reranker options, at most one of each kind."""
+    """Build the search stages from ``--stage`` and the reranker options, at most one stage of each kind."""
     from jina_rag.search.reranking import Rerank
     from jina_rag.search.stages import parse_stage
 
@@ -172,10 +177,11 @@ def _stages(options: list[str], reranker: str | None, max_ms: float | None, max_
         try:
             stage = parse_stage(option)
         except InvalidInputError as exc:
-            raise InvalidInputError(f"--stage {option!r}: {exc}") from exc
+            shown_value = "" if repr(option) in str(exc) else f" {option!r}"
+            raise InvalidInputError(f"--stage{shown_value}: {exc}") from exc
         if type(stage) in stages:
             name = type(stage).__name__.lower()
-            raise InvalidInputError(f"--stage {name} is set twice. Join its options with commas in one --stage.")
+            raise InvalidInputError(f"--stage {name} is set twice. Join the options with commas in one --stage.")
         stages[type(stage)] = stage
     rerank: Rerank | None = stages.get(Rerank)
     limits = {name: value for name, value in (("max_ms", max_ms), ("max_images", max_images)) if value is not None}

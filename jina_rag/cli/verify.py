@@ -37,5 +37,7 @@ def verify(index: IndexOption, assets_dir: AssetsOption = None, json: JsonOption
         for problem in problems:
             prefix = f"{console.one_line(problem.doc_id)}: " if problem.doc_id else ""
             out.print(f"[red]{prefix}[/]{console.one_line(problem.message)}", soft_wrap=True)
-        out.print("Run `jina-rag ingest PATH --force` on these documents or on their folder.", soft_wrap=True)
+        out.print(
+            "Run `jina-rag ingest PATH --force` on these documents or on the folder of the documents.", soft_wrap=True
+        )
     raise typer.Exit(console.PARTLY if problems else console.OK)

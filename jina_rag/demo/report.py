@@ -1,6 +1,6 @@
 """The HTML report of the demo: queries, their hits, and the matching regions of each page.
 
-The report is one self-contained file: images are data URIs, styles are inline, and it has no script. File names and
+The report is one self-contained file: images are data URIs, styles are inline, and scripts are absent. File names and
 snippets are escaped, and a content security policy blocks all requests.
 """
 
@@ -28,7 +28,7 @@ class ReportHit:
 
     Attributes:
         rank: Rank of the hit, from 1.
-        hit: The page with its region.
+        hit: The page, with the best-matching region if any.
         image: PNG or JPEG file content of the page image, with heat map and region frame.
         focus: Box to enlarge, as fractions of the page; None for the box of the region.
     """

@@ -19,7 +19,8 @@ _HITS_PER_QUERY = 3
 _SMALL_SIDE = 900
 """Longest side in pixels of the page images below rank 1."""
 _MAX_CLOSE_UP_AREA = 0.6
-"""Largest area of a region to enlarge, as a fraction of the page; above, the close-up shows the best words."""
+"""Maximum area of a region that the close-up shows, as a fraction of the page. For a larger region, the close-up shows
+the best-matching area of the page instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ def run_demo(
     Args:
         output: Output folder, created if missing.
         embedder: Embedding model or its name; None for the model of the index, or ``"lite"`` for a new index.
-        progress: Function to call with the progress of the ingestion; None for no calls.
+        progress: Function to call with the progress of the ingestion; None for no progress reports.
 
     Returns:
         The hits, the ingestion report and the path of the HTML report.
@@ -100,7 +101,7 @@ def run_demo(
     output.mkdir(parents=True, exist_ok=True)
     with DocumentIndex.open(output / "index", embedder=embedder) as index:
         ingest = index.ingest([sample_folder()], progress=progress)
-        modality = index.embedder.modality  # loads the model, so that the time of the first query excludes it
+        modality = index.embedder.modality  # loads the model, so that the time of the first query excludes loading
         answers, report_queries = [], []
         for sample in sample_queries():
             search_start = time.perf_counter()
@@ -111,7 +112,7 @@ def run_demo(
             report_queries.append(ReportQuery(sample.query, sample.kind, seconds, report_hits, sample.note))
         index_info = index.info()
     report = output / "report.html"
-    # File names may contain bytes that are invalid in UTF-8; the HTML contains them as character references.
+    # File names may contain bytes that are invalid in UTF-8; the HTML contains such bytes as character references.
     html = render_report(tuple(report_queries), ReportSummary(index_info, ingest, modality, sample_documents()))
     report.write_text(html, encoding="utf-8", errors="xmlcharrefreplace", newline="\n")
     return DemoResult(report, tuple(answers), ingest, index_info, time.perf_counter() - start)

@@ -59,11 +59,15 @@ def sample_folder() -> Path:
     """Return the folder of the sample documents.
 
     Raises:
-        DocumentError: If the package is installed in an archive, from which documents cannot be opened.
+        DocumentError: If the folder does not exist on disk, because jina-rag is installed as an archive or is
+            incomplete.
     """
     folder = importlib.resources.files("jina_rag").joinpath("samples", "documents")
     if not isinstance(folder, Path) or not folder.is_dir():
-        raise DocumentError(f"The sample documents are not in a folder on disk ({folder}). Install jina-rag with pip.")
+        raise DocumentError(
+            f"The sample documents cannot be read from {folder}: jina-rag is installed as an archive or is incomplete. "
+            "Reinstall jina-rag with pip."
+        )
     return folder
 
 

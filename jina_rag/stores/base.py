@@ -52,7 +52,7 @@ class BaseStore(ABC):
         All points are validated before the first write. A multi-vector without rows is not stored.
 
         Args:
-            points: Points to write. If several have the same id, the last one is stored.
+            points: Points to write. Of several points with the same id, the last point is stored.
 
         Raises:
             InvalidInputError: If an id is not a UUID, a vector has the wrong shape or a number that is not finite, a

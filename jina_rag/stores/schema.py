@@ -135,7 +135,7 @@ def checked_point(point: Point, dim: int, multi_dim: int) -> Point:
     if multi is not None and len(multi) and checked_vector(multi, 2, multi_dim, "multi-vector").size >= MULTI_LIMIT:
         raise InvalidInputError(
             f"A multi-vector of {len(multi):,} x {multi_dim} numbers is too large for one point; expected fewer than "
-            f"{MULTI_LIMIT:,} numbers. Pool its rows with jina_rag.compression.pool_tokens."
+            f"{MULTI_LIMIT:,} numbers. Pool the rows with jina_rag.compression.pool_tokens."
         )
     return replace(
         point,
@@ -164,7 +164,8 @@ def checked_vector(vector: Float32, axes: int, dim: int, name: str) -> Float32:
     if vector.ndim != axes or vector.shape[-1] != dim:
         shape = f"({dim},)" if axes == 1 else f"(tokens, {dim})"
         raise InvalidInputError(
-            f"The {name} has shape {vector.shape}; the index expects {shape}. Encode it with the model of the index."
+            f"The {name} has shape {vector.shape}; the index expects {shape}. "
+            "Encode the input with the model of the index."
         )
     if not np.isfinite(vector).all():
         raise InvalidInputError(f"The {name} contains NaN or infinity. Check the weights and the dtype of the model.")

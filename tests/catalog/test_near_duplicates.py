@@ -46,7 +46,7 @@ def test_load_returns_none_for_unreadable_images(tmp_path):
     assert image_match.load(tmp_path / "missing.jpg") is None
 
 
-# -- words ---------------------------------------------------------------------------------------------------
+# Words
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,11 @@ def test_unrelated_texts_are_not_compared():
     assert not has_changed_number([f"1{i:03d}" for i in range(60)], [f"2{i:03d}" for i in range(60)])
 
 
-# -- pages of an index ---------------------------------------------------------------------------------------
+# Pages of an index
 
 
 class FakeStore:
-    """A store that returns given hits for every nearest-neighbor query."""
+    """A store that returns the same hits for every vector search."""
 
     def __init__(self, hits):
         self.hits = hits

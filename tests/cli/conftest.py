@@ -36,7 +36,7 @@ def docs(tmp_path):
 
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
-    """A folder of documents and their index. Tests must not change it."""
+    """A folder of documents with an index, shared by tests that change neither."""
     root = tmp_path_factory.mktemp("corpus")
     write_docs(root / "docs")
     with DocumentIndex.open(root / "kb") as index:

@@ -163,7 +163,7 @@ def create_more_files(folder: Path) -> dict[str, bool]:
 
 @pytest.fixture(scope="module")
 def full_run(folder, tmp_path_factory):
-    """One run over all files with OCR: its report, its index and the created files."""
+    """One ingestion of all files with OCR: the report, the index and the created files."""
     root = tmp_path_factory.mktemp("full_run")
     all_files = root / "all_files"
     shutil.copytree(folder, all_files)
@@ -214,7 +214,7 @@ def test_search_finds_only_the_indexed_files(cli, full_run):
     assert indexed_names <= names
     assert not unindexed_names & names
     assert len({(hit["path"], hit["page"]) for hit in hits}) == len(hits)
-    # Files whose text contains the word rank above all others.
+    # Files whose text contains the search word rank above files without the word.
     best = hit_file_names([hit for hit in hits if WORD in hit["snippet"].lower()])
     assert {"duplicate_a.pdf", "UPPER.PDF", "rotated_90.pdf", "multipage.tiff", "rgba_transparent.png"} <= best
 

@@ -229,7 +229,7 @@ def test_negation_output_as_json_and_text(cli, tmp_path):
     message = cli("negation", "-e", "lite-en")
     assert "100 triplets" in message.out
     assert "98.2%" in message.out
-    assert "harder than the published ones" in message.err
+    assert "harder than the published triplets" in message.err
     assert len(message.out.splitlines()) == 3
     cli("negation", tmp_path / "none.jsonl").assert_usage_error("none.jsonl")
 

@@ -153,7 +153,7 @@ def test_ctrl_c_during_ingest_leaves_a_usable_index(cli, tmp_path):
         words = " and more words that take their time" * 25
         sample_pdf(folder / f"doc{d}.pdf", [f"juniper document {d} page {p}{words}" for p in range(6)])
     command = [sys.executable, "-m", "jina_rag", "ingest", folder, "--index", kb, "--ocr", "never", "--json"]
-    # A background shell ignores SIGINT, and child processes inherit that.
+    # A background shell ignores SIGINT, and child processes inherit the ignored signal.
     running = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -26,7 +26,7 @@ OK, PARTLY, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def consoles() -> tuple[Console, Console]:
-    """Return the consoles of stdout and stderr. Both escape characters that the terminal cannot encode."""
+    """Return the consoles of stdout and stderr. Both consoles escape characters that the terminal cannot encode."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

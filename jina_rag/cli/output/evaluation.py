@@ -21,7 +21,9 @@ _SETTING_WIDTH = 24
 
 
 def evaluation_json(evaluation: Evaluation, earlier: Sequence[PairedComparison] = ()) -> dict[str, Any]:
-    """Return the object that ``evaluate --json`` prints: results of the first setting, and of all if several were run.
+    """Return the object that ``evaluate --json`` prints.
+
+    The object contains the results of the first setting. With several settings, ``settings`` has the results of each.
 
     Args:
         evaluation: Results of all settings.

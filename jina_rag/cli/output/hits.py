@@ -70,7 +70,7 @@ def print_hits(out: Console, query: str, hits: Sequence[ScoredPage], *, first: i
 
     Args:
         out: Console of stdout.
-        query: Title of the table.
+        query: Query text or image path, the title of the table.
         hits: The hits in rank order.
         first: Rank of the first hit.
     """

@@ -89,7 +89,7 @@ class EdgeStore(BaseQdrantStore):
         return cls(folder, engine, open_folder, (dim, multi_dim))
 
     def flush(self) -> None:
-        """Flush all writes to disk, so that they survive a power failure."""
+        """Flush all writes to disk, so that the writes survive a power failure."""
         with self._write_lock, self._engine_call("be flushed"):
             self._shard.flush()
 
@@ -103,7 +103,7 @@ class EdgeStore(BaseQdrantStore):
         return bytes_by_part(self._path)
 
     def close(self) -> None:
-        """Flush the store, close it and release the lock of the folder, even if the flush fails; idempotent.
+        """Flush and close the store and release the lock of the folder, even if the flush fails; idempotent.
 
         Every other call on a closed store raises IndexStateError.
         """

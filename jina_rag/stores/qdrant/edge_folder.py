@@ -162,7 +162,7 @@ def _read_ahead(data: Path) -> None:
 
 def _create(engine: QdrantObject, temporary: Path, final: Path, dim: int, multi_dim: int, storage: Storage) -> None:
     with engine_errors(final.parent, "be created"):
-        # A process killed during creation leaves this folder. It is safe to delete, because it never contains points.
+        # A process killed during creation leaves this folder, which never contains points.
         if temporary.exists():
             shutil.rmtree(temporary)
         (temporary / "shard").mkdir(mode=0o700, parents=True)

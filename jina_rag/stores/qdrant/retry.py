@@ -11,7 +11,7 @@ from jina_rag.stores.qdrant.errors import FailureKind, RequestFailure, classify_
 
 _FIRST_WAIT: Final = 0.5
 _MAX_WAIT: Final = 30
-"""Upper limits of the random wait in seconds: of the first wait, which doubles with each retry, and of all waits."""
+"""Upper limit of the random wait before the first retry and of all waits, in seconds; the limit doubles per retry."""
 _MAX_SERVER_WAIT: Final = 300
 """Maximum wait in seconds that a server may demand; a request with a longer wait fails at once."""
 _RETRYABLE: Final[dict[FailureKind, str]] = {

@@ -148,7 +148,7 @@ class QdrantStore(BaseQdrantStore):
         self._send((encode(self._types, point) for point in points), "upsert", "points")
 
     def _change(self, changes: Mapping[str, Mapping[str, Any]]) -> None:
-        # The unfilterable keys are not read: they take most of a payload, and tags and numbers do not depend on them.
+        # The unfilterable keys take most of a payload and are not read, because tags and numbers do not depend on them.
         selector = self._types.PayloadSelectorExclude(exclude=sorted(schema.UNFILTERABLE))
         records = self._read(list(changes), READ_BATCH, with_payload=selector, with_vectors=False)
         operations = (

@@ -136,7 +136,7 @@ def test_close_writes_an_empty_log_record_only_after_changes(tmp_path):
 
 
 class FailingShard(RecordingShard):
-    """A shard whose methods of the given names fail."""
+    """A shard on which calls of the listed methods fail."""
 
     def __init__(self, shard, *names):
         super().__init__(shard)
@@ -213,7 +213,7 @@ def test_missing_vectors_raise_index_not_found_error_without_create(tmp_path, de
 
 @pytest.mark.parametrize("step", ["_create", "_check_facts", "load_shard", "indexed_paths", "_read_ahead"])
 def test_failed_open_releases_the_lock(tmp_path, monkeypatch, step):
-    storage = Storage("int4")  # opening reads the files of this storage ahead
+    storage = Storage("int4")  # opening a store with this storage reads the files ahead
     if step != "_create":
         open_store(tmp_path, storage=storage).close()
     monkeypatch.setattr(edge_folder, step, lambda *_, **__: 1 / 0)

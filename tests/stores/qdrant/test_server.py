@@ -1,4 +1,4 @@
-"""Server store: requests, collections, retries, API keys, addresses and gRPC."""
+"""Server store: requests, collections, retries, API keys, URLs and gRPC."""
 
 from __future__ import annotations
 
@@ -293,7 +293,8 @@ def test_old_server_version_raises_index_state_error(server):
 
 
 def test_collection_created_by_a_lost_response_is_used(server):
-    # Requests: the version, the collection, and its creation, whose first response is lost.
+    # The requests ask for the version, look up the collection and create the collection; the first response to the
+    # creation is lost.
     server.faults = [None, None, "late"]
     with open_store(server.url, facts=FACTS) as store:
         assert read_facts(store._remote) == FACTS
@@ -440,7 +441,7 @@ def test_api_key_is_sent_but_not_in_messages(server, caplog, monkeypatch):
     ],
 )
 def test_unencrypted_api_key_logs_a_warning(monkeypatch, caplog, url, is_warning_expected):
-    # No request is sent to these addresses.
+    # No request is sent to these URLs.
     monkeypatch.setattr("jina_rag.stores.qdrant.server.open_collection", lambda *_, **__: None)
     with caplog.at_level(logging.WARNING):
         open_store(url, connection=QdrantConnection(api_key=SECRET)).close()
