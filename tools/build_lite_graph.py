@@ -9,7 +9,7 @@ Design of the graph, with each choice measured on CPUs with AVX2 or AVX-512 and 
   float32. The weights have 7 bits because the kernel without VNNI adds two products in 16 bits, and 8-bit weights would
   overflow. 4-bit products (`MatMulNBits`) are slower than float32 on these CPUs.
 - Activations are divided by a fixed factor per channel and then quantized with one fixed scale per product. The weights
-  are multiplied by the factors in return (SmoothQuant, Xiao et al., ICML 2023). tools/calibrate_lite.py determines the
+  are multiplied by the same factors (SmoothQuant, Xiao et al., ICML 2023). tools/calibrate_lite.py determines the
   factors and scales. With fixed scales, the vector of a token does not depend on other sequences of the batch.
 - The graph has no attention mask: a batch contains sequences of equal length, and the unmasked kernel is faster.
 - Add and LayerNormalization are separate, because the kernel of the fused SkipLayerNormalization is four times slower.
