@@ -157,7 +157,7 @@ def test_doctor_command_reports_invalid_arguments(tmp_path, tiny):
     for arguments, message in (
         (("--expected", invalid_file), "require a MODEL"),
         ((tiny["v1"], "--expected", invalid_file), "not a file of expected outputs"),
-        ((tiny["v1"], "--write-expected", tmp_path / "no" / "x.zip"), "does not exist. Create it"),
+        ((tiny["v1"], "--write-expected", tmp_path / "no" / "x.zip"), "does not exist. Create the folder"),
     ):
         process = run_doctor(*arguments)
         assert process.returncode == 2
