@@ -1,4 +1,4 @@
-"""Validation of a judged folder: documents, pages, grades, duplicate queries, queries copied from their page."""
+"""Validation of a judged folder: documents, judged pages, grades, duplicate queries and copied queries."""
 
 from __future__ import annotations
 
@@ -27,7 +27,8 @@ class FolderCheck:
     Attributes:
         findings: One entry per problem; empty for a valid folder.
         notes: Sentences that summarize the folder.
-        counts: The same statistics as numbers: documents, pages, queries, and queries by modality and by language.
+        counts: Number of documents, pages, queries, relevant pages and cross-language queries, and the number of
+            queries per modality and per language.
     """
 
     findings: tuple[Finding, ...]
@@ -44,17 +45,19 @@ def check_folder(root: Path, *, ocr: bool = False, progress: Callable[[int, int]
 
     Args:
         root: The judged folder.
-        ocr: Read judged pages without a text layer by OCR, so that queries copied from those pages are found.
+        ocr: Run OCR on judged pages that have no text layer. Without OCR, queries copied from scanned pages are not
+            found.
         progress: Called with (documents done, total documents).
 
     Returns:
-        The findings, a summary in sentences, and the counts.
+        The problems, sentences that summarize the folder, and the statistics.
 
     Raises:
-        InvalidInputError: If ``docs.jsonl`` or the queries file is missing or cannot be read.
+        InvalidInputError: If ``docs.jsonl`` or the queries file is missing or cannot be read, or ``queries.csv`` and
+            ``queries.jsonl`` contradict each other.
     """
     if not (root / DOCUMENTS).is_file():
-        raise InvalidInputError(f"{root} has no {DOCUMENTS}. Create it with `jina-rag evaluate init {root}`.")
+        raise InvalidInputError(f"{root} has no {DOCUMENTS}. Create the file with `jina-rag evaluate init {root}`.")
     findings: list[Finding] = []
     documents = _documents(root, findings)
     source, entries = query_entries(root)
@@ -74,7 +77,7 @@ def check_folder(root: Path, *, ocr: bool = False, progress: Callable[[int, int]
     if pages_without_text and not ocr:
         pages_have = count(pages_without_text, "judged page has", "judged pages have")
         notes.append(
-            f"{pages_have} no text layer to compare queries with. To read such pages by OCR, pass ocr=True (--ocr)."
+            f"{pages_have} no text layer to compare queries with. Pass ocr=True (--ocr) to read the pages by OCR."
         )
     if not findings:
         notes.insert(0, "No problems found.")
@@ -82,7 +85,7 @@ def check_folder(root: Path, *, ocr: bool = False, progress: Callable[[int, int]
 
 
 def _documents(root: Path, findings: list[Finding]) -> dict[str, tuple[Path, dict[str, Any]]]:
-    """Return document → (file, entry of ``docs.jsonl``) for existing files; add the problems to `findings`."""
+    """Return document → (file, entry of ``docs.jsonl``) for existing files; problems are added to `findings`."""
     documents: dict[str, tuple[Path, dict[str, Any]]] = {}
     hashes: dict[str, list[str]] = defaultdict(list)
     names: set[str] = set()
@@ -105,12 +108,12 @@ def _documents(root: Path, findings: list[Finding]) -> dict[str, tuple[Path, dic
         sha256 = file_hash(root / file)
         hashes[sha256].append(doc)
         if entry.get("sha256") not in (None, sha256):
-            sentence = f"{file!r} has changed: its SHA-256 differs from the one in {DOCUMENTS}. Review its judgments."
+            sentence = f"{file!r} has changed: {DOCUMENTS} has another SHA-256. Review the judgments of {doc!r}."
             findings.append(Finding("changed file", sentence))
     for docs in hashes.values():
         if len(docs) > 1:
             sentence = (
-                f"{join_names(docs)} are the same file. Judge one of them and remove the others from {DOCUMENTS}."
+                f"{join_names(docs)} are the same file. Judge only one document, and remove the rest from {DOCUMENTS}."
             )
             findings.append(Finding("same file", sentence))
     return documents
@@ -119,7 +122,7 @@ def _documents(root: Path, findings: list[Finding]) -> dict[str, tuple[Path, dic
 def _queries(
     source: Path, entries: Sequence[tuple[int, Mapping[str, Any]]], findings: list[Finding]
 ) -> list[JudgedQuery]:
-    """Return every query with an id and a text; add the problems to `findings`."""
+    """Return every query that has an id and a text; problems are added to `findings`."""
     queries: list[JudgedQuery] = []
     query_ids: set[str] = set()
     for line, entry in entries:
@@ -138,7 +141,8 @@ def _queries(
             try:
                 page, grade = (str(judgment["doc"]), int(judgment["page"])), judgment["grade"]
             except (TypeError, KeyError, ValueError):
-                findings.append(Finding("judgement", f'{location}: a judgment requires "doc", "page" and "grade".'))
+                sentence = f'{location}: judgment {judgment!r}; expected an object with "doc", "page" and "grade".'
+                findings.append(Finding("judgement", sentence))
                 continue
             if grade not in (0, 1, 2) or isinstance(grade, bool):
                 sentence = f"{location}: grade is {grade!r}; expected 2 (answers), 1 (in part) or 0 (not relevant)."
@@ -146,7 +150,7 @@ def _queries(
                 continue
             if relevant.get(page, grade) != grade:
                 findings.append(
-                    Finding("grade", f"{location}: page {page[1]} of {page[0]!r} has two grades. Keep one.")
+                    Finding("grade", f"{location}: page {page[1]} of {page[0]!r} has two grades. Keep one grade.")
                 )
             relevant[page] = int(grade)
         queries.append(JudgedQuery(query_id, text, relevant, extra=entry))
@@ -158,14 +162,15 @@ def _check_grades(queries: Sequence[JudgedQuery], documents: Mapping[str, object
         if not any(query.relevant.values()):
             yield Finding(
                 "no judgement",
-                f"{query.query_id}: no relevant page, so the query is not scored. Judge at least one page.",
+                f"{query.query_id}: no relevant page, so the query is not scored. Add a page with grade 1 or 2.",
             )
         elif 2 not in query.relevant.values():
-            yield Finding("grade", f"{query.query_id}: no page has grade 2, so Recall and RR are always 0.")
+            sentence = f"{query.query_id}: no page has grade 2, so Recall and RR are always 0. Check the grades."
+            yield Finding("grade", sentence)
         for doc in sorted({doc for doc, _ in query.relevant if doc not in documents}):
             yield Finding(
                 "unknown document",
-                f"{query.query_id}: {doc!r} is not listed in {DOCUMENTS}, or its file is missing. Check the name.",
+                f"{query.query_id}: {doc!r} is not listed in {DOCUMENTS}, or the file is missing. Check the name.",
             )
 
 
@@ -179,15 +184,17 @@ def _duplicates(queries: Sequence[JudgedQuery]) -> Iterator[Finding]:
         names = join_names([query.query_id for query in group])
         if any(query.relevant != group[0].relevant for query in group):
             yield Finding(
-                "other pages", f"{names} have the same text, {group[0].query!r}, but different pages. Merge them."
+                "other pages",
+                f"{names} have the same text, {group[0].query!r}, but different pages. Merge the queries.",
             )
         else:
-            yield Finding("asked twice", f"{names} have the same text, {group[0].query!r}. Keep one.")
+            yield Finding("asked twice", f"{names} have the same text, {group[0].query!r}. Keep one query.")
     texts = {group[0].query_id: group[0].query for group in groups.values()}
     for first, second, share in near_duplicate_queries(texts):
         yield Finding(
             "nearly asked twice",
-            f"{first} and {second} share {share:.0%} of their words: {texts[first]!r} and {texts[second]!r}. Keep one.",
+            f"{first} and {second} share {share:.0%} of their words: {texts[first]!r} and {texts[second]!r}. "
+            "Keep one query.",
         )
 
 
@@ -209,8 +216,8 @@ def _leaks(queries: Sequence[JudgedQuery], texts: Mapping[tuple[str, int], str])
             copy, (doc, page) = max(copies, key=lambda row: (row[0].run_words, row[0].share))
             yield Finding(
                 "leaked words",
-                f"{query.query_id}: {copy.share:.0%} of its {copy.words} content words occur in {doc} p. {page}, "
-                f"{copy.run!r} verbatim. Rephrase the query.",
+                f"{query.query_id}: {copy.share:.0%} of the {copy.words} content words occur in {doc}, page {page}, "
+                f"including {copy.run!r} verbatim. Rephrase the query.",
             )
 
 

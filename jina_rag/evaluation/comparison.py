@@ -1,4 +1,7 @@
-"""Evaluation of several settings on one judged folder: measures, costs, and paired differences with intervals.
+"""Evaluation of several settings on one judged folder.
+
+The result holds the measures and the costs of each setting (latency, index size, ingestion time), and the paired
+differences between settings with 95 % confidence intervals.
 
 Example:
     evaluation = evaluate_settings(read_folder(Path("judged")), cross_product(["lite", "lite-en"]), indexes="eval-kb")
@@ -42,9 +45,9 @@ class EvaluationHooks:
     """Callbacks that follow the progress of an evaluation.
 
     Attributes:
-        ingest: Called with an index and its documents instead of `DocumentIndex.ingest`.
-        search: Called with the name of a setting. The returned context manager yields a callback that receives (queries
-            done, total queries), or None.
+        ingest: Called with the index and the paths of the documents, in place of `DocumentIndex.ingest`.
+        search: Called with the name of a setting. The returned context manager yields a callback, or None for no
+            callback. The callback is called with (queries done, total queries).
     """
 
     ingest: Callable[[DocumentIndex, Sequence[Path]], IngestReport] = DocumentIndex.ingest
@@ -63,24 +66,25 @@ def evaluate_settings(
     command: str = "",
     hooks: EvaluationHooks | None = None,
 ) -> Evaluation:
-    """Index the documents for each setting, run all queries, and compare each later setting with the first.
+    """Index the documents for each setting, run all queries, and compare each later setting with the first setting.
 
-    The evaluation reuses existing indexes and cached query results, also those of an interrupted run.
+    Existing indexes and cached query results are reused, including the results of an interrupted evaluation.
 
     Args:
         folder: Documents and judged queries.
         settings: At least one setting.
-        indexes: Folder of the index, or parent folder of the indexes if the settings need several; or the address of a
-            collection on a server.
+        indexes: Folder of the index, or URL of a collection on a server. If the settings need several indexes, the
+            folder that holds a subfolder for each index.
         measures: Names of measures, for example ``"nDCG@5"``.
-        latency: Run the queries one by one and time each of them. If False, run them in batches, which is faster.
-        force: Run every query, also those with a cached result.
-        seed: Seed of every bootstrap.
+        latency: Run the queries one by one and measure the time of each query. If False, queries run in batches, which
+            is faster.
+        force: Run every query, including queries with a cached result.
+        seed: Seed of the random generator of each bootstrap.
         command: Command line that repeats the evaluation; stored with the result.
         hooks: Progress callbacks.
 
     Returns:
-        The result of each setting, and the comparison of each later setting with the first.
+        The result of each setting, and the comparisons of each later setting with the first setting.
 
     Raises:
         InvalidInputError: If `settings` is empty, no query has a relevant page, a measure is unknown, or an index holds
@@ -122,13 +126,13 @@ def evaluate_settings(
 def compare(
     first: SettingResult, second: SettingResult, *, names: tuple[str, str] | None = None, seed: int = 0
 ) -> list[PairedComparison]:
-    """Compare one setting with another over the same queries, for every measure that both have.
+    """Compare two settings over the same queries, for every measure that the two results have in common.
 
     Args:
         first: Result of the baseline.
         second: Result of the setting to compare with the baseline.
         names: Names of `first` and `second` in the comparison; default: the names of the settings.
-        seed: Seed of the bootstrap.
+        seed: Seed of the random generator of the bootstrap.
 
     Returns:
         One comparison per measure.
@@ -157,8 +161,8 @@ def compare_runs(earlier: Evaluation, later: Evaluation, *, earlier_name: str = 
 
     Args:
         earlier: The baseline.
-        later: The evaluation to compare with the baseline; its seed is also the seed of the bootstrap.
-        earlier_name: Label of the earlier evaluation, appended to the names of its settings.
+        later: The evaluation to compare with the baseline. The seed of `later` is also the seed of the bootstrap.
+        earlier_name: Label of the earlier evaluation, appended in parentheses to the names of the baseline settings.
 
     Returns:
         One comparison per setting and measure.
@@ -169,7 +173,7 @@ def compare_runs(earlier: Evaluation, later: Evaluation, *, earlier_name: str = 
     if earlier.data_hash != later.data_hash:
         raise InvalidInputError(
             f"{earlier_name} was measured on different data ({earlier.folder}, hash {earlier.data_hash[:12]}; current "
-            f"hash {later.data_hash[:12]}). Compare runs over the same documents and judgments."
+            f"hash {later.data_hash[:12]}). Compare evaluations of the same documents and judgments."
         )
     by_name = {setting.name: setting for setting in earlier.settings}
     comparisons = []
@@ -180,14 +184,14 @@ def compare_runs(earlier: Evaluation, later: Evaluation, *, earlier_name: str = 
             comparisons += compare(before, setting, names=names, seed=later.seed)
     if not comparisons:
         raise InvalidInputError(
-            f"{earlier_name} has no setting or no measure in common with the current run. Its settings: "
-            f"{', '.join(by_name)}."
+            f"The current evaluation has no setting or no measure in common with {earlier_name}. Evaluate one of the "
+            f"settings {', '.join(map(repr, by_name))} with the same measures."
         )
     return comparisons
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of this package, Python and the packages that affect the results, and the platform."""
+    """Return the versions of jina_rag, of Python and of the packages that affect the results, and the platform name."""
     numbers = {"jina_rag": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -197,7 +201,7 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Evaluator:
-    """Options shared by all settings of an evaluation, and the ingestion time of each index."""
+    """Evaluator of one setting after another. The attributes apply to all settings of an evaluation."""
 
     folder: JudgedFolder
     measures: tuple[str, ...]
@@ -205,7 +209,7 @@ class _Evaluator:
     seed: int
     hooks: EvaluationHooks
     index_seconds: dict[str, float] = field(default_factory=dict)
-    """Location → seconds that ingestion took in this evaluation; shared by the settings of one index."""
+    """Location of an index → duration of the ingestion in seconds. Settings with the same index share an entry."""
 
     def evaluate(self, name: str, setting: Setting, location: str) -> SettingResult:
         """Index the documents, run the queries, and return the result of the setting."""

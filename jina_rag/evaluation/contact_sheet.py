@@ -1,4 +1,4 @@
-"""The contact sheet ``pages.html``: thumbnails of all pages with the doc and page number for the queries file."""
+"""The contact sheet ``pages.html``: all page images, each with the doc and page to enter in the queries file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ContactSheetDocument:
 
 
 def write_contact_sheet(path: Path, documents: Sequence[ContactSheetDocument]) -> None:
-    """Write the contact sheet: static HTML without scripts, whose only resources are the page images.
+    """Write the contact sheet as static HTML without scripts. The sheet loads no files except the page images.
 
     Args:
         path: Path of the HTML file; an existing file is replaced.

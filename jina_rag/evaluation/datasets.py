@@ -1,10 +1,11 @@
-"""Judged folders: ``docs.jsonl``, ``queries.jsonl`` or ``queries.csv``, and the documents.
+"""Judged folders: documents listed in ``docs.jsonl``, and judged queries in ``queries.jsonl`` or ``queries.csv``.
 
 ``docs.jsonl`` has one JSON object per line with at least ``doc`` (the file name without its suffix) and ``file`` (a
 path relative to the folder). ``queries.jsonl`` has ``qid``, ``query`` and ``relevant``, a list of
-``{"doc", "page", "grade"}`` with 1-based pages and grade 2 (answers the query), 1 (answers it in part) or 0 (not
+``{"doc", "page", "grade"}`` with 1-based pages and grade 2 (answers the query), 1 (answers the query in part) or 0 (not
 relevant). Optional keys: ``modality`` and ``cross_language``, which group the results, and ``bbox``, the box of the
-answer. ``queries.csv`` holds the same data as a spreadsheet; see `jina_rag.evaluation.queries_csv`.
+answer on the page. ``queries.csv`` holds the data of ``queries.jsonl`` as a spreadsheet; see
+`jina_rag.evaluation.queries_csv`.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ class JudgedQuery:
     Attributes:
         query_id: Id of the query, unique in its folder.
         query: Text of the query.
-        relevant: Page → grade: 2 (answers the query), 1 (answers it in part) or 0 (not relevant). Empty for an
+        relevant: Page → grade: 2 (answers the query), 1 (answers the query in part) or 0 (not relevant). Empty for an
             unjudged query.
         modality: Content type that holds the answer (text, table, chart, …); empty if not stated.
         cross_language: True if query and page are in different languages; None if not stated.
-        extra: The entry of the queries file.
+        extra: All keys and values that the queries file holds for the query.
     """
 
     query_id: str
@@ -53,7 +54,7 @@ class JudgedQuery:
 
     @property
     def language_group(self) -> str:
-        """``"same"`` or ``"cross"``; empty if not stated."""
+        """``"same"`` or ``"cross"``, from `cross_language`; empty if not stated."""
         return "" if self.cross_language is None else "cross" if self.cross_language else "same"
 
 
@@ -63,7 +64,7 @@ class JudgedFolder:
 
     Attributes:
         root: Path of the folder.
-        documents: Document name → path of its file.
+        documents: Document name → path of the file.
         queries: Queries in the order of the queries file.
     """
 
@@ -73,7 +74,7 @@ class JudgedFolder:
 
     @property
     def names(self) -> dict[Path, str]:
-        """Resolved path of each file → name of its document in the judgments."""
+        """Resolved path of a file → name of the document in the judgments."""
         return {path.resolve(): doc for doc, path in self.documents.items()}
 
 
@@ -84,13 +85,13 @@ def read_folder(root: Path) -> JudgedFolder:
         root: Path of the folder.
 
     Raises:
-        InvalidInputError: If a file is missing, a line is invalid, a query refers to a document missing from
-            ``docs.jsonl``, or ``queries.csv`` and ``queries.jsonl`` contradict each other.
+        InvalidInputError: If a file is missing, a line is invalid, a query refers to a document that
+            ``docs.jsonl`` does not list, or ``queries.csv`` and ``queries.jsonl`` contradict each other.
     """
     if not (root / DOCUMENTS).is_file():
         raise InvalidInputError(
             f"{root} has no {DOCUMENTS}. A judged folder holds {DOCUMENTS}, {QUERIES} and the documents. "
-            f"Create it with `jina-rag evaluate init {root}`."
+            f"Create the folder with `jina-rag evaluate init {root}`."
         )
     documents: dict[str, Path] = {}
     for line, entry in read_lines(root / DOCUMENTS):
@@ -113,7 +114,9 @@ def read_folder(root: Path) -> JudgedFolder:
 
 
 def query_entries(root: Path) -> tuple[Path, list[tuple[int, dict[str, Any]]]]:
-    """Return the path of the queries file and its (line number, entry) pairs, in the form of ``queries.jsonl``.
+    """Return the path of the queries file, and a (line number, entry) pair for each query.
+
+    The entries have the keys of ``queries.jsonl``, even if the queries file is a spreadsheet.
 
     Args:
         root: Path of the judged folder.
@@ -127,7 +130,7 @@ def query_entries(root: Path) -> tuple[Path, list[tuple[int, dict[str, Any]]]]:
         if not jsonl_path.is_file():
             raise InvalidInputError(
                 f"{root} has no {QUERIES} and no {QUERIES_CSV}. Create {QUERIES_CSV} with "
-                f"`jina-rag evaluate init {root}` and fill it in."
+                f"`jina-rag evaluate init {root}`, and add the queries."
             )
         return jsonl_path, read_lines(jsonl_path)
     rows = read_queries_csv(csv_path)
@@ -143,7 +146,7 @@ def query_entries(root: Path) -> tuple[Path, list[tuple[int, dict[str, Any]]]]:
 
 
 def _contents(entries: list[tuple[int, dict[str, Any]]]) -> list[object]:
-    """Return ids, texts and judgments in a form that does not depend on the file format."""
+    """Return the id, text and judgments of each query, in the same form for CSV and JSON Lines."""
     return [
         (entry.get("qid"), entry.get("query"), json.dumps(entry.get("relevant", []), sort_keys=True))
         for _, entry in entries
@@ -151,9 +154,10 @@ def _contents(entries: list[tuple[int, dict[str, Any]]]) -> list[object]:
 
 
 def data_hash(folder: JudgedFolder) -> str:
-    """Return a SHA-256 over the list of documents, the queries and the content of every file, in hexadecimal digits.
+    """Return the SHA-256 of the data of a judged folder, in hexadecimal digits.
 
-    Equal data gives an equal hash, independent of the path of the folder.
+    The hash covers ``docs.jsonl``, the queries file and the content of every document. The hash does not depend on the
+    path of the folder.
 
     Args:
         folder: The judged folder.
@@ -167,7 +171,9 @@ def data_hash(folder: JudgedFolder) -> str:
 
 
 def read_queries(path: Path) -> tuple[JudgedQuery, ...]:
-    """Return the queries of a JSON Lines file, or of a spreadsheet if the suffix is ``.csv``; judgments are optional.
+    """Return the queries of a JSON Lines file, or of a spreadsheet if the suffix is ``.csv``.
+
+    Judgments are optional: a query without judgments has an empty `JudgedQuery.relevant`.
 
     Args:
         path: Path of the file.
@@ -192,7 +198,8 @@ def _queries(path: Path, entries: list[tuple[int, dict[str, Any]]]) -> tuple[Jud
             ) from exc
         if not set(relevant.values()) <= {0, 1, 2}:
             raise InvalidInputError(
-                f"{path}, line {line}: invalid grade; expected 2 (answers), 1 (in part) or 0 (not relevant)."
+                f"{path}, line {line}: invalid grade of {query_id!r}; expected 2 (answers), 1 (in part) or 0 (not "
+                "relevant)."
             )
         queries[query_id] = JudgedQuery(
             query_id=query_id,
@@ -206,7 +213,7 @@ def _queries(path: Path, entries: list[tuple[int, dict[str, Any]]]) -> tuple[Jud
 
 
 def get_text(entry: Mapping[str, Any], key: str, path: Path, line: int) -> str:
-    """Return the value of a required key of an entry, a non-empty string.
+    """Return the value of a required key, which must be a non-empty string.
 
     Args:
         entry: A parsed line of a JSON Lines file.

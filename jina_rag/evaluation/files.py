@@ -1,7 +1,8 @@
-"""Reading and atomic writing of the text files of an evaluation."""
+"""Functions that read and atomically write the text files of an evaluation."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,8 @@ FILE_MODE = 0o644
 def explain_os_errors(message: str) -> Iterator[None]:
     """Convert an `OSError` raised in the context into an `InvalidInputError`.
 
+    The message of the new error ends with the reason that the operating system states, and with a way out.
+
     Args:
         message: Beginning of the message, for example ``"a.csv cannot be read"``.
 
@@ -31,7 +34,8 @@ def explain_os_errors(message: str) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        raise InvalidInputError(f"{message}: {exc.strerror or exc}.") from exc
+        way_out = "Free disk space." if exc.errno == errno.ENOSPC else "Check the path and the permissions."
+        raise InvalidInputError(f"{message}: {exc.strerror or exc}. {way_out}") from exc
 
 
 def read_text(path: Path) -> str:
@@ -47,7 +51,7 @@ def read_text(path: Path) -> str:
         with explain_os_errors(f"{path} cannot be read"):
             return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as exc:
-        raise InvalidInputError(f"{path} is not UTF-8 text (byte {exc.start}). Save it as UTF-8.") from exc
+        raise InvalidInputError(f"{path} is not UTF-8 text (byte {exc.start}). Save the file as UTF-8.") from exc
 
 
 def write_text(path: Path, text: str, *, label: str) -> None:

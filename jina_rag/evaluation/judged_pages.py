@@ -1,4 +1,4 @@
-"""Page counts and texts of judged pages, for the validation of a judged folder."""
+"""Page counts of documents and texts of judged pages, for the validation of a judged folder."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class JudgedPages:
 
     Attributes:
         counts: Document → number of pages.
-        texts: Judged page → its text.
-        findings: Documents and pages that cannot be read, and page counts that differ from ``docs.jsonl``.
+        texts: Judged page → text of the page.
+        findings: Problems: unreadable documents and pages, and page counts that differ from ``docs.jsonl``.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -50,16 +50,16 @@ def read_judged_pages(
     settings: IngestSettings,
     progress: Callable[[int, int], None] | None = None,
 ) -> JudgedPages:
-    """Open every document and read the text of its judged pages.
+    """Open every document, count the pages, and read the texts of the judged pages.
 
     Args:
-        documents: Document → (its file, its entry of ``docs.jsonl``).
-        pages: Document → 1-based numbers of its judged pages.
-        settings: Resolution, OCR and limits of the reader.
+        documents: Document → (path of the file, entry of ``docs.jsonl``).
+        pages: Document → 1-based numbers of the judged pages.
+        settings: Settings for reading the documents: resolution, OCR and limits.
         progress: Called with (documents done, total documents).
 
     Returns:
-        Page counts, texts and problems.
+        The page count of each document, the text of each judged page, and the problems.
     """
     result = JudgedPages()
     names: dict[Path, str] = {}

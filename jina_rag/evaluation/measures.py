@@ -1,15 +1,15 @@
 """Ranking measures at any depth: nDCG, Recall, RR, AP and P, computed by trec_eval through pytrec-eval-terrier.
 
-trec_eval's nDCG reads gains, so each grade becomes the gain 2^grade − 1: 2 → 3 and 1 → 1. The other measures are
-binary: a page is relevant if its grade is 2.
+trec_eval's nDCG reads gains, so each grade is converted to the gain 2^grade − 1: grade 2 has gain 3, and grade 1 has
+gain 1. For all measures except nDCG, only pages of grade 2 are relevant.
 
-nDCG@k     sum of gain / log2(rank + 1) over the first k pages, divided by the same sum for the ideal ranking
+nDCG@k     sum of gain / log2(rank + 1) over the first k pages, divided by the sum for the ideal ranking
 Recall@k   success: the share of queries with at least one grade-2 page among the first k
 RR@k       reciprocal rank of the first grade-2 page; 0 beyond rank k
 AP@k       sum of the precisions at the grade-2 pages among the first k, divided by the number of grade-2 pages
 P@k        share of grade-2 pages among the first k
 
-An unjudged page counts as not relevant; `unjudged` counts such pages.
+An unjudged page counts as not relevant. The function `unjudged` returns the number of unjudged pages.
 
 Source: trec_eval (National Institute of Standards and Technology); gains: Burges et al., Learning to Rank using
 Gradient Descent (ICML 2005).
@@ -41,7 +41,7 @@ def parse_measures(names: Iterable[str]) -> tuple[str, ...]:
         names: Names of measures, in any case.
 
     Raises:
-        InvalidInputError: If a measure is unknown, or its depth is missing or outside 1 to 1,000.
+        InvalidInputError: If a measure is unknown, or the depth of a measure is missing or outside 1 to 1,000.
     """
     return tuple(dict.fromkeys(f"{family}@{k}" for family, k in map(_parse_measure, names)))
 
@@ -58,7 +58,7 @@ def max_depth(measures: Iterable[str]) -> int:
 def measure(
     queries: Sequence[JudgedQuery], run: Run, measures: Sequence[str] = MEASURES
 ) -> dict[str, dict[str, float]]:
-    """Score a run against the relevance judgments.
+    """Compute the measures of each judged query of a run.
 
     Args:
         queries: Judged queries; queries without a relevant page are skipped.
@@ -103,7 +103,7 @@ def mean(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Return the mean of each measure over the rows; empty if `rows` is empty.
 
     Args:
-        rows: Measure → value, one mapping per query.
+        rows: One mapping of measure → value per query.
     """
     return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]} if rows else {}
 

@@ -2,9 +2,9 @@
 
 query, doc, page, grade, modality, language, page_language, answer
 
-Each row is a query and a page that answers it. For another page, add a row with the same query or an empty query cell.
-One cell can hold several page numbers of the same document, separated by spaces. Optional: grade (default 2) and the
-columns after it. Rows whose query begins with # are comments.
+Each row has a query and a page that answers the query. For a second page, add a row that repeats the query or leaves
+the query cell empty. A page cell can hold several page numbers of the document, separated by spaces. The columns from
+grade on are optional; the default grade is 2. Rows whose query begins with # are comments.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ def write_queries_csv(path: Path) -> None:
 
 
 def read_queries_csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Return the queries of a spreadsheet in the form of ``queries.jsonl``, each with the number of its first row.
+    """Return a (row number, entry) pair for each query of a spreadsheet.
 
+    The row number is the number of the first row of the query. The entry has the keys of ``queries.jsonl``.
     Columns are separated by commas, semicolons or tabs. Queries get the ids q001, q002, … unless the spreadsheet has a
     column ``qid``.
 
@@ -75,16 +76,18 @@ def read_queries_csv(path: Path) -> list[tuple[int, dict[str, Any]]]:
                 queries[key] = (number, {"qid": query_id, "query": text, "relevant": []})
             current = queries[key][1]
         if current is None:
-            raise InvalidInputError(f"{path}, row {number}: the query is empty, and no row above has a query.")
+            raise InvalidInputError(
+                f"{path}, row {number}: the query is empty, and no row above has a query. Fill in the query."
+            )
         _add_row(current, row, f"{path}, row {number}")
     return list(queries.values())
 
 
 def _add_row(query: dict[str, Any], row: dict[str, str], location: str) -> None:
-    """Add the page, the grade and the optional columns of a row to its query."""
+    """Add the page, the grade and the optional columns of a row to `query`."""
     doc, pages = row.get("doc", ""), [page for page in _SEPARATORS.split(row.get("page", "")) if page]
     if bool(doc) != bool(pages):
-        raise InvalidInputError(f"{location}: doc or page is empty. Fill in both.")
+        raise InvalidInputError(f"{location}: doc or page is empty. Fill in both cells.")
     grade = row.get("grade", "") or "2"
     if not all(page.isdecimal() and int(page) > 0 for page in pages):
         raise InvalidInputError(
@@ -98,7 +101,7 @@ def _add_row(query: dict[str, Any], row: dict[str, str], location: str) -> None:
         grades = {(entry["doc"], entry["page"]): entry["grade"] for entry in query["relevant"]}
         if grades.get((doc, page), int(grade)) != int(grade):
             raise InvalidInputError(
-                f"{location}: page {page} of {doc!r} has a different grade in a row above. Keep one."
+                f"{location}: page {page} of {doc!r} has a different grade in a row above. Keep one grade."
             )
         if (doc, page) not in grades:
             query["relevant"].append({"doc": doc, "page": page, "grade": int(grade)})
@@ -124,7 +127,7 @@ def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     try:
         table = list(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
     except csv.Error as exc:
-        raise InvalidInputError(f"{path} is not valid CSV: {exc}.") from exc
+        raise InvalidInputError(f"{path} is not valid CSV: {exc}. Save the spreadsheet again as CSV.") from exc
     headings = [cell.strip().casefold() for cell in table[0]] if table else []
     missing = [name for name in ("query", "doc", "page") if name not in headings]
     if missing:

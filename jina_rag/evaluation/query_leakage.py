@@ -1,6 +1,7 @@
-"""Query leakage and duplicates: queries copied from their page, and queries that occur twice.
+"""Detection of duplicate queries, and of queries whose words are copied from a relevant page.
 
-Copied queries measure keyword search only: every setting scores high on them.
+Keyword search finds the source page of a copied query, so every setting scores high on copied queries and the measures
+do not show the differences between settings.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from dataclasses import dataclass
 from jina_rag.models.lite.stopwords import PARTICLES, STOP_WORDS
 from jina_rag.sparse import terms
 
-# Among 119 queries that a person wrote in their own words, the maximum was a share of 0.77 and a run of 4 words.
+# In 119 queries that a person wrote without copying, the largest share was 0.77 and the longest run had 4 words.
 MIN_COPIED_SHARE, MIN_WORDS, MIN_COPIED_RUN = 0.85, 5, 6
-"""Thresholds of `Leak.is_copied`: share of content words, number of content words, and length of the run in words."""
+"""Minimum values for `Leak.is_copied`: share of content words, number of content words, and words in the run."""
 MIN_JACCARD = 0.8
 """Smallest Jaccard similarity of the words of two near-duplicate queries, from 0 to 1."""
 _WORD = re.compile(r"[^\W_]+")
@@ -32,7 +33,7 @@ class Leak:
     Attributes:
         share: Fraction (0 to 1) of the query's content words that occur on the page.
         words: Number of distinct content words in the query.
-        run: The longest sequence of words that occurs in both, case-folded.
+        run: The longest sequence of words that the query and the page have in common, case-folded.
         run_words: Length of `run` in words; two characters count as one word in scripts without spaces.
     """
 
@@ -43,7 +44,7 @@ class Leak:
 
     @property
     def is_copied(self) -> bool:
-        """True if the page contains at least 6 consecutive words of the query, or 85 % of 5 or more content words."""
+        """True if 6 consecutive words of the query occur on the page, or 85 % of at least 5 content words."""
         return self.run_words >= MIN_COPIED_RUN or (self.words >= MIN_WORDS and self.share >= MIN_COPIED_SHARE)
 
 
@@ -55,7 +56,7 @@ def find_leak(query: str, page: str) -> Leak:
         page: Text of the page.
 
     Returns:
-        The shared content words and the longest common sequence of words.
+        The share of the content words that occur on the page, and the longest common sequence of words.
     """
     content = content_words(query)
     share = len(content & set(terms(page))) / len(content) if content else 0.0
@@ -64,7 +65,9 @@ def find_leak(query: str, page: str) -> Leak:
 
 
 def content_words(text: str) -> frozenset[str]:
-    """Return the distinct words of a text except stop words. In scripts without spaces, each character pair is a word.
+    """Return the distinct words of a text except stop words.
+
+    In scripts without spaces, each pair of adjacent characters is a word.
 
     Args:
         text: Any text.
@@ -82,9 +85,10 @@ def normalized_query(text: str) -> str:
 
 
 def near_duplicate_queries(queries: Mapping[str, str]) -> Iterator[tuple[str, str, float]]:
-    """Yield pairs of near-duplicate queries, each with the Jaccard similarity of its words, from 0 to 1.
+    """Yield (first query id, second query id, similarity) for each pair of near-duplicate queries.
 
-    Queries that contain different numbers are not near-duplicates. Queries of fewer than 5 distinct words are skipped.
+    The similarity is the Jaccard similarity of the words of the two queries, from 0 to 1. Queries that contain
+    different numbers are not near-duplicates. Queries of fewer than 5 distinct words are skipped.
 
     Args:
         queries: query_id → text.

@@ -1,16 +1,15 @@
-"""Published scores of models (``targets.json``) and their comparison with measured scores.
+"""Published scores of models (``targets.json``), and the comparison of measured scores with published scores.
 
 The scores come from the papers and model cards of the Jina models and from the results repository of mteb. Each score
-has its source, measure, model revision and page resolution.
+has a source, a measure, a model revision and a page resolution, as far as published.
 
-A score is specific to the program that read the data (its loader). In eight tasks of JinaVDR the paper counts one query
-more than mteb: an empty query, which always scores 0. In those tasks the paper's score is mteb's score times
-(N − 1) / N, where N is the number of queries in the paper (`paper_from_mteb`). A value measured with mteb's loader is
-therefore compared only with scores of mteb's loader, and a value measured with the paper's loader only with scores of
-the paper's loader.
+A score depends on the loader, which is the program that read the data. In eight tasks of JinaVDR, the paper's data has
+an empty query that mteb omits. The empty query always scores 0, so in these eight tasks the paper's score is mteb's
+score times (n − 1) / n, where n is the number of queries in the paper (see `paper_from_mteb`). For this reason, a
+measured value is compared only with published scores of the same loader.
 
-File format: a list of tables and a list of means. A table is a list of rows and the fields that the rows share, for
-example model, vectors, measure and source. A row inherits each field that it does not set. All values are in percentage
+The file holds a list of tables and a list of means. A table has a list of rows, and fields that apply to all rows, for
+example model, vectors, measure and source. A row can override each field of the table. All values are in percentage
 points, as published (0.531 is 53.1).
 
 Source: the field `source` of each score in ``targets.json``.
@@ -32,9 +31,10 @@ from jina_rag.evaluation.files import read_text
 Loader: TypeAlias = Literal["mteb", "paper"]
 """Program that read the data: mteb, or the program of the publication."""
 Vectors: TypeAlias = Literal["dense", "multi", "rerank", "sparse", "unstated"]
-"""Dense: one vector per input. Multi: one per token or patch. Rerank: reranked candidates. Sparse: term weights."""
+"""Dense: one vector per input. Multi: one vector per token or image patch. Rerank: scores of a reranker for the best
+candidates of a search. Sparse: term weights."""
 Kind: TypeAlias = Literal["results", "paper", "model card", "model page", "reported"]
-"""Kind of source: "results" is the results repository of mteb; "reported" is a score of unknown publication."""
+"""Kind of source. "results" is the results repository of mteb. A "reported" score has no known publication."""
 
 TOLERANCE = 0.5
 """Deviation that batching, precision and weight revision can cause in a reproduced score, in percentage points."""
@@ -69,7 +69,7 @@ class Target(_ScoreFields):
         table: Id of the table in ``targets.json`` that holds the score.
         benchmark: Benchmark of the task, under mteb's name if mteb has the benchmark.
         task: mteb's name of the task; the paper's name if `in_mteb` is False.
-        model: Id of the model on the Hugging Face Hub, if it has one.
+        model: Id of the model on the Hugging Face Hub; the published name of a model without an id.
         vectors: Vector type, or reranking; see `Vectors`.
         measure: Name of the measure, for example nDCG@5; "unstated" if unknown.
         value: Score in percentage points, as published.
@@ -77,7 +77,7 @@ class Target(_ScoreFields):
         kind: Kind of the source.
         loader: Program that read the data.
         in_mteb: True if mteb has the task.
-        revision: Revision of the weights; several if the source does not state which one; None if not stated.
+        revision: Revision of the weights, or the possible revisions joined by "or"; None if not stated.
         max_pixels: Largest number of pixels per page image; None for texts, or if not stated.
         language: Language code of a score for one language, as published; otherwise None.
         dimensions: Number of dimensions after Matryoshka truncation; None for full vectors.
@@ -99,14 +99,14 @@ class Target(_ScoreFields):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mean(_ScoreFields):
-    """A published mean over tasks or languages. Attributes not listed here are those of `Target`.
+    """A published mean over tasks or languages. For the other attributes, see `Target`.
 
     Attributes:
         decimals: Number of decimals of the published value, in percentage points.
         of: Description of the averaged scores.
         count: Number of tasks or languages; None if not stated.
-        table: Id of the table with the averaged scores; None if they are not published or not transcribed.
-        tasks: Tasks of that table that the mean covers; empty for all.
+        table: Id of the table with the averaged scores; None if the averaged scores are not in the file.
+        tasks: Tasks of the table that the mean covers; empty for all tasks.
         agrees: True if the rounded mean of the table's scores is the published value. If False, `note` explains the
             deviation. None without a table.
     """
@@ -132,7 +132,7 @@ class ReferenceScores:
     means: tuple[Mean, ...]
 
     def rows(self, mean: Mean) -> tuple[Target, ...]:
-        """Return the scores that `mean` averages; empty if the file does not hold them.
+        """Return the scores that `mean` averages; empty if the averaged scores are not in the file.
 
         Args:
             mean: A mean of this file.
@@ -178,16 +178,19 @@ def _parse_scores(text: str, name: str) -> ReferenceScores:
 def _parse_score(kind: type[_Score], values: Mapping[str, Any], name: str) -> _Score:
     location = f"{name}, {values.get('table') or values.get('benchmark')}, {values.get('task') or values.get('model')}"
     if unknown := values.keys() - {field.name for field in fields(kind)}:
-        raise InvalidInputError(f"{location}: {kind.__name__} has no field {', '.join(sorted(unknown))}.")
+        raise InvalidInputError(
+            f"{location}: {kind.__name__} has no field {', '.join(sorted(unknown))}. Remove the field."
+        )
     arguments: dict[str, Any] = {k: tuple(v) if k == "tasks" else v for k, v in values.items()}
     try:
         score = kind(**arguments)
     except TypeError as exc:
-        raise InvalidInputError(f"{location}: {exc}.") from exc
+        raise InvalidInputError(f"{location}: {exc}. Add the missing field.") from exc
     for field, choices in (("loader", Loader), ("vectors", Vectors), ("kind", Kind)):
-        if getattr(score, field) not in get_args(choices):
-            raise InvalidInputError(f"{location}: {field} is invalid; expected one of {', '.join(get_args(choices))}.")
-    # Rank correlations can be below 0.
+        if (choice := getattr(score, field)) not in get_args(choices):
+            expected = ", ".join(get_args(choices))
+            raise InvalidInputError(f"{location}: {field} is {choice!r}; expected one of {expected}.")
+    # Some published scores are rank correlations, which can be below 0.
     if not isinstance(score.value, int | float) or not -100 <= score.value <= 100:
         raise InvalidInputError(f"{location}: value is {score.value!r}; expected percentage points from -100 to 100.")
     if not score.source:
@@ -203,7 +206,8 @@ class Comparison:
         target: The published score or mean.
         value: The measured value, in percentage points.
         difference: Measured minus published value, in percentage points.
-        tolerance: Largest of 0.5 points, one query (100 / n points), and the tolerance of the score.
+        tolerance: Largest of 0.5 points, the weight of one query (100 / n points for n queries), and the tolerance of
+            `target`.
         within: True if the absolute difference is at most `tolerance`.
     """
 
@@ -215,7 +219,7 @@ class Comparison:
 
     @property
     def source(self) -> str:
-        """One sentence with the published score, its measure and its source."""
+        """One sentence that states the published score with measure and source."""
         target = self.target
         details = [target.source]
         if isinstance(target, Target) and target.revision:
@@ -237,7 +241,7 @@ class Comparison:
 
 
 class ScoreFilter(TypedDict, total=False):
-    """Field values to select scores by; a missing field or None matches every value.
+    """Field values that select published scores; a missing field or None matches every value.
 
     Attributes:
         model: Id of the model.
@@ -259,7 +263,7 @@ def targets_for(
 
     Args:
         task: mteb's name of the task.
-        published: Scores to select from; default: those of the package.
+        published: Scores to select from; default: the scores of the package.
         **filters: Values that the scores must have; see `ScoreFilter`.
     """
     return _select((published or load_targets()).targets, task=task, **filters)
@@ -272,7 +276,7 @@ def means_for(
 
     Args:
         benchmark: mteb's name of the benchmark.
-        published: Scores to select from; default: those of the package.
+        published: Scores to select from; default: the scores of the package.
         **filters: Values that the means must have; see `ScoreFilter`.
     """
     return _select((published or load_targets()).means, benchmark=benchmark, **filters)
@@ -293,19 +297,19 @@ def compare(
 ) -> Comparison | None:
     """Compare a measured value with the published score of the same model, vectors and loader.
 
-    If several sources published a score for that loader, the results repository of mteb takes precedence over papers.
+    If several sources published a score for the loader, the results repository of mteb takes precedence over papers.
 
     Args:
         task: mteb's name of the task.
         model: Id of the model.
         vectors: Vector type, or reranking; see `Vectors`.
         value: Measured value in percentage points (87.3, not 0.873).
-        n_queries: Number of measured queries, at least 1; one query weighs 100 / n points.
-        loader: Program that read the data; scores of the other loader are not used.
-        measure: Name of the measure; None for any.
+        n_queries: Number of measured queries, at least 1. The weight of one query is 100 / `n_queries` points.
+        loader: Program that read the data. Scores of other loaders are not used.
+        measure: Name of the measure; None for any measure.
         language: Language code, for a score of one language.
         dimensions: Number of dimensions after Matryoshka truncation; None for full vectors.
-        published: Scores to compare with; default: those of the package.
+        published: Scores to compare with; default: the scores of the package.
 
     Returns:
         The comparison, or None without a matching score.
@@ -340,11 +344,12 @@ def compare_mean(
         model: Id of the model.
         vectors: Vector type, or reranking; see `Vectors`.
         value: Measured mean in percentage points (87.3, not 0.873).
-        loader: Program that read the data; means of the other loader are not used.
-        tasks: Averaged tasks; published means known to cover other tasks are not used. None for any.
-        measure: Name of the measure; None for any.
+        loader: Program that read the data. Means of other loaders are not used.
+        tasks: Tasks of the measured mean. Published means that are known to cover other tasks are not used. None to
+            compare without this check.
+        measure: Name of the measure; None for any measure.
         dimensions: Number of dimensions after Matryoshka truncation; None for full vectors.
-        published: Scores to compare with; default: those of the package.
+        published: Scores to compare with; default: the scores of the package.
 
     Returns:
         The comparison, or None without a matching mean.
@@ -364,8 +369,8 @@ def compare_mean(
 def paper_from_mteb(value: float, n: int) -> float:
     """Convert mteb's score into the score of the paper's program.
 
-    The paper's N queries include an empty query that scores 0. The sum over the queries is equal, so the paper's mean
-    is mteb's mean times (N − 1) / N.
+    The paper's data has n queries, including an empty query that mteb omits. The empty query adds 0 to the sum of the
+    scores, so the paper's mean is mteb's mean times (n − 1) / n.
 
     Args:
         value: Score measured with mteb's loader over n − 1 queries, in percentage points.
@@ -378,7 +383,9 @@ def paper_from_mteb(value: float, n: int) -> float:
 
 
 def mteb_from_paper(value: float, n: int) -> float:
-    """Convert a score of the paper's program into the score of mteb: times N / (N − 1). See `paper_from_mteb`.
+    """Convert a score of the paper's program into mteb's score: `value` times n / (n − 1).
+
+    The conversion is the inverse of `paper_from_mteb`.
 
     Args:
         value: Score measured with the paper's loader over n queries, in percentage points.
@@ -403,15 +410,15 @@ def _check_percentage_points(value: float) -> None:
 
 
 def _select(scores: Sequence[_Score], **values: str | None) -> tuple[_Score, ...]:
-    """Return the scores whose fields have these values; None matches every value."""
+    """Return the scores whose fields are equal to `values`; None matches every value."""
     return tuple(s for s in scores if all(v is None or getattr(s, name) == v for name, v in values.items()))
 
 
 def _compare_with(targets: Sequence[Target | Mean], value: float, one_query: float) -> Comparison | None:
-    """Compare with the score of the first available kind, in the order of `Kind`; None without scores."""
+    """Compare `value` with the target whose kind comes first in `Kind`; return None if `targets` is empty."""
     target = min(targets, key=lambda target: get_args(Kind).index(target.kind), default=None)
     if target is None:
         return None
     difference, tolerance = value - target.value, max(TOLERANCE, one_query, target.tolerance)
-    # The margin keeps a difference of exactly the tolerance within it, despite floating-point rounding.
+    # 1e-9: floating-point rounding must not move a difference that is equal to the tolerance outside the tolerance.
     return Comparison(target, value, difference, tolerance, abs(difference) <= tolerance + 1e-9)

@@ -12,7 +12,7 @@ from jina_rag.evaluation.significance import Difference
 from jina_rag.types import Failure
 
 LOG = "vectors: log"
-"""Key of the write-ahead log in `SettingResult.bytes`. The log repeats the latest changes; its size is limited."""
+"""Key of the write-ahead log in `SettingResult.bytes`. The log holds the latest changes and has a limited size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class QueryResult:
         milliseconds: Wall time of the search including the embedding of the query, in milliseconds; 0 if queries ran in
             batches.
         unjudged: k → number of unjudged pages among the first k; unjudged pages count as not relevant.
-        scores: Scores of the pages, parallel to `ranking`; comparable within one query.
+        scores: Scores of the pages, parallel to `ranking`. Scores of different queries are not comparable.
         images: Screenshots of the pages, parallel to `ranking`; None for a page without a screenshot.
         notes: Deviations from the requested search, for example a truncated query.
     """
@@ -51,8 +51,8 @@ class SettingResult:
         fingerprint: Fingerprint of the embedder; equal fingerprints mean equal vectors.
         queries: Number of judged queries.
         measures: Measure → mean over the judged queries, from 0 to 1.
-        intervals: Measure → lower and upper end of its 95 % bootstrap interval.
-        by: Group (``"modality"``, ``"language"``) → name → ``{"queries": n, measure: mean}``.
+        intervals: Measure → lower and upper end of the 95 % bootstrap interval of the mean.
+        by: ``"modality"`` or ``"language"`` → name of the group → ``{"queries": n, measure: mean}``.
         per_query: Results of all queries, in the order of the queries file.
         latency: ``{"p50", "p90", "p99", "mean"}`` in milliseconds, over queries that ran one by one after one warm-up
             query; empty if queries ran in batches.
@@ -80,9 +80,10 @@ class SettingResult:
 
     @property
     def vector_bytes_per_page(self) -> float:
-        """Bytes per page in the vector store: vectors and their payload.
+        """Bytes per page in the vector store, for vectors and payload.
 
-        Excludes images and the write-ahead log, whose size does not depend on the number of pages.
+        The value excludes page images. The write-ahead log is also excluded, because the size of the log does not
+        depend on the number of pages.
         """
         sizes = {part: size for part, size in self.bytes.items() if part.startswith("vectors") and part != LOG}
         return sum(sizes.values()) / max(self.pages, 1)
@@ -96,7 +97,7 @@ class PairedComparison:
         first: Name of the baseline setting.
         second: Name of the setting compared with the baseline.
         measure: Name of the measure.
-        difference: Mean of `second` minus `first` over the queries, with its interval.
+        difference: Mean of `second` minus `first` over the queries, with a 95 % interval.
     """
 
     first: str
@@ -114,9 +115,9 @@ class Evaluation:
         data_hash: SHA-256 over ``docs.jsonl``, the queries file and the content of the documents.
         command: Command line that repeats the evaluation.
         versions: Package → version, and the platform.
-        seed: Seed of every bootstrap.
+        seed: Seed of the random generator of each bootstrap.
         settings: Results in the order of the requested settings.
-        comparisons: Each later setting compared with the first, for every measure.
+        comparisons: Comparisons of each later setting with the first setting, one per measure.
         queries: query_id → ``{"query", "modality", "language", "relevant": [[doc, page, grade], …], "answer"}``.
         seconds: Wall time of the whole evaluation in seconds.
         when: Start time in ISO 8601 (UTC); empty if unknown.
@@ -135,7 +136,7 @@ class Evaluation:
 
 
 def ranked_pages(results: Sequence[QueryResult]) -> dict[str, list[PageKey]]:
-    """Return query_id → pages, best first: the run that the measures read.
+    """Return the run of a setting: query_id → pages, best first.
 
     Args:
         results: Results of the queries of one setting.

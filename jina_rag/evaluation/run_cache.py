@@ -1,8 +1,8 @@
 """Cached query results of an index, so that an interrupted evaluation resumes without repeating searches.
 
-The file ``evaluation.jsonl`` in the folder of the index has one line per query and search configuration. A line is
-valid only for the same model, storage, documents, stages, reranker, depth and version of jina_rag. Judgments are not
-cached, so they may change.
+The file ``evaluation.jsonl`` in the folder of the index has one line per query and search configuration. A cached
+result is used only if model, storage, documents, stages, reranker, depth and version of jina_rag are unchanged. The
+file holds no judgments, so cached results remain valid if judgments change.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ CACHE_FILE = "evaluation.jsonl"
 BATCH_SIZE = 16
 """Queries per batch when latency is not measured."""
 WARM_UP = "What is this document about?"
-"""Untimed query that loads the model. A judged query would find its pages cached in its timed search."""
+"""Untimed query that loads the model. A judged query as warm-up would make the timed search of the query faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,8 @@ class RunOptions:
 
     Attributes:
         depth: Number of pages per query.
-        one_by_one: Run each query alone, after a warm-up query, and time it. If False, run queries in batches.
-        force: Run every query, also those with a cached result.
+        one_by_one: Run and time each query alone, after a warm-up query. If False, queries run in batches.
+        force: Run every query, including queries with a cached result.
     """
 
     depth: int
@@ -56,14 +56,14 @@ def run_queries(
     names: Mapping[Path, str],
     on_query: Callable[[int, int], None] | None = None,
 ) -> list[QueryResult]:
-    """Return the result of each query, in order; `QueryResult.measures` and `unjudged` are left empty.
+    """Return the result of each query, in order, with empty `QueryResult.measures` and `QueryResult.unjudged`.
 
     Args:
         index: The index, opened with the reranker of the setting.
         setting: The setting, which defines the stages.
         queries: Queries to run.
-        options: Depth, timing and use of the cache.
-        names: File → name of its document in the judgments; the default is the stem of the file name.
+        options: Options of the run: depth, timing and use of the cache.
+        names: File → name of the document in the judgments. Files without an entry get the stem of the file name.
         on_query: Called with (queries done, total queries).
 
     Raises:
@@ -82,7 +82,7 @@ def run_queries(
     for start in range(0, len(missing), batch_size):
         texts = missing[start : start + batch_size]
         started = time.perf_counter()
-        # Timed searches compute regions and snippets, as in normal use. Neither changes the pages.
+        # Timed searches compute regions and snippets, as in normal use. The details do not change the ranking.
         hit_lists = index.search_many(texts, k=options.depth, stages=stages, details=options.one_by_one)
         milliseconds = (time.perf_counter() - started) * 1000 if options.one_by_one else 0.0
         batch = {text: _result(hits, names, milliseconds) for text, hits in zip(texts, hit_lists, strict=True)}
@@ -96,12 +96,12 @@ def run_queries(
 def judged_page_keys(hits: SearchResults, names: Mapping[Path, str]) -> list[PageKey]:
     """Return the (doc, page) keys of hits, with the document names of the judgments.
 
-    The index stores the pages of identical files once. The result lists such a page under each file, one after another,
-    because judgments may refer to any of the files.
+    The index stores the pages of identical files once. The result lists a page of identical files once per file, in
+    consecutive ranks, because judgments may refer to any of the files.
 
     Args:
         hits: Hits of one query.
-        names: File → name of its document in the judgments; the default is the stem of the file name.
+        names: File → name of the document in the judgments. Files without an entry get the stem of the file name.
     """
     return [page for page, _, _ in _pages(hits, names)]
 
@@ -125,7 +125,7 @@ def _result(hits: SearchResults, names: Mapping[Path, str], milliseconds: float)
 
 
 class _RunCache:
-    """The cache file of an index, limited to one search configuration."""
+    """The cached results of one search configuration, in the cache file of an index."""
 
     def __init__(self, index: DocumentIndex, setting: Setting, options: RunOptions, names: Mapping[Path, str]) -> None:
         self._folder, self._file = index.location, index.location / CACHE_FILE
@@ -140,7 +140,7 @@ class _RunCache:
             text = self._file.read_text("utf-8", errors="replace")
         results = {}
         for line in text.split("\n"):
-            # Skip incomplete lines of a killed process; their queries run again.
+            # A killed process can leave an incomplete line. The line is skipped, and the query runs again.
             with suppress(ValueError, KeyError, TypeError):
                 entry = json.loads(line)
                 if entry["key"] == self._key and (entry["alone"] or not self._one_by_one):

@@ -28,7 +28,7 @@ class EvaluationReport:
         by: ``{"modality": {name: {"queries": n, measure: mean}}, "language": {"same": …, "cross": …}}``.
         per_query: query_id → measure → value from 0 to 1.
         run: query_id → pages, best first.
-        failed: Files and pages that could not be indexed; their pages count as not found.
+        failed: Files and pages that could not be indexed. Searches cannot find these pages, which lowers the measures.
         seconds: Wall time in seconds, including the ingestion.
         index_seconds: Wall time of the ingestion in seconds.
     """
@@ -56,12 +56,12 @@ def evaluate(
 
     Args:
         folder: Documents and judged queries.
-        index: An index of this folder, or an empty one. Unchanged documents are not embedded again.
+        index: An empty index, or an index of documents of the folder. Unchanged documents are not embedded again.
         ingest: Called with the documents instead of ``index.ingest``, for example to show progress.
         on_query: Called with (queries done, total queries) after each batch.
 
     Returns:
-        The measures, their means by group, and the rankings.
+        The mean of each measure, the means by modality and by language, and the rankings.
 
     Raises:
         InvalidInputError: If the index holds documents from outside the folder.
@@ -101,18 +101,18 @@ def search_all(
 ) -> dict[str, list[PageKey]]:
     """Return query_id → the best `k` pages of each query.
 
-    The index stores the pages of identical files once. The result lists such a page under each file, one after another,
-    because judgments may refer to any of the files.
+    The index stores the pages of identical files once. The result lists a page of identical files once per file, in
+    consecutive ranks, because judgments may refer to any of the files.
 
     Args:
         index: The index to search.
         queries: Queries to run.
-        names: File → name of its document in the judgments; the default is the stem of the file name.
+        names: File → name of the document in the judgments. Files without an entry get the stem of the file name.
         on_query: Called with (queries done, total queries) after each batch.
         k: Maximum number of hits per query.
         filter: Metadata filter; see `DocumentIndex.search`.
         stages: Search stages; None for the stages of the index.
-        group_by: ``"page"``, or ``"document"`` to rank each document once, by its best page.
+        group_by: ``"page"``, or ``"document"`` to rank each document once, by the best page of the document.
         dedup: Keep only the best page of each group of near-duplicates.
         min_score: Drop pages below this score; None for no minimum.
         on_note: Called with (query_id, note) for each deviation from the requested search.
@@ -141,14 +141,14 @@ def search_all(
 
 
 def check_documents(index: DocumentIndex, folder: JudgedFolder) -> None:
-    """Raise if an index holds documents from outside a judged folder, because they would distort the measures.
+    """Raise an error if an index holds documents from outside a judged folder, which would distort the measures.
 
     Args:
         index: The index.
         folder: The judged folder.
 
     Raises:
-        InvalidInputError: If the index holds such a document.
+        InvalidInputError: If the index holds a document from outside the folder.
     """
     names = folder.names
     other_paths = [d.path for d in index.documents() if d.path.resolve() not in names]
@@ -165,11 +165,12 @@ def group_means(
     """Return the mean measures by ``"modality"`` and by ``"language"`` (``"same"`` or ``"cross"``).
 
     Args:
-        queries: Judged queries; a query without a modality or language is omitted from the means of that kind.
+        queries: Judged queries. Queries without a modality are omitted from the means by modality, and queries without
+            a language group from the means by language.
         scores: query_id → measure → value.
 
     Returns:
-        Kind of group → name → ``{"queries": n, measure: mean}``.
+        ``"modality"`` or ``"language"`` → name of the group → ``{"queries": n, measure: mean}``.
     """
     groups: dict[str, dict[str, list[Mapping[str, float]]]] = {"modality": {}, "language": {}}
     for query in queries:

@@ -1,7 +1,7 @@
 """Creation of a judged folder: list of documents, page images, contact sheet and an empty queries file.
 
 judged/docs.jsonl      doc, file, pages, sha256        judged/queries.csv   see `jina_rag.evaluation.queries_csv`
-judged/pages.html      all pages with doc and number   judged/pages/        images of the pages
+judged/pages.html      contact sheet of all pages      judged/pages/        images of the pages
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Scaffold:
 
     Attributes:
         documents: Number of documents in ``docs.jsonl``.
-        pages: Number of pages of these documents.
+        pages: Total number of pages of the documents.
         sheet: Path of ``queries.csv``; None if ``queries.jsonl`` holds the queries.
         contact_sheet: Path of the contact sheet; None without page images.
         failed: Files and pages that cannot be read.
@@ -79,12 +79,12 @@ def make_scaffold(
 
     Args:
         root: Path of the judged folder.
-        documents: Files, folders and globs.
+        documents: Paths of files and folders, and glob patterns.
         images: Render missing page images and write the contact sheet.
         progress: Called with (documents done, total documents).
 
     Returns:
-        Counts, paths of the created files, and the failures.
+        The number of documents and pages, the paths of the created files, and the failures.
 
     Raises:
         InvalidInputError: If a path does not exist, no document is found, or the folder cannot be written.
@@ -130,7 +130,7 @@ def write_queries(root: Path) -> tuple[Path, int]:
         InvalidInputError: If ``queries.csv`` is missing or invalid.
     """
     if not (root / QUERIES_CSV).is_file():
-        raise InvalidInputError(f"{root} has no {QUERIES_CSV}. Create it with `jina-rag evaluate init {root}`.")
+        raise InvalidInputError(f"{root} has no {QUERIES_CSV}. Create the file with `jina-rag evaluate init {root}`.")
     entries = [entry for _, entry in read_queries_csv(root / QUERIES_CSV)]
     write_lines(root / QUERIES, entries, label="queries")
     return root / QUERIES, len(entries)
@@ -155,11 +155,11 @@ class _DocumentList:
             self._by_path[source.path.resolve()] = {"doc": unused_name, "file": _relative(source.path, root)}
 
     def of(self, source: SourceFile) -> dict[str, Any]:
-        """Return the entry of a document."""
+        """Return the ``docs.jsonl`` entry of a file."""
         return self._by_path[source.path.resolve()]
 
     def add(self, entry: dict[str, Any], pages: int, sha256: str) -> None:
-        """Add a readable document, or update its number of pages and its hash."""
+        """Add the entry of a readable document, and set the number of pages and the hash in the entry."""
         if not any(entry is other for other in self.entries):
             self.entries.append(entry)
         entry |= {"pages": pages, "sha256": sha256}
@@ -174,7 +174,7 @@ def _render_documents(
     images: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[ContactSheetDocument]:
-    """Count the pages of every document and render the missing page images."""
+    """Count the pages of every document, render the missing page images, and yield the contact sheet entries."""
     hashes = {source.path: file_hash(source.path) for source in sources}
     folders = {
         source.path: root / IMAGES / f"{slug(listing.of(source)['doc'])}-{hashes[source.path][:8]}"
@@ -221,7 +221,7 @@ def _write_page_image(page: Page, path: Path) -> None:
 
 
 def _unique_names(sources: Sequence[SourceFile]) -> dict[SourceFile, str]:
-    """Return a unique name per document: the stem of its file name, or its path if documents share the stem."""
+    """Return a unique name per document: the stem of the file name, or the path if several documents share a stem."""
     stems = Counter(PurePosixPath(source.doc_id).stem for source in sources)
     paths = Counter(str(PurePosixPath(source.doc_id).with_suffix("")) for source in sources)
     names = {}

@@ -45,7 +45,7 @@ def setting_json(setting: SettingResult) -> dict[str, Any]:
 
 
 def comparison_json(comparison: PairedComparison) -> dict[str, Any]:
-    """Return a paired comparison as a JSON object; ``mean`` is the second setting minus the first.
+    """Return a paired comparison as a JSON object; ``mean`` is the second setting minus the first setting.
 
     Args:
         comparison: The comparison.
@@ -69,7 +69,7 @@ def save(path: Path, evaluation: Evaluation) -> None:
 
 
 def load(path: Path) -> Evaluation:
-    """Return the evaluation that `save` wrote.
+    """Return the evaluation of a file that `save` wrote.
 
     Args:
         path: Path of the file.
@@ -81,9 +81,11 @@ def load(path: Path) -> Evaluation:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise InvalidInputError(f"{path} is not a saved evaluation (not JSON). Create one with --save.") from exc
+        raise InvalidInputError(
+            f"{path} is not a saved evaluation (not JSON). Save an evaluation with --save."
+        ) from exc
     if not isinstance(value, dict) or value.pop("format", None) != FORMAT:
-        raise InvalidInputError(f"{path} is not an evaluation in a supported format. Create one with --save.")
+        raise InvalidInputError(f"{path} is not an evaluation in a supported format. Save an evaluation with --save.")
     try:
         settings, comparisons = value.pop("settings"), value.pop("compared")
         return Evaluation(
@@ -109,7 +111,7 @@ def _setting(value: Mapping[str, Any]) -> SettingResult:
 
 
 def query_result(value: Mapping[str, Any]) -> QueryResult:
-    """Return the `QueryResult` of a JSON object; the inverse of `dataclasses.asdict` and JSON.
+    """Return the `QueryResult` of a JSON object that `dataclasses.asdict` created.
 
     Args:
         value: The JSON object.

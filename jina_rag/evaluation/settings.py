@@ -37,12 +37,12 @@ class Setting:
     """A combination of embedder, storage, stages and reranker.
 
     Attributes:
-        embedder: Name or folder of a model, or an embedder; None for the embedder of an existing index, and for the
-            default embedder of a new one.
-        storage: Name of a vector storage, or a `Storage`; None for the storage of an existing index, and for
-            ``"exact"`` in a new one.
+        embedder: Name or folder of a model, or an embedder; None for the embedder of an existing index, or for
+            the default embedder if the index does not exist.
+        storage: Name of a vector storage, or a `Storage`; None for the storage of an existing index, or for
+            ``"exact"`` if the index does not exist.
         stages: Stages as text, see `parse_stages`; ``"default"`` for the default stages of the embedder.
-        reranker: Name or folder of a model, or a reranker; None to search without one.
+        reranker: Name or folder of a model, or a reranker; None to search without a reranker.
     """
 
     embedder: str | Embedder | None = None
@@ -65,7 +65,7 @@ class Setting:
         return _model_text(self.embedder) or DEFAULT_EMBEDDER, _storage_text(self.storage) or "exact"
 
     def completed(self, index: Path) -> Setting:
-        """Return this setting with unset values read from an existing index.
+        """Return this setting, in which unset values are filled in from an existing index.
 
         Args:
             index: Folder of the index; the setting is unchanged if the folder holds no index.
@@ -78,7 +78,7 @@ class Setting:
         return replace(self, embedder=embedder, storage=storage)
 
     def to_json(self) -> dict[str, str]:
-        """Return the setting as text values, without unset ones."""
+        """Return the setting as text values; unset values are omitted."""
         parts = {
             "embedder": _model_text(self.embedder),
             "storage": _storage_text(self.storage),
@@ -89,11 +89,11 @@ class Setting:
 
 
 def parse_stages(text: str) -> tuple[Stage, ...]:
-    """Parse stages from text: values of ``jina-rag search --stage``, joined by ``+``.
+    """Return the search stages of a text: values of ``jina-rag search --stage``, joined by ``+``.
 
     Args:
-        text: For example ``"rescore:dense=0.3+rerank:limit=20,model=lite"``. ``"default"`` gives an empty tuple: the
-            embedder's default stages.
+        text: For example ``"rescore:dense=0.3+rerank:limit=20,model=lite"``. ``"default"`` gives an empty tuple,
+            which selects the embedder's default stages.
 
     Raises:
         InvalidInputError: If the text is empty, a stage, an option or a value is invalid, or a stage occurs twice.
@@ -106,7 +106,7 @@ def parse_stages(text: str) -> tuple[Stage, ...]:
     kinds = Counter(type(stage).__name__.lower() for stage in stages)
     for name, times in kinds.items():
         if times > 1:
-            raise InvalidInputError(f"{text!r} has the stage {name} twice. Join the options of both with commas.")
+            raise InvalidInputError(f"{text!r} has the stage {name} twice. Write the options of {name} once.")
     return stages
 
 
@@ -116,7 +116,7 @@ def cross_product(
     stages: Sequence[str] = (),
     rerankers: Sequence[str | Reranker | None] = (),
 ) -> list[Setting]:
-    """Return every distinct combination; combinations that share an index follow each other.
+    """Return a setting for every distinct combination; settings that share an index are adjacent.
 
     Args:
         embedders: Values for `Setting.embedder`; empty for the default.
@@ -175,7 +175,7 @@ def slug(text: str) -> str:
 
 
 def file_names(names: Sequence[str]) -> list[str]:
-    """Return a file name without suffix for each name of a setting, unique among them.
+    """Return a unique file name without suffix for the name of each setting.
 
     Args:
         names: Names of settings.
@@ -185,10 +185,10 @@ def file_names(names: Sequence[str]) -> list[str]:
 
 
 def index_locations(root: str, settings: Sequence[Setting]) -> dict[tuple[str, str], str]:
-    """Return the location of each index: `root` for a single index, subfolders of `root` for several.
+    """Return the location of each index: `root` for a single index, or subfolders of `root` for several indexes.
 
     Args:
-        root: Path of a folder, or address of a collection on a server, which is a single index.
+        root: Path of a folder, or URL of a collection on a server. A collection is a single index.
         settings: All settings of the evaluation.
 
     Returns:
@@ -207,7 +207,8 @@ def index_locations(root: str, settings: Sequence[Setting]) -> dict[tuple[str, s
         return folders if not is_index and any(Path(root).glob(f"*/{MANIFEST}")) else {keys[0]: root}
     if is_index:
         raise InvalidInputError(
-            f"{root} is a single index, but the settings need {len(keys)} indexes. Pass their parent folder."
+            f"{root} is a single index, but the settings need {len(keys)} indexes. Pass a folder without an index "
+            "(--index)."
         )
     return folders
 
@@ -217,7 +218,7 @@ def _safe_characters(text: str) -> str:
 
 
 def _has_builtin_names(key: tuple[str, str]) -> bool:
-    """Return whether embedder and storage have built-in names, which are unique."""
+    """Return whether embedder and storage have built-in names, which are unique and need no hash in the slug."""
     return "/" not in key[0] and os.sep not in key[0] and key[1] in ("exact", "balanced", "compact")
 
 

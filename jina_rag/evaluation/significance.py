@@ -1,4 +1,4 @@
-"""Confidence intervals: the interval of a mean, and the paired difference of two settings over the same queries.
+"""Bootstrap confidence intervals for a mean, and for the paired difference of two settings over the same queries.
 
 Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), percentile interval.
 """
@@ -15,7 +15,7 @@ from jina_rag.errors import InvalidInputError
 
 RESAMPLES = 10_000  # default number of bootstrap resamples
 _MAX_DRAWS = 2_000_000
-"""Largest number of draws held in memory."""
+"""Maximum number of resampled values in memory at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Difference:
     """The mean difference between two runs over the same queries.
 
     Attributes:
-        mean: Mean of second minus first run.
+        mean: Mean over the queries of the second run minus the first run.
         low: Lower end of the 95 % interval of the mean.
         high: Upper end of the interval.
         better: Number of queries with a higher value in the second run.
@@ -47,15 +47,15 @@ def difference(
 
     Args:
         first: query_id → value of the measure in the baseline run.
-        second: query_id → value in the other run, for the same queries.
+        second: query_id → value of the measure in the second run, for the queries of `first`.
         resamples: Number of bootstrap resamples.
         seed: Seed of the random generator.
 
     Raises:
-        InvalidInputError: If the runs cover different queries, or none.
+        InvalidInputError: If the runs cover different queries, or no query.
     """
     if not first or first.keys() != second.keys():
-        raise InvalidInputError("The runs cover different queries, or none. Compare runs over the same queries.")
+        raise InvalidInputError("The runs cover different queries, or no query. Compare runs over the same queries.")
     deltas = np.array([second[query_id] - first[query_id] for query_id in sorted(first)])
     low, high = interval(deltas, resamples=resamples, seed=seed)
     return Difference(float(deltas.mean()), low, high, int((deltas > 1e-9).sum()), int((deltas < -1e-9).sum()))

@@ -3,6 +3,8 @@
     q7 Q0 annual%20report#12 1 10 jina_rag        run: query, Q0, page, rank, score, name
     q7 0 annual%20report#12 2                     qrels: query, 0, page, grade
 
+ir_measures and trec_eval compute the measures of jina_rag with these commands:
+
     ir_measures qrels.trec run.trec "nDCG(gains={1:1,2:3})@5" "Success(rel=2)@5" "RR(rel=2)@10"
     trec_eval -m ndcg_cut.5 qrels-gains.trec run.trec; trec_eval -l 2 -m success.1,5 -m recip_rank qrels.trec run.trec
 

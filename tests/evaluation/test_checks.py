@@ -64,7 +64,7 @@ def test_valid_folder_has_no_findings(root):
         (entry("x", "what else?", [("animals", 1, 2), ("animals", 1, 1)]), "grade", "has two grades"),
         (entry("a", "what else?", [("animals", 1, 2)]), "id", "the query id 'a' occurs twice"),
         ({"qid": "x"}, "line", '"query" is missing'),
-        ({"qid": "x", "query": "y", "relevant": "animals"}, "judgement", "requires"),
+        ({"qid": "x", "query": "y", "relevant": "animals"}, "judgement", "judgment 'animals'; expected"),
     ],
 )
 def test_invalid_query_is_reported(root, query_entry, kind, message):
@@ -131,7 +131,7 @@ def test_query_copied_from_its_page_is_reported(root):
     assert leaks[0].startswith("copied: 8")
     assert "'that heat pumps replaced one in six gas boilers' verbatim" in leaks[0]
     assert (
-        "1 judged page has no text layer to compare queries with. To read such pages by OCR, pass ocr=True (--ocr)."
+        "1 judged page has no text layer to compare queries with. Pass ocr=True (--ocr) to read the pages by OCR."
         in check.notes
     )
 

@@ -536,9 +536,9 @@ def test_load_targets_from_another_file(tmp_path):
     [
         ({}, {"value": 140.0}, "from -100 to 100"),
         ({}, {"value": "40"}, "from -100 to 100"),
-        ({"loader": "other"}, {}, "loader is invalid; expected one of mteb, paper"),
-        ({"vectors": "late"}, {}, "vectors is invalid; expected one of"),
-        ({"kind": "blog"}, {}, "kind is invalid; expected one of"),
+        ({"loader": "other"}, {}, "loader is 'other'; expected one of mteb, paper"),
+        ({"vectors": "late"}, {}, "vectors is 'late'; expected one of"),
+        ({"kind": "blog"}, {}, "kind is 'blog'; expected one of"),
         ({"source": ""}, {}, "source is empty"),
         ({}, {"colour": "red"}, "Target has no field colour"),
     ],

@@ -196,7 +196,7 @@ def test_invalid_row_is_named_in_the_error(tmp_path, row, message):
 
 def test_invalid_queries_csv_raises_invalid_input(tmp_path):
     path = tmp_path / "queries.csv"
-    with pytest.raises(InvalidInputError, match="cannot be read"):
+    with pytest.raises(InvalidInputError, match=r"cannot be read: .*\. Check the path and the permissions\."):
         read_queries_csv(path)
     path.write_bytes("Größe,doc,page".encode("cp1252"))
     with pytest.raises(InvalidInputError, match="CSV UTF-8"):

@@ -23,7 +23,7 @@ BENCHMARKS = {
     "CoIR": "CoIR",
     "LongEmbed": "LongEmbed",
 }
-"""Short name → mteb benchmark. Case and punctuation are ignored: ``vidore-v1`` and ``ViDoRe(v1)`` are the same."""
+"""Short name → mteb benchmark. Case and punctuation are ignored: ``vidore-v1`` selects ``ViDoRe(v1)``."""
 SINGLE = {"MIRACL": "MIRACLRetrieval", "MLDR": "MultiLongDocRetrieval"}
 """Short name → mteb task, for datasets with a single task."""
 SMOKE = (
@@ -67,12 +67,15 @@ def find_tasks(names: Sequence[str], *, smoke: bool = False, languages: Sequence
         for language in languages:
             if len(language) != 3 or not language.isalpha():
                 raise InvalidInputError(
-                    f"The language is {language!r}; expected a three-letter code (ISO 639-3), for example 'eng'."
+                    f"languages contains {language!r}; expected a three-letter code (ISO 639-3), for example 'eng'."
                 )
         tasks = [task for task in tasks if set(languages) & set(task.metadata.languages)]
         tasks = [task.filter_languages(list(languages)) for task in tasks]
     if not tasks:
-        raise InvalidInputError("No task matches. Pass a benchmark or a task, and languages that the task has.")
+        raise InvalidInputError(
+            f"No task matches {', '.join([*names, *(languages or [])]) or 'an empty list of names'}. "
+            "Pass a benchmark or a task, and languages that the task has."
+        )
     return tasks
 
 

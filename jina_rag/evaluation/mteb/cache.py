@@ -1,7 +1,7 @@
 """Cache of vectors on disk, shared by resumed runs and by benchmarks with the same texts or images.
 
-The cache is one SQLite file. The vectors of one model call are written in one transaction, so a killed process leaves
-all of them or none.
+The cache is one SQLite file. The vectors of one model call are written in one transaction: if the process is
+killed, the file holds either all vectors of the call or none.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def key_of(*parts: bytes | str) -> bytes:
 
 
 class VectorCache:
-    """A context manager for vectors on disk, with a size limit in bytes and least-recently-used eviction.
+    """Context manager for a vector cache on disk, with a size limit in bytes and least-recently-used eviction.
 
-    Several processes may share a file. An object must be used by one thread only.
+    Several processes may open the same file. A `VectorCache` object must be used by one thread only.
 
     Attributes:
         path: Path of the SQLite file.
@@ -143,12 +143,12 @@ class VectorCache:
     def get_or_make(
         self, keys: Sequence[bytes], items: Sequence[_Item], make: Callable[[list[_Item]], Sequence[Vectors]]
     ) -> list[Vectors]:
-        """Return the vectors of `items` in order, and compute and store those that are not cached.
+        """Return the vectors of `items` in order, and compute and store the missing vectors.
 
         Args:
             keys: One key per item.
             items: The inputs.
-            make: Computes vectors. Called at most once, with the distinct items that are not cached.
+            make: Function that computes vectors. Called at most once, with the distinct items that are not cached.
         """
         vectors = self.get(keys)
         missing = {key: item for key, item in zip(keys, items, strict=True) if key not in vectors}
@@ -202,7 +202,7 @@ class VectorCache:
             ) from exc
 
     def close(self) -> None:
-        """Close the file. Closing is idempotent."""
+        """Close the file. Repeated calls have no effect."""
         self._file.close()
 
     def __enter__(self) -> Self:

@@ -11,9 +11,9 @@ from jina_rag.evaluation.mteb.cache import key_of
 from jina_rag.protocols import Input, InputPart
 
 ContentParts: TypeAlias = Literal["auto", "image", "text"]
-"""Parts to read of an input with an image and a text: ``"image"``, ``"text"``, or ``"auto"``. With ``"auto"``, a text
-model reads the text and an image model reads both parts, except for pages of a `FolderTask`. An image model reads only
-the image of such a page, because its text repeats the words of the image."""
+"""Parts that a model reads of an input with an image and a text: ``"image"``, ``"text"``, or ``"auto"``. With
+``"auto"``, a text model reads the text, and an image model reads image and text. For the pages of a `FolderTask`, an
+image model reads only the image, because the text of a page repeats the words of the page image."""
 
 
 def inputs_of(batch: Mapping[str, Any], *, modality: str, parts: ContentParts = "auto") -> list[Input]:
@@ -22,7 +22,7 @@ def inputs_of(batch: Mapping[str, Any], *, modality: str, parts: ContentParts = 
     Args:
         batch: A batch of mteb: lists under ``"text"``, ``"image"`` (PIL images) or both, and other columns.
         modality: The model's ``modality``, ``"text"`` or ``"image"``.
-        parts: Parts of an input with an image and a text, see `ContentParts`.
+        parts: Parts to read of an input with an image and a text, see `ContentParts`.
 
     Raises:
         InvalidInputError: If the batch has neither texts nor images.
@@ -45,7 +45,7 @@ def one_input(text: str | None, image: Any, *, modality: str, parts: ContentPart
         text: The text; None if the row has no text.
         image: The PIL image; None if the row has no image.
         modality: The model's ``modality``, ``"text"`` or ``"image"``.
-        parts: Parts to read if the row has both, see `ContentParts`.
+        parts: Parts to read if the row has a text and an image, see `ContentParts`.
     """
     if image is None or (text is not None and parts == "text"):
         return text or ""

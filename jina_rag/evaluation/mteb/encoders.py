@@ -21,16 +21,16 @@ from jina_rag.types import Float32
 Side = Literal["query", "document"]
 _TEXT_MATCHING_TYPES = ("STS", "PairClassification", "VisualSTS(eng)", "VisualSTS(multi)")
 _MODALITIES = {family: ["text", "image"] for family in ("lite", "v4", "")}
-"""Modalities by model family; other families read text. The lite models read images with OCR. Embedder objects
-of the caller have an empty family name."""
+"""Input modalities by model family. Families that are not listed read text only. The lite models read images with OCR.
+An embedder object that the caller passes has an empty family name."""
 
 
 class JinaRagEncoder:
     """An mteb encoder (`EncoderProtocol`) for any embedder: jina-embeddings-v4, jina-colbert-v2, v1, lite.
 
-    Queries are encoded with `encode_query` and documents with `encode_document`. Inputs of tasks without sides (STS,
-    classification) are encoded as queries. jina-colbert-v2 encodes such inputs as documents, because it truncates
-    queries to 32 tokens.
+    Queries are encoded with `encode_query` and documents with `encode_document`. For tasks without queries and
+    documents (STS, classification), all inputs are encoded as queries. Only jina-colbert-v2 encodes the inputs of these
+    tasks as documents, because jina-colbert-v2 truncates queries to 32 tokens.
 
     jina-embeddings-v4 uses its code adapter for tasks about code, its text-matching adapter for STS and pair
     classification, and its retrieval adapter for all other tasks, like mteb's own wrapper. Unlike mteb's wrapper, this
@@ -50,12 +50,12 @@ class JinaRagEncoder:
         parts: ContentParts = "auto",
         cache: VectorCache | None = None,
     ) -> None:
-        """Resolve the model; its weights are loaded on the first call of `encode`.
+        """Resolve the model; the weights are loaded on the first call of `encode`.
 
         Args:
-            model: An embedder, a model name or folder for `jina_rag.load_embedder`, or a source with its own options.
+            model: An embedder, a model name or folder for `jina_rag.load_embedder`, or an `EmbedderSource`.
             vectors: Vectors to evaluate: ``"single"`` for dense vectors, ``"multi"`` for multi-vectors.
-            options: Loading options; None for the defaults.
+            options: Loading options, ignored for an `EmbedderSource`; None for the defaults.
             parts: Parts to read of an input with a text and an image, see `ContentParts`.
             cache: Cache for the vectors; None for no cache.
 
@@ -67,7 +67,7 @@ class JinaRagEncoder:
         self._vectors, self._parts, self._cache = vectors, parts, cache
         self.embedded = 0
         identity = self._source.identity
-        # Only an unusual kind of vectors is part of the stored options, as in mteb's own results.
+        # The kind of vectors is stored only if the model is mainly used with the other kind, as in mteb's own results.
         unusual = {} if vectors == ("multi" if identity.late else "single") else {"vectors": vectors}
         self.mteb_model_meta: Any = model_meta(
             identity,
@@ -93,7 +93,7 @@ class JinaRagEncoder:
             task_metadata: Metadata of the task; selects the adapter.
             hf_split: Ignored.
             hf_subset: Ignored.
-            prompt_type: Query or document; None for tasks without sides.
+            prompt_type: Query or document; None for tasks without queries and documents.
             kwargs: Ignored.
 
         Returns:
@@ -141,7 +141,7 @@ class JinaRagEncoder:
         return "document" if str(getattr(prompt_type, "value", prompt_type)) == "document" else "query"
 
     def _cached_vectors(self, items: Sequence[Input], side: Side, task: str) -> list[Vectors]:
-        """Return the vectors of the items, from the cache if possible."""
+        """Return the vectors of `items`; cached vectors are not computed again."""
         if self._cache is None:
             return self._embed(items, side, task)
         options = self._options(side, task)
@@ -169,7 +169,7 @@ class JinaRagEncoder:
             except InvalidInputError:
                 if not is_blank(items[group[0]]):
                     raise
-                # Some models refuse empty texts, which occur in datasets; a zero vector represents them.
+                # Datasets can contain empty texts, which some models reject. An empty text gets a zero vector.
                 zeros = np.zeros(embedder.dim, np.float32), np.zeros((0, embedder.multi_dim), np.float32)
                 vectors[group[0]] = Vectors(*zeros)
                 continue

@@ -28,7 +28,7 @@ class FolderPage:
     """A page of a judged folder.
 
     Attributes:
-        key: Document name and page number, as in the relevance judgments.
+        key: (document name, 1-based page number), as in the relevance judgments.
         path: Path of the document.
         image: Path of the page image, a PNG file.
         text: The page's text; empty if the text was not read.
@@ -67,12 +67,16 @@ def folder_pages(
             for page in json.loads((folder / "pages.json").read_text(encoding="utf-8"))
         ]
     if not pages:
-        raise InvalidInputError("No page of the judged folder can be read. Check it with `jina-rag evaluate check`.")
+        names = ", ".join(map(str, [*documents.values()][:3]))
+        raise InvalidInputError(
+            f"No page of {len(documents)} document(s) can be read ({names}). Check the judged folder with "
+            "`jina-rag evaluate check FOLDER`."
+        )
     return pages
 
 
 def _render_documents(missing: Mapping[Path, Path], work: Path, settings: IngestSettings) -> None:
-    """Render each document of `missing` (folder → document) into its folder, atomically."""
+    """Render the documents of `missing` (folder for the pages → document). Each folder is created atomically."""
     sources: list[SourceFile] = []
     for path in missing.values():
         try:
@@ -97,5 +101,5 @@ def _render_documents(missing: Mapping[Path, Path], work: Path, settings: Ingest
                 elif isinstance(event, DocumentEnd):
                     (temporary / "pages.json").write_text(json.dumps(pages, ensure_ascii=False), encoding="utf-8")
                     folder = folder_by_path[event.source.path.resolve()]
-                    shutil.rmtree(folder, ignore_errors=True)  # an incomplete folder of a killed run
+                    shutil.rmtree(folder, ignore_errors=True)  # an incomplete folder that a killed run left
                     os.replace(temporary, folder)

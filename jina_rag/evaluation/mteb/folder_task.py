@@ -1,7 +1,8 @@
 """A judged folder as an mteb retrieval task whose corpus is the folder's pages, as images, texts or both.
 
-The task converts grades to gains (grade 2 to 3, grade 1 to 1), so its nDCG equals that of ``jina-rag evaluate``. Recall
-and reciprocal rank differ: mteb counts every page with a gain as relevant, ``jina-rag evaluate`` only pages of grade 2.
+The task converts grades to gains (grade 2 to gain 3, grade 1 to gain 1), so mteb and ``jina-rag evaluate`` compute the
+same nDCG. Recall and reciprocal rank differ, because mteb counts every page with a gain as relevant, but
+``jina-rag evaluate`` counts only pages of grade 2 as relevant.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ SPLIT = "test"
 class FolderTask(AbsTaskRetrieval):  # type: ignore[misc]  # mteb is not followed by the type checker
     """An mteb task for a judged folder (see `jina_rag.evaluation.datasets`).
 
-    Each row of the corpus is one page with its ``id`` (see `page_id`), the ``path`` of its file and its 1-based
-    ``page`` number. `JinaRagSearch` ingests the files at these paths. The task's name ends with a hash of the data, so
-    results of a changed folder are stored under another name.
+    Each row of the corpus is one page with the columns ``id`` (see `page_id`), ``path`` (path of the document) and
+    ``page`` (1-based page number). `JinaRagSearch` ingests the documents at the paths. The task's name ends with a hash
+    of the data, so results of a changed folder are stored under another name.
 
     Attributes:
         folder: The judged folder.
@@ -46,13 +47,14 @@ class FolderTask(AbsTaskRetrieval):  # type: ignore[misc]  # mteb is not followe
         Args:
             folder: The judged folder, or its path.
             work: Folder for the page images, which are as confidential as the documents.
-            content: Content of a page for the model: its image, its text (read like `DocumentIndex.ingest`), or both.
+            content: Page content that the model reads: ``"image"``, ``"text"`` or ``"both"``. The text is extracted as
+                in `DocumentIndex.ingest`.
 
         Raises:
             InvalidInputError: If `content` is invalid, or the folder is not a valid judged folder.
         """
         if content not in _CATEGORY:
-            raise InvalidInputError(f"content is {content!r}; expected one of 'image', 'text', 'both'.")
+            raise InvalidInputError(f"content is {content!r}; expected one of image, text, both.")
         self.folder = folder if isinstance(folder, JudgedFolder) else read_folder(Path(folder))
         self._work, self._content = Path(work), content
         self._hashes = {doc: file_hash(path) for doc, path in self.folder.documents.items()}

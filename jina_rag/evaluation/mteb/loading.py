@@ -89,12 +89,12 @@ class EmbedderSource:
             if self._tasks and task not in self._tasks:
                 raise InvalidInputError(
                     f"{model.name} was loaded for the tasks {', '.join(self._tasks)}, but the benchmark requires "
-                    f"{task!r}. Pass the model's name, or load the model with both tasks."
+                    f"{task!r}. Pass the name of the model, or load the model with the task {task!r}."
                 )
             return model
         task = task if self.identity.family == "v4" else "retrieval"
         if self._loaded is None or self._loaded[0] != task:
-            self._loaded = None  # release the current model first: two may not fit in memory
+            self._loaded = None  # release the current model first, because two models may not fit in memory
             load = functools.partial(load_embedder, os.fspath(model), task=task)
             self._loaded = task, _load(load, self.options.to_load(), self.identity, self._cache)
         return self._loaded[1]
@@ -145,7 +145,7 @@ class RerankerSource:
 
 
 def precision_of(model: Embedder | Reranker) -> str:
-    """Return the dtype of a model's weights; ``"float32"`` for models without a placement."""
+    """Return the dtype of a model's weights; ``"float32"`` for a model without the attribute `placement`."""
     return str(model.placement.dtype) if isinstance(model, PlacedModel) else "float32"
 
 

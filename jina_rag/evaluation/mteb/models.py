@@ -32,7 +32,8 @@ class Models:
     """The models that a setting evaluates.
 
     Attributes:
-        reranks: True if a reranker scores the candidates that the vectors rank first, with mteb's reranking.
+        reranks: True if mteb reranks the best documents of the vector ranking, because the setting has a reranker but
+            no search pipeline.
     """
 
     def __init__(self, setting: BenchmarkSetting, output: Path, cache: VectorCache) -> None:
@@ -48,7 +49,7 @@ class Models:
         self._embedder = EmbedderSource(setting.model, options, cache=cache)
         self._reranker: RerankerSource | None = None
         if setting.reranker is not None:
-            # setting.options.revision names a commit of the embedder.
+            # setting.options.revision is a revision of the embedder, so the reranker uses the default revision.
             options = replace(_options(setting.reranker, setting), revision=None)
             self._reranker = RerankerSource(setting.reranker, options, cache=cache)
         self._encoders: dict[VectorKind, JinaRagEncoder] = {}
@@ -64,7 +65,7 @@ class Models:
     def content(self) -> Content:
         """Page content that a judged folder must provide for these models."""
         if self._setting.pipeline:
-            return "image"  # the search ingests the files
+            return "image"  # the search pipeline ingests the documents and ignores the page content
         if self._setting.parts != "auto":
             return self._setting.parts
         modalities = {source.identity.modality for source in (self._embedder, self._reranker) if source is not None}
@@ -86,7 +87,9 @@ class Models:
         return "multi" if self._embedder.identity.late and _is_search(task) else "single"
 
     def reference_vectors(self, task: Any) -> Vectors:  # noqa: ANN401
-        """Return the kind of published scores to compare with; the search pipeline compares with late interaction.
+        """Return the kind of published scores to compare with.
+
+        Scores of the search pipeline are compared with published scores of late interaction.
 
         Args:
             task: An mteb task.
@@ -108,7 +111,9 @@ class Models:
         search, kind = _is_search(task), task.metadata.type
         if not search and (self._setting.pipeline or self.reranks):
             subject = "the search pipeline" if self._setting.pipeline else "a reranker"
-            raise InvalidInputError(f"The task is of type {kind}; {subject} can be evaluated on retrieval tasks only.")
+            raise InvalidInputError(
+                f"The task is of type {kind}, but {subject} can be evaluated on retrieval tasks only. Omit the task."
+            )
         if not search and self.vectors(task) == "multi":
             raise InvalidInputError(
                 f"The task is of type {kind}, which requires single vectors. Pass vectors='single' (--vectors single)."
@@ -147,7 +152,7 @@ class Models:
         return SearchEncoderWrapper(encoder, corpus_chunk_size=_CHUNK) if self.vectors(task) == "multi" else encoder
 
     def model(self, task: Any) -> Any:  # noqa: ANN401
-        """Return the model that mteb evaluates on a task: the search, the reranker or the encoder.
+        """Return the model that mteb evaluates on a task: the search pipeline, the reranker or the encoder.
 
         Args:
             task: An mteb task.
@@ -195,9 +200,10 @@ class Models:
 
 
 def _options(model: object, setting: BenchmarkSetting) -> ModelOptions:
-    """Return the loading options of one of two models.
+    """Return the loading options of `setting` for `model`.
 
-    A text model ignores `max_pixels`, and a lite model also ignores `device` and `dtype`.
+    In a setting with a reranker, `max_pixels` is reset for a text model, and `device`, `dtype` and `max_pixels` are
+    reset for a lite model, because the options are meant for the other model.
     """
     description = catalogue.MODELS.get(str(model))
     if setting.reranker is None or description is None or description.modality != "text":

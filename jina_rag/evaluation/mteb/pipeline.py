@@ -32,7 +32,7 @@ _DOCUMENT_BATCH = 64
 """Documents per call of `DocumentIndex.add`."""
 _QUERY_BATCH = 16
 DEPTH = 100
-"""Default length of a ranking in documents; deeper measures (mteb's recall at 1,000) are computed over this length."""
+"""Default length of a ranking in documents. mteb's recall at 1,000 is also computed over rankings of this length."""
 
 
 class JinaRagSearch:
@@ -68,7 +68,7 @@ class JinaRagSearch:
             stages: Search stages; empty for the default stages.
             options: Loading options of both models; None for the defaults.
             depth: Maximum documents per ranking.
-            keep: Keep an index after its queries have been searched; False deletes the index.
+            keep: Keep the index after all queries have been searched; False deletes the index.
 
         Raises:
             ModelNotFoundError: If a model does not exist.
@@ -81,7 +81,7 @@ class JinaRagSearch:
         options = options or ModelOptions()
         self._source = model if isinstance(model, EmbedderSource) else EmbedderSource(model, options)
         if reranker is not None and not isinstance(reranker, RerankerSource):
-            # options.revision names a commit of the embedder.
+            # options.revision is a revision of the embedder, so the reranker uses the default revision.
             reranker = RerankerSource(reranker, replace(options, revision=None))
         self._reranker = reranker
         self._setting: dict[str, str | int] = {
@@ -117,7 +117,7 @@ class JinaRagSearch:
             corpus: A dataset with the column ``id``. Its other columns are ``text`` (with an optional ``title``),
                 ``image`` or both, or else ``path`` and ``page``.
             task_metadata: Metadata of the task.
-            hf_split: Name of the split; each split and subset has its own index.
+            hf_split: Name of the split; each combination of split and subset has a separate index.
             hf_subset: Name of the subset.
             encode_kwargs: Ignored.
             num_proc: Ignored.
@@ -172,7 +172,7 @@ class JinaRagSearch:
             InvalidInputError: If `index` was not called before.
         """
         if self._index is None:
-            raise InvalidInputError("No corpus is indexed. Call index before search.")
+            raise InvalidInputError("No corpus is indexed. Call `index` before `search`.")
         rankings: dict[str, dict[str, float]] = {query_id: {} for query_id in queries["id"]}
         k = min(top_k, self._depth)
         modality = self._source.identity.modality
@@ -219,7 +219,7 @@ class JinaRagSearch:
         if report.interrupted:
             raise KeyboardInterrupt
         for failure in report.failed:
-            _log.warning("%s was not indexed, so searches cannot find it: %s", failure.path, failure.reason)
+            _log.warning("%s was not indexed, so searches cannot find the file: %s", failure.path, failure.reason)
         self._names = {
             (str(path), int(page)): name for path, page, name in zip(paths, corpus["page"], corpus["id"], strict=True)
         }

@@ -26,7 +26,7 @@ _BATCH = 32
 class JinaRagReranker:
     """An mteb cross-encoder (`CrossEncoderProtocol`) for jina-reranker-m0 and the lite reranker.
 
-    mteb reranks the candidates of a first stage: ``task.convert_to_reranking(predictions, top_k=…)``.
+    mteb passes the candidates of a first stage, which ``task.convert_to_reranking(predictions, top_k=…)`` selects.
 
     Attributes:
         mteb_model_meta: Model name, revision and options under which mteb stores results.
@@ -41,11 +41,11 @@ class JinaRagReranker:
         cache: VectorCache | None = None,
         experiment: Mapping[str, str | int] | None = None,
     ) -> None:
-        """Resolve the model; its weights are loaded on the first call of `predict`.
+        """Resolve the model; the weights are loaded on the first call of `predict`.
 
         Args:
-            model: A reranker, a model name or folder for `jina_rag.load_reranker`, or a source with its own options.
-            options: Loading options; None for the defaults.
+            model: A reranker, a model name or folder for `jina_rag.load_reranker`, or a `RerankerSource`.
+            options: Loading options, ignored for a `RerankerSource`; None for the defaults.
             parts: Parts to read of a document with a text and an image, see `ContentParts`.
             cache: Cache for the scores; None for no cache.
             experiment: Additional options under which mteb stores results, for example the first stage.
@@ -121,4 +121,4 @@ class JinaRagReranker:
         except InvalidInputError:
             if not is_blank(query):
                 raise
-            return [0.0] * len(documents)  # some models refuse empty queries, which occur in datasets
+            return [0.0] * len(documents)  # datasets can contain empty queries, which some models reject

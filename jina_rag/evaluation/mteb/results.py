@@ -95,12 +95,12 @@ class BenchmarkRun:
 def reference_of(
     task: str, model: str, vectors: Vectors, value: float, queries: int | None, measure: str, dimensions: int | None
 ) -> Comparison | None:
-    """Return the comparison with the published score; None without a published score or if `queries` is 0 or None.
+    """Compare `value` with the published score; return None if no score is published, or if `queries` is 0 or None.
 
     Args:
         task: mteb's name of the task.
         model: Name of the model, ``owner/model``.
-        vectors: Kind of the published score.
+        vectors: Vector type of the published score, or reranking; see `Vectors`.
         value: The score in percent.
         queries: Number of judged queries; None if unknown.
         measure: mteb's name of the measure, for example ``ndcg_at_5``.

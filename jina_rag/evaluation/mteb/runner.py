@@ -50,14 +50,14 @@ def run_benchmark(
     Args:
         names: Names of benchmarks and tasks, see `find_tasks`.
         setting: The models and options to evaluate; None for the lite model.
-        output: Folder of the results. It holds mteb's JSON files in ``results``, the cached vectors in
-            ``vectors.sqlite3``, the rankings in ``predictions``, ``indexes``, page images in ``pages``, and
-            ``summary.json``. A repeated call skips finished tasks and reuses cached vectors.
+        output: Folder of the results. mteb's JSON files are stored in ``results``, cached vectors in
+            ``vectors.sqlite3``, rankings in ``predictions``, indexes in ``indexes``, page images in ``pages``, and a
+            summary in ``summary.json``. A repeated call skips finished tasks and reuses cached vectors.
         folder: A judged folder to evaluate in addition, see `FolderTask`.
         tasks: mteb task objects to evaluate in addition.
         smoke: Evaluate only the nine small tasks of JinaVDR.
         languages: ISO 639-3 codes; restrict each task to its subsets in these languages. None for all languages.
-        cache_bytes: Limit for vectors on disk, in bytes.
+        cache_bytes: Size limit of the vector cache on disk, in bytes.
         progress: Called with the number of finished tasks, the number of all tasks and the name of the next task.
 
     Returns:
@@ -141,7 +141,7 @@ class _Run:
         return outcome
 
     def _finished_result(self, task: Any, meta: Any) -> Any:  # noqa: ANN401
-        """Return the result of an earlier run if it is complete, else None."""
+        """Return the complete result of an earlier run; None without a complete result."""
         result = self._results.load_task_result(task.metadata.name, meta)
         return None if result is None or result.get_missing_evaluations(task) else result
 
@@ -169,7 +169,7 @@ class _Run:
         return self._evaluate(self._models.model(task), task, self._predictions(meta))
 
     def _run_first_stage(self, task: Any) -> None:  # noqa: ANN401
-        """Rank the corpus with the vectors and convert the task to reranking the top documents."""
+        """Rank the corpus with the vectors, and convert the task to a reranking task of the top documents."""
         if any(split["top_ranked"] for subset in task.dataset.values() for split in subset.values()):
             return  # a reranking task already lists its candidates
         meta = self._models.encoder(task).mteb_model_meta
@@ -196,12 +196,12 @@ class _Run:
         ).task_results[0]
 
     def _predictions(self, meta: Any) -> Path:  # noqa: ANN401
-        """Return the folder of a model's rankings; it is outside ``results``, because mteb reads all files there."""
+        """Return the folder of a model's rankings, outside ``results``, because mteb reads all files in ``results``."""
         results = Path(self._results.get_task_result_path("x", meta)).parent
         return self._output / "predictions" / results.relative_to(self._output / "results")
 
     def _query_count(self, task: Any, resumed: bool) -> int | None:  # noqa: ANN401
-        """Return the number of judged queries or pairs; for a resumed task, the stored number, or None."""
+        """Return the number of judged queries or pairs; for a resumed task, the stored number, if any."""
         file = self._output / "questions.json"
         counts: dict[str, int] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
         key = f"{task.metadata.name} {','.join(sorted(task.hf_subsets))}"
@@ -233,7 +233,7 @@ class _HubUnreachableError(JinaRagError):
 
 
 def _data_error(task: str, exc: Exception) -> JinaRagError:
-    """Return the error for task data that cannot be loaded."""
+    """Return the error for a task whose data cannot be loaded because of `exc`."""
     chain: list[BaseException] = []
     cause: BaseException | None = exc
     while cause is not None and cause not in chain:
@@ -246,7 +246,7 @@ def _data_error(task: str, exc: Exception) -> JinaRagError:
             "network and repeat the run; finished tasks are skipped."
         )
     message = str(exc).strip().split("\n")[0].rstrip(".")
-    return InvalidInputError(f"The data of {task} cannot be loaded: {type(exc).__name__}: {message}.")
+    return InvalidInputError(f"The data of {task} cannot be loaded: {type(exc).__name__}: {message}. Repeat the run.")
 
 
 def _copy_task(task: Any) -> Any:  # noqa: ANN401

@@ -41,12 +41,12 @@ class ModelOptions:
     local_files_only: bool = False
 
     def to_load(self, *, reranker: bool = False) -> dict[str, Any]:
-        """Return the arguments for `load_embedder`, or with `reranker=True` those for `load_reranker`."""
+        """Return the arguments for `load_embedder`, or the arguments for `load_reranker` if `reranker` is True."""
         embedder_only = ("truncate_dim", "max_length") if reranker else ()
         return {name: value for name, value in asdict(self).items() if name not in embedder_only}
 
     def changed(self) -> dict[str, str | int]:
-        """Return the non-default options that change a model's vectors; mteb stores them with the results."""
+        """Return the non-default options that change a model's vectors. mteb stores the results under these options."""
         names = ("dtype", "max_pixels", "max_length", "truncate_dim")
         return {name: value for name in names if (value := getattr(self, name)) not in (None, "auto")}
 
@@ -85,16 +85,16 @@ class BenchmarkSetting:
 
     def __post_init__(self) -> None:
         if self.vectors not in ("auto", "single", "multi"):
-            raise InvalidInputError(f"vectors is {self.vectors!r}; expected one of 'auto', 'single', 'multi'.")
+            raise InvalidInputError(f"vectors is {self.vectors!r}; expected one of auto, single, multi.")
         if self.parts not in ("auto", "image", "text"):
-            raise InvalidInputError(f"parts is {self.parts!r}; expected one of 'auto', 'image', 'text'.")
+            raise InvalidInputError(f"parts is {self.parts!r}; expected one of auto, image, text.")
         if self.rerank_top < 1:
             raise InvalidInputError(f"rerank_top is {self.rerank_top}; expected at least 1 document.")
         if not self.pipeline and (self.storage is not None or self.stages):
             raise InvalidInputError("storage and stages require an index. Pass pipeline=True (--whole-search).")
         if self.pipeline and self.vectors != "auto":
             raise InvalidInputError(
-                "pipeline=True (--whole-search) uses both kinds of vectors. Omit vectors (--vectors)."
+                "pipeline=True (--whole-search) uses dense vectors and multi-vectors. Omit vectors (--vectors)."
             )
 
     def described(self) -> dict[str, str]:
@@ -114,7 +114,7 @@ class BenchmarkSetting:
 
 
 def model_name(model: str | os.PathLike[str] | Embedder | Reranker) -> str:
-    """Return the short name of a model: its Hugging Face id, its folder name, or the `name` of a model object."""
+    """Return the short name of a model: the Hugging Face id, the folder name, or the `name` of a model object."""
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else model.name
     folder = Path(name)
     return folder.resolve().name if folder.is_absolute() or isinstance(model, os.PathLike) or folder.is_dir() else name

@@ -1,7 +1,8 @@
 """Similarity matrices of queries and documents for mteb.
 
-mteb's MaxSim pads documents of different lengths with zero rows, and a zero row exceeds every negative similarity:
-scores of -1 and -0.5 become 0 and -0.5. The functions of this module do not pad.
+mteb's MaxSim pads documents of different lengths with zero rows. The similarity of a zero row is 0, which exceeds every
+negative similarity: if two documents score -1 and -0.5 and only the first document is padded, the scores become 0 and
+-0.5, and the order changes. The functions of this module do not pad.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Many: TypeAlias = "npt.ArrayLike | Sequence[npt.ArrayLike]"
 """Vectors of several inputs: one array or tensor, or a list with one array or tensor per input."""
 
 _BLOCK = 64 * 1024 * 1024
-"""Similarities in memory at the same time: 64 Mi float32 values, 256 MiB."""
+"""Maximum number of similarities in memory at the same time: 64 Mi float32 values, 256 MiB."""
 EMPTY_DOCUMENT_SCORE = float(np.finfo(np.float32).min)
 """Score of a document without rows, in place of MaxSim's -inf, which JSON does not support."""
 
@@ -42,7 +43,8 @@ def maxsim_scores(queries: Many, documents: Many) -> Float32:
     Args:
         queries: A list of arrays of shape (tokens_i, dim), one array of shape (queries, tokens, dim), or one query of
             shape (tokens, dim). A query without rows scores 0 for every document.
-        documents: The same forms. All rows of an array count, so pass a list if documents differ in length.
+        documents: Documents in the forms of `queries`. All rows of an array are scored, including zero rows, so pass a
+            list if documents differ in length.
 
     Returns:
         Shape (queries, documents), float32; `EMPTY_DOCUMENT_SCORE` for documents without rows.
@@ -63,7 +65,7 @@ def maxsim_scores(queries: Many, documents: Many) -> Float32:
         if rows.shape[1] != all_query_rows.shape[1]:
             raise InvalidInputError(
                 f"Query rows have {all_query_rows.shape[1]} dimensions and document rows have {rows.shape[1]}. Encode "
-                "both with the same model."
+                "queries and documents with the same model."
             )
         best = np.maximum.reduceat(rows @ all_query_rows.T, _starts([len(document_rows[i]) for i in block]), axis=0)
         scores[np.ix_(nonempty, block)] = np.add.reduceat(best, starts, axis=1).T
@@ -87,7 +89,7 @@ def _starts(lengths: Sequence[int]) -> npt.NDArray[np.int64]:
 
 
 def _blocks(lengths: Sequence[int], width: int) -> Iterator[list[int]]:
-    """Yield groups of non-empty documents by index; a group has at most `_BLOCK` similarities, or one document."""
+    """Yield groups of indexes of non-empty documents: at most `_BLOCK` similarities, but at least one document."""
     block: list[int] = []
     rows = 0
     for index, length in enumerate(lengths):

@@ -37,7 +37,7 @@ def test_search_model_implements_the_mteb_protocol(tmp_path) -> None:
     assert not isinstance(model, mteb.EncoderProtocol)
     with pytest.raises(InvalidInputError, match="depth"):
         JinaRagSearch(tmp_path, FakeEmbedder(), depth=0)
-    with pytest.raises(InvalidInputError, match="Call index"):
+    with pytest.raises(InvalidInputError, match="Call `index`"):
         model.search({"id": []}, task_metadata=None, hf_split="", hf_subset="", top_k=1)
 
 
