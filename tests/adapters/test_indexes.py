@@ -1,4 +1,5 @@
-"""Index of an adapter: one handle per opening, opened at first use, closed with the adapter, never pickled."""
+"""Index of an adapter: opened at first use, one open index per `IndexOpening`, closed with the adapter, never
+pickled."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ class Adapter(IndexOwner):
 
 @pytest.fixture
 def open_handles(monkeypatch):
-    """Return the list of handles that are open."""
+    """Return a list of the indexes that are open."""
     handles, lock = [], threading.Lock()
     real_open, real_close = DocumentIndex.open, DocumentIndex.close
 

@@ -124,7 +124,7 @@ def test_loaded_model_is_available_while_another_loads(monkeypatch, kind):
     names = []
     try:
         assert loading.wait(30)
-        # In a thread of its own: a held lock then fails the assertion instead of blocking the test.
+        # The call runs in a separate thread, so that a held lock fails the assertion instead of blocking the test.
         other = threading.Thread(
             target=lambda: names.extend(getattr(options, kind).name for options in (loaded, adapter(model="third")))
         )

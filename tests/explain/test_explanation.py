@@ -1,4 +1,4 @@
-"""Heat maps: planted answers under each storage format, token maps, arrays, areas and overlay images."""
+"""Heat maps: weights of a planted answer with each storage format, token maps, arrays, areas and overlays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from jina_rag.types import Page, PageScreenshot, Point, TokenGrid, Word
 
 NOWHERE = Path("never-opened.png")
 
-# Query, the sentence that answers it in other words, and a paragraph on another topic.
+# A query, a sentence that answers the query in other words, and a paragraph on another topic.
 TOPICS = [
     (
         "How long can the blue whale grow?",
@@ -155,7 +155,7 @@ PARAGRAPHS = 6
 
 
 def planted_page(number: int) -> tuple[str, Page, np.ndarray]:
-    """Return a query, a page of six paragraphs on other topics with the answer planted in one, and the answer boxes."""
+    """Return a query, a page of six paragraphs with the answer in one paragraph, and the boxes of the answer."""
     query, answer, _ = TOPICS[number]
     words, answer_boxes, y = [], [], 0.06
     for index in range(PARAGRAPHS):
@@ -181,7 +181,7 @@ def planted_page(number: int) -> tuple[str, Page, np.ndarray]:
 
 @dataclass
 class PlantedPage:
-    """Query vectors, page vectors and the boxes of the planted answer."""
+    """Query vectors, page vectors, and the boxes of the planted answer on the page."""
 
     query: np.ndarray
     tokens: tuple[str, ...] | None
@@ -267,8 +267,9 @@ def test_pooled_rows_correlate_with_exact_weights(planted_pages):
         assert len(pooled_rows) < len(page.rows) / 2
         explanation = explain(page.query, pooled_rows, page.grid, NOWHERE, assignment=assignment)
         correlations.append(correlation(explanation, page.exact))
-    # Measured: mean 0.944 (words) and 0.942 (patches). Two of 20 pages are below 0.9 for each, the lowest at 0.84 and
-    # 0.88: a short page with many topics has few near-synonyms, so pooling merges unrelated words.
+    # Measured means: 0.944 for words, 0.942 for patches. Two of 20 pages are below 0.9 for words, and two for patches;
+    # the minimum is 0.84 for words and 0.88 for patches. On a short page with many topics, pooling merges unrelated
+    # words, because the page has few near-synonyms.
     assert np.mean(correlations) >= 0.9
     assert min(correlations) >= 0.8
 

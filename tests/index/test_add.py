@@ -136,7 +136,7 @@ def test_saved_page_is_added_with_words_and_boxes(tmp_path, index):
 
 
 def test_image_with_known_text_skips_ocr(index, monkeypatch):
-    monkeypatch.setattr("jina_rag.parsing.pages.read_areas", None)  # OCR would call it and fail
+    monkeypatch.setattr("jina_rag.parsing.pages.read_areas", None)  # OCR would call this object and fail
     image = Image.new("RGB", (80, 60), "white")
     index.add([{"image": image, "text": "a blank sheet"}], ids=["sheet"])
     hit = index.search("blank sheet", k=1)[0]

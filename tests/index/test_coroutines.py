@@ -1,4 +1,4 @@
-"""Coroutines of `DocumentIndex`: each runs its method in a thread."""
+"""Coroutines of `DocumentIndex`: each coroutine runs a method in a thread."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def test_reopened_index_loads_the_recorded_model(tiny, tmp_path, pdf, family):
         first = index.search("Which region grew fastest?", k=3)
         assert len(first) == 3
         assert Path(index.info().embedder) == Path(tiny[family])
-    # The recorded model is loaded without naming it.
+    # Without a model name, the recorded model is loaded.
     with DocumentIndex.open(tmp_path / "kb") as index:
         hits = index.search("Which region grew fastest?", k=3)
         assert [(hit.page, hit.score) for hit in hits] == [(hit.page, hit.score) for hit in first]
@@ -75,7 +75,7 @@ def test_model_folder_is_identified_by_its_contents(tmp_path, pdf, monkeypatch):
     monkeypatch.chdir(other_home)
     with pytest.raises(IndexMismatchError, match="was built with the embedder"):
         DocumentIndex.open(tmp_path / "kb", embedder="m")
-    # The same model in another folder.
+    # The model in another folder is accepted.
     moved_folder = shutil.move(model, tmp_path / "moved")
     with DocumentIndex.open(tmp_path / "kb", embedder=moved_folder) as index:
         assert [(hit.page, hit.score) for hit in index.search("whales", k=3)] == scores
@@ -84,7 +84,7 @@ def test_model_folder_is_identified_by_its_contents(tmp_path, pdf, monkeypatch):
         pytest.raises(ModelNotFoundError, match="If the model folder was moved, open the index with embedder=FOLDER"),
     ):
         index.search("whales")
-    # Another model in the recorded folder.
+    # Another model in the recorded folder is rejected.
     shutil.copytree(other_home / "m", home / "m")
     with pytest.raises(IndexMismatchError, match="was built with the embedder"):
         DocumentIndex.open(tmp_path / "kb", embedder=home / "m")
@@ -102,7 +102,7 @@ def test_reranker_as_embedder_raises(tiny, tmp_path):
 
 
 def test_dense_vectors_are_truncated_to_a_matryoshka_dim(tmp_path, pdf):
-    """The index stores 1,024 of 2,048 dimensions; the embedder keeps its own dimension."""
+    """The index stores 1,024 of 2,048 dimensions; the dimension of the embedder stays 2,048."""
     numbers = {"hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 2, "intermediate_size": 64}
     overrides = {
         "matryoshka_dims": [1024, 2048],

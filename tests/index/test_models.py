@@ -1,4 +1,4 @@
-"""Models of an index: one lock per model, and early checks of their names."""
+"""Models of an index: one lock per model, and early checks of model names."""
 
 from __future__ import annotations
 

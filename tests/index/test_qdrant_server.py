@@ -1,4 +1,4 @@
-"""An index on a Qdrant server: the behavior of a folder index, addresses, and the assets folder.
+"""An index on a Qdrant server: the behavior of a folder index, URLs, and the assets folder.
 
 Runs against the client's in-memory mode, and against a real server if JINA_RAG_TEST_QDRANT_URL is set.
 """
@@ -34,7 +34,7 @@ SERVER_URL = os.environ.get("JINA_RAG_TEST_QDRANT_URL")
     params=["in-memory", pytest.param("real", marks=pytest.mark.skipif(not SERVER_URL, reason="no server"))]
 )
 def url(request, monkeypatch):
-    """Yield the address of a new collection."""
+    """Yield the URL of a new collection."""
     from qdrant_client import QdrantClient
 
     name = f"jina-rag-test-{uuid.uuid4().hex[:8]}"

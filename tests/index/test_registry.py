@@ -17,11 +17,11 @@ from jina_rag.stores.qdrant.edge import EdgeStore
 from jina_rag.testing import FakeEmbedder
 
 TIMEOUT = 60
-"""Seconds after which a hanging test fails; a passing test never waits this long."""
+"""Number of seconds after which a hanging test fails. A passing test never waits this long."""
 
 
 class OpeningGate:
-    """Blocks the opening of one folder until `may_open` is set; sets `opening_started` before the block."""
+    """Blocks the opening of one folder: sets `opening_started`, and waits until `may_open` is set."""
 
     def __init__(self, monkeypatch, name: str) -> None:
         self.opening_started, self.may_open = threading.Event(), threading.Event()

@@ -15,7 +15,7 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.search.calibration import MIN_LABELS, Calibration, Curve, fit_calibration
 from jina_rag.search.reranking import Rerank
 
-# Modality → (slope, offset) of the reranker's distortion of the true log-odds.
+# Modality → (slope, offset) by which the reranker distorts the true log-odds.
 DISTORTION = {"text": (0.5, 2.0), "image": (1.6, -1.5)}
 
 
@@ -139,7 +139,8 @@ def test_separable_equal_and_huge_scores_give_finite_curves():
     separable = [("text", float(x > 10), x > 10) for x in range(21)]
     calibrated_scores = fit_calibration(separable).apply([0.0, 1.0], ["text"] * 2)
     assert calibrated_scores[0] < 0.2 < 0.8 < calibrated_scores[1]
-    assert 0.05 < calibrated_scores[0]  # Platt's targets: 21 labels do not prove certainty
+    # Platt's smoothed targets keep the probabilities away from 0 and 1, because 21 labels do not prove certainty.
+    assert 0.05 < calibrated_scores[0]
     assert calibrated_scores[1] < 0.95
     equal = [("text", 3.0, x % 4 == 0) for x in range(40)]
     np.testing.assert_allclose(fit_calibration(equal).apply([3.0], ["text"]), 0.27, atol=0.03)
@@ -173,7 +174,7 @@ def test_calibration_copies_and_pickles_equal_and_hashable(clone):
         )
         with pytest.raises(TypeError):
             other.curves["text"] = Curve(1, 0)
-        # A stage with a calibration is also copied, hashed and pickled.
+        # A stage with a calibration can also be copied, hashed and pickled.
         stage = Rerank(calibration=calibration)
         assert clone(stage) == stage
         assert hash(clone(stage)) == hash(stage)

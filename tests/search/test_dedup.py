@@ -69,14 +69,14 @@ def values(random):
 
 @dataclass
 class Group:
-    """A group of near-duplicate pages: the first, and the others with their similarity to it."""
+    """A group of near-duplicate pages: the first page, and (page, similarity to the first page) for the other pages."""
 
     first: Point
     others: list[tuple[Point, float]] = field(default_factory=list)
 
 
 def fold(points, image_folder=None):
-    """Return the groups that a search forms from points in this order."""
+    """Return the groups of near-duplicates that a search forms from points in the passed order."""
     deduplicator = Deduplicator(image_folder)
     groups = []
     for point in points:
@@ -110,7 +110,7 @@ def form(page, entries, *, grid=False):
 
 
 def refilled_form(entries, random, how):
-    """Return the form with other values."""
+    """Return the page of a form with other values in the fields."""
     other, new = dict(entries), values(random)
     texts = [key for key, value in entries.items() if isinstance(value, str)]
     if how == "all":
@@ -139,7 +139,7 @@ def document(draw):
 
 
 def scan_of(page, random, *, dpi, quality, crop):
-    """Return the page at another resolution and JPEG quality, slightly cropped, without the words that are cut off."""
+    """Return the page as a scan: another resolution and JPEG quality, slightly cropped, without the words cut off."""
     image = page.screenshot.image
     left, top, right, bottom = (random.uniform(0, crop) for _ in range(4))
     width, height = image.size
@@ -331,7 +331,7 @@ def test_stamp_in_one_patch_prevents_folding(folder):
     first = patch_point(images, image, seed=3)
     second = patch_point(images, stamped_image, seed=3, noise=0.02, changed_patches=(18,))
     assert len(fold([first, second], images.folder)) == 2
-    # Control: the same image with the same noise folds.
+    # Control: two copies of one image with equal noise fold.
     assert len(fold([first, patch_point(images, image, seed=3, noise=0.02)], images.folder)) == 1
 
 
@@ -438,7 +438,7 @@ def test_changed_name_in_small_print_is_detected_by_its_vector(folder):
     second = small_print_point(images, PRINT.replace(PRINT_NAME, "Marta"), rows=print_rows(PRINT_NAME), words=False)
     assert images_match(first, second, images.folder)
     assert len(fold([first, second], images.folder)) == 2
-    # Equal pixels with another vector mean a misread word.
+    # Equal pixels and different vectors mean that OCR misread a word.
     misread = small_print_point(images, PRINT, rows=print_rows(PRINT_NAME), words=False)
     assert len(fold([first, misread], images.folder)) == 1
 
@@ -460,7 +460,7 @@ def test_changed_number_prevents_folding(folder):
 
 
 def test_pages_are_compared_with_the_first_of_a_group_only(monkeypatch):
-    """Page two resembles one and three, but three does not resemble one, the first of the group."""
+    """Page two resembles pages one and three, but page three does not resemble page one, the first of the group."""
     points = [Point(name, payload={schema.TEXT: name}) for name in ("one", "two", "three")]
     near = [{"one", "two"}, {"two", "three"}]
     monkeypatch.setattr(dedup, "difference", lambda a, b: 0.25 if {*a.words, *b.words} in near else None)
@@ -470,7 +470,7 @@ def test_pages_are_compared_with_the_first_of_a_group_only(monkeypatch):
 
 @pytest.fixture
 def compared_pairs(monkeypatch):
-    """Return a list that receives the pairs that are compared in detail."""
+    """Return a list to which each full comparison of two pages appends the pair of pages."""
     pairs = []
 
     def count_and_compare(a, b):
@@ -482,7 +482,7 @@ def compared_pairs(monkeypatch):
 
 
 def fold_exhaustively(points, folder):
-    """Return the groups that `fold` forms, without signatures."""
+    """Return the groups of `fold` without signatures: each page is compared with the first page of every group."""
     groups = []
     for point in points:
         for group in groups:

@@ -36,7 +36,7 @@ def similar_codes(code: str, count: int, rng: random.Random) -> list[str]:
 
 @pytest.fixture(scope="module")
 def index_and_queries(tmp_path_factory):
-    """Yield an index with the default embedder, and its queries with the expected page."""
+    """Yield an index with the default embedder, and a list of (query, number of the expected page)."""
     rng = random.Random(11)
     codes = [code for family in FAMILIES for code in similar_codes(family, PAGES * 2 // len(FAMILIES), rng)]
     rng.shuffle(codes)

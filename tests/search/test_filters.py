@@ -58,7 +58,7 @@ def test_range_filter_follows_changed_metadata_copies_and_moves(docs, tmp_path):
         (docs / "new.pdf").rename(docs / "moved.pdf")
         years = {**YEARS, "copy": 2030, "moved": 1980, "newest": 1990}
         index.ingest(docs, settings=NO_OCR, metadata=lambda path: {"year": years[Path(path).stem]})
-        # The hit names the copy that matches the filter, not its duplicate.
+        # The hit contains the path of the copy that matches the filter, not of the other copy.
         assert {hit.path.stem for hit in index.search("whales", k=99, filter={"year": Range(gte=2025)})} == {"copy"}
         assert hit_pages(index, year=Range(lt=1985)) == [("moved", n) for n in (1, 2, 3)]
         assert hit_pages(index, year=Range(gte=1990, lte=1999), page=Range(lte=1)) == [("newest", 1), ("old", 1)]

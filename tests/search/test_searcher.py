@@ -218,7 +218,7 @@ def test_metadata_keys_may_collide_with_hit_keys(tmp_path, docs):
 
 
 def test_identifiers_in_the_query_match_exactly(index):
-    """The parts share all other words, so that the fake embedder's page vectors are nearly equal."""
+    """The pages differ only in the part number, so that the page vectors of the fake embedder are nearly equal."""
     for number in range(8):
         hits = index.search(f"pump number KX-44{number}1-B", k=2)
         assert hits[0].page == number + 1
@@ -371,7 +371,7 @@ def test_parse_stage_reads_options_and_override_replaces_stages():
 
 
 class ThreadRecordingEmbedder(FakeEmbedder):
-    """Records the threads that call it."""
+    """Embedder that records the threads in which encoding runs."""
 
     def __init__(self):
         super().__init__(name="watched")

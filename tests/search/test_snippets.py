@@ -24,7 +24,7 @@ CROP = f"ab/{'ab' * 32}.jpg"
 
 
 def highlight_of(page, query: str):
-    """Return the highlight of a page for a query, as the index would compute it."""
+    """Return the highlight of a page for a query, computed as in a search."""
     embedder = FakeEmbedder()
     embedded = embedder.encode_document([page])
     payload = describe(page, embedded.multi[0], embedded.grids[0], [CROP] * len(page.regions))
@@ -131,7 +131,7 @@ def test_patch_embeddings_quote_the_words_under_the_best_patches():
     rows, columns = 10, 4
     y, x = np.mgrid[:rows, :columns]
     patches = np.stack([x / columns, y / rows, (x + 1) / columns, (y + 1) / rows], axis=2).reshape(-1, 4)
-    boxes = np.concatenate([np.full((3, 4), np.nan), patches]).astype("f4")  # prompt tokens have no position
+    boxes = np.concatenate([np.full((3, 4), np.nan), patches]).astype("f4")  # tokens of the prompt have no box
     vectors = np.tile(np.array([[0.0, 1.0]], "f4"), (len(boxes), 1))
     is_match = (patches[:, 0] >= 0.5) & (patches[:, 1] < 0.25)
     vectors[3:][is_match] = [1.0, 0.0]  # the top of the right column

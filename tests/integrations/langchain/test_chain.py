@@ -200,7 +200,7 @@ def test_untrusted_text_stays_inside_tags(attack, field):
 
 
 def test_tag_changes_if_text_contains_it():
-    """An attacker who knows the tag and writes it on the page causes another tag."""
+    """If an attacker knows the tag and writes the tag on the page, another tag is used."""
     text = "growth"
     for _ in range(4):
         doc = Document(page_content=text, metadata={"source": "a.pdf", "page": 0})
@@ -237,7 +237,7 @@ async def test_retriever_context_uses_index_text_and_citations(tmp_path):
         )
         page_blocks = retriever.context("growth by region", retriever.invoke("growth by region", k=1))
         assert decode_image(region_blocks[2]).size != decode_image(page_blocks[2]).size
-        # Documents no longer in the index are skipped.
+        # Documents that are no longer in the index are skipped.
         unknown_document = Document(page_content="x", id="unknown")
         assert len(retriever.context("whales sing", [unknown_document, Document(page_content="y")])) == 1
         assert len(retriever.context("whales sing", [unknown_document, *docs[:1]])) == 4

@@ -51,7 +51,7 @@ def test_compress_documents_sorts_by_score(docs):
     assert [doc.metadata["relevance_score"] for doc in best] == pytest.approx([1.0, 2 / 3])
     assert all(type(doc.metadata["relevance_score"]) is float for doc in best)
     all_documents = JinaLocalRerank(model=FakeReranker(), top_n=None).compress_documents(docs, QUERY)
-    assert [doc.id for doc in all_documents] == ["2", "1", "0", "3"]  # equal scores keep their order
+    assert [doc.id for doc in all_documents] == ["2", "1", "0", "3"]  # documents with equal scores keep the order
     assert len(JinaLocalRerank(model=FakeReranker()).compress_documents(docs, QUERY)) == 3
     with_threshold = JinaLocalRerank(model=FakeReranker(), top_n=None, score_threshold=0.6)
     assert [doc.id for doc in with_threshold.compress_documents(docs, QUERY)] == ["2", "1"]
@@ -92,7 +92,7 @@ def test_reranker_inputs_of_pages_and_texts(image, tmp_path):
     assert image_reranker.history == [(QUERY, tuple(expected_inputs))]
     assert [doc.metadata["relevance_score"] for doc in results] == pytest.approx([1, 0.75, 1 / 3, 1 / 3, 0, 0])
     JinaLocalRerank(model=text_reranker, image_key="scan").compress_documents(docs, QUERY)
-    # A text reranker reads the text of a page, or the image by OCR if the text is empty.
+    # A text reranker reads the text of a page. If the text is empty, the text is read from the image by OCR.
     assert text_reranker.history == [(QUERY, ("whales sing", "which whales sing", "whales", "sing", {"image": image}))]
 
 

@@ -1,4 +1,4 @@
-"""JinaPageLoader: one document per page with its image, lazy loading and unreadable files."""
+"""JinaPageLoader: one document per page with the page image, lazy loading and unreadable files."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_unreadable_files_are_listed_and_reported(files, tmp_path, caplog):
     second_loader.load()
     second_loader.load()
     assert len(reported) == 2
-    assert second_loader.failures == reported[1:]  # of the last run
+    assert second_loader.failures == reported[1:]  # only the failures of the last run
     assert not caplog.records
     with pytest.raises(InvalidInputError, match="nowhere"):
         JinaPageLoader(tmp_path / "nowhere", image_folder=tmp_path / "pages").load()
@@ -125,7 +125,7 @@ def test_loaded_pages_keep_word_boxes_in_vector_store(files, tmp_path):
         }
         assert Path(doc.metadata["image"]).is_relative_to(index.location)
         hit = index.search("growth by region", k=1)[0]
-        assert index.cite("growth by region", hit).box is not None  # its word boxes are stored
+        assert index.cite("growth by region", hit).box is not None  # the word boxes of the page are stored
         # Loading the same pages again adds no entries and embeds nothing.
         embedder.history.clear()
         assert store.add_documents(loader.load()) == ids

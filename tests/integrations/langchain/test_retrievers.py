@@ -81,7 +81,7 @@ def test_documents_have_location_and_search_metadata(retriever, index, folder):
         "snippet": hit.snippet,
         "image": str(hit.image_path),
         "year": 2024,
-        "meta.page": "front",  # the document's own key, as in filters
+        "meta.page": "front",  # a key of the document metadata, as in filters
     }
     assert hit.image_path.is_file()
     json.dumps([doc.metadata for doc in docs])
@@ -107,7 +107,7 @@ def test_region_metadata_is_json(tmp_path):
     json.dumps(docs[0].metadata)
     assert docs[0].id == "p"
     assert docs[0].metadata["year"] == 1
-    # A text keeps its own "page"; its own "score" is a reserved key and gets the prefix "meta.".
+    # A text keeps the metadata key "page". The metadata key "score" is reserved and gets the prefix "meta.".
     assert (text.id, text.page_content, text.metadata["page"]) == ("t", "a text of no page", 7)
     assert text.metadata["meta.score"] == "mine"
     assert isinstance(text.metadata["score"], float)

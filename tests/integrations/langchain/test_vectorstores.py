@@ -185,7 +185,7 @@ def test_ingested_files_are_searchable_and_not_deletable(tmp_path):
         assert len(docs) == 4
         with pytest.raises(InvalidInputError, match=r"is a page of the ingested file .*animals\.pdf"):
             store.delete(["mine", page.id])
-        assert store.delete(["animals.pdf"]) is True  # a file's document id is not an entry id
+        assert store.delete(["animals.pdf"]) is True  # the document id of a file is not the id of an added entry
         assert len(store.similarity_search("whales", k=9)) == 4
 
 
@@ -264,7 +264,7 @@ def test_max_marginal_relevance_search_diversifies(filled_store):
     assert diverse[1].id not in nearest_ids
     most_relevant = filled_store.max_marginal_relevance_search(QUERY, k=2, fetch_k=4, lambda_mult=1.0)
     assert [doc.id for doc in most_relevant] == nearest_ids
-    # Only candidates are selected.
+    # MMR selects only among the candidates of late interaction.
     assert [
         d.id for d in filled_store.max_marginal_relevance_search(QUERY, k=2, fetch_k=2, lambda_mult=0.1)
     ] == nearest_ids
@@ -318,7 +318,7 @@ async def test_tracing_does_not_open_index_or_load_model(tmp_path):
 
 def test_embeddings_match_index_dimension(tmp_path):
     embedder = FakeEmbedder()
-    # The index stores vectors of the model's own dimension.
+    # The index stores vectors of the full length of the model.
     embeddings = JinaLocalEmbeddings(model=embedder, truncate_dim=64)
     with JinaVectorStore(tmp_path / "kb", embeddings) as store:
         store.add_texts(TEXTS, ids=list("abcd"))

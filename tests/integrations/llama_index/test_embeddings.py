@@ -344,7 +344,7 @@ def test_vector_cache_evicts_least_recently_used():
     assert [cache.get(("m", str(i))) is not None for i in range(3)] == [False, True, True]
     assert cache.bytes == 96
     cache.get(("m", "1"))
-    cache.put(("m", "3"), constant_embeddings(3))  # evicts 2, the least recently used
+    cache.put(("m", "3"), constant_embeddings(3))  # evicts entry 2, the least recently used entry
     assert [cache.get(("m", str(i))) is not None for i in (1, 2, 3)] == [True, False, True]
     cache.put(("m", "1"), constant_embeddings(9))
     assert len(cache) == 2

@@ -390,7 +390,7 @@ async def test_query_engine_sends_image_after_citation(sample_index, as_coroutin
 def test_context_manager_closes_own_index_only(index, tmp_path):
     with JinaPageRetriever(index) as retriever:
         assert retriever.retrieve("growth")
-    assert index.search("growth")  # passed open
+    assert index.search("growth")  # the caller passed an open index
     with DocumentIndex.open(tmp_path / "own", embedder=FakeEmbedder()) as own_index:
         own_index.add(["growth"], ids=["a"])
         with JinaPageRetriever(tmp_path / "own") as retriever:

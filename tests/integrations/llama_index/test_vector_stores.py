@@ -467,7 +467,7 @@ async def test_vector_store_index_answers_with_page_images(tmp_path, store, embe
     assert response.source_nodes[0].metadata["page_label"] == "1"
     image_position = next(i for i, block in enumerate(llm.blocks) if block.block_type == "image")
     assert llm.blocks[image_position - 1].text.endswith("file_name: report.pdf\npage_label: 1")
-    assert [kind for kind, _ in embedder.history] == ["query"]  # encoded once, by the index only
+    assert [kind for kind, _ in embedder.history] == ["query"]  # only the index encodes the query, and only once
     assert as_coroutine == (threading.get_ident() not in embedder.threads)
 
 
@@ -577,7 +577,7 @@ async def test_reader_works_as_file_extractor(tmp_path, reader):
 
 
 class RecordingEmbedder(ThreadedEmbedder):
-    """Embedder that lists the encoded texts."""
+    """Embedder that records the encoded texts."""
 
     def take_documents(self) -> list[str]:
         contents = [item.text if isinstance(item, Page) else item["text"] for item in self.documents]
@@ -615,7 +615,7 @@ async def test_pipeline_reembeds_changed_and_deletes_removed_pages(tmp_path, rea
     sample_pdf(file, ["growth by region", "list of authors", "nuts and bolts"])
     sample_pdf(second_file, ["north and south"])
     assert len(await run()) == 4
-    # Each page is encoded once: the store takes the vectors of the pipeline.
+    # Each page is encoded once, because the store uses the vectors from the pipeline.
     assert sorted(embedder.take_documents()) == [
         "growth by region",
         "list of authors",
@@ -696,7 +696,7 @@ def test_cached_vectors_of_another_model_are_ignored(store, embedder):
 
 
 def test_cached_vectors_below_index_dimension_are_ignored(store, embedder):
-    """A step with a smaller truncate_dim caches short vectors under the same fingerprint."""
+    """A `JinaPageEmbedding` with a smaller truncate_dim caches short vectors with an equal fingerprint."""
     nodes = texts(a="growth")
     short_embedder = ThreadedEmbedder()
     JinaPageEmbedding(embedder=short_embedder)(nodes)

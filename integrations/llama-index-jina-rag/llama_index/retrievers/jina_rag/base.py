@@ -62,7 +62,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
 
     Args:
         index: Folder of an index, URL of a collection on a Qdrant server, or an open `jina_rag.DocumentIndex`.
-        similarity_top_k: Maximum number of pages, best first.
+        similarity_top_k: Maximum number of pages, ordered by descending score.
         filters: LlamaIndex metadata filters over document metadata, ``page_label``, ``file_name``, ``file_path``,
             ``doc_id`` and ``has`` (``"chart"``, ``"table"`` or ``"figure"``). Unsupported filters raise an error.
         filter: Filter of `jina_rag.DocumentIndex.search`; a page must match both `filters` and `filter`.
