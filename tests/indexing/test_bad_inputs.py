@@ -1,4 +1,4 @@
-"""Ingestion of bad and unusual files: no crash, and a page, a failure or a warning for every file.
+"""Ingestion of bad and unusual files: the run does not crash, and every file yields a page, a failure or a warning.
 
 `data/bad/manifest.json` describes each file and the expected result.
 """
@@ -31,7 +31,7 @@ PASSWORD = IngestSettings(dpi=100, passwords=("wrong", "secret123"))
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return a copy of the files, with the unusual names that the file system allows."""
+    """Return a folder with copies of the files, including unusual file names that the file system allows."""
     target = tmp_path_factory.mktemp("bad")
     for path in BAD.iterdir():
         if path.name not in ("manifest.json", "odd_names.zip"):
@@ -109,7 +109,7 @@ def test_each_file_matches_the_expectation_of_the_manifest(entry, folder, outcom
     "entry", [entry for entry in FILES if "packed_in" not in entry], ids=lambda entry: entry["file"]
 )
 def test_each_file_yields_pages_or_failures_on_its_own(entry, folder):
-    """The file is passed by path, without OCR to save time."""
+    """The path of the file is passed to `ingest`. OCR is off to save time."""
     path = folder / entry["file"]
     outcome = Outcome([path], IngestSettings(dpi=50, ocr="never"))
     assert outcome.pages[path.name] or outcome.failures[path.name]

@@ -45,7 +45,7 @@ def embedded_count(embedder):
 
 
 def index_contents(index):
-    """Return the points with their payloads and the image files of an index, for comparison."""
+    """Return the payloads of all points and the names of all image files of an index, for comparison."""
     points = {hit.id: hit.payload for hit in index._session.resources.store.scroll()}
     return points, set(index._session.resources.images.names())
 
@@ -97,7 +97,7 @@ def test_copies_are_stored_once_and_cited_with_all_paths(index, docs, embedder):
     assert (hit.doc_id, [location.doc_id for location in hit.copies]) == ("reports/copy.pdf", ["animals.pdf"])
     second_report = index.ingest(docs, settings=NO_OCR)
     assert (second_report.documents, second_report.unchanged, second_report.duplicates) == (0, 3, ())
-    # A copy of an indexed file.
+    # Copy an indexed file.
     shutil.copy(docs / "animals.pdf", docs / "third.pdf")
     report = index.ingest(docs, settings=NO_OCR)
     assert (report.documents, report.unchanged, len(report.duplicates)) == (1, 3, 1)
@@ -245,7 +245,7 @@ def test_sidecars_add_metadata(index, docs):
         "by": "Ann",
     }
     assert {hit.doc_id for hit in index.search("power", filter={"year": 2025})} == {"reports/energy.pdf"}
-    # A changed sidecar is applied although the document is unchanged.
+    # The metadata of a changed sidecar are applied, although the document is unchanged.
     (docs / "animals.pdf.json").write_text('{"year": 2026}')
     assert index.ingest(docs, settings=NO_OCR).unchanged == 2
     assert index.search("whales", filter={"year": 2026})
@@ -290,7 +290,7 @@ def test_dry_run_reports_changes_and_changes_nothing(index, docs, embedder):
     sample_pdf(docs / "animals.pdf", ["one", "two", "three"])
     (docs / "reports" / "energy.pdf").rename(docs / "power.pdf")
     plan = index.ingest(docs, settings=NO_OCR, dry_run=True)
-    # The copy keeps the previous content.
+    # The copy of animals.pdf still has the previous content, so only the three new pages are embedded.
     assert (plan.new, plan.changed, plan.unchanged, plan.moved, plan.pages) == (0, 1, 2, 1, 3)
     assert embedded_count(embedder) > count_before, "sample pages were embedded"
     empty_plan = index.ingest(docs / "copy.pdf", settings=NO_OCR, dry_run=True)
@@ -327,7 +327,7 @@ def test_images_without_words_are_near_duplicates_by_content(index, tmp_path):
     gradient.save(tmp_path / "a.png")
     gradient.resize((290, 195)).save(tmp_path / "b.jpg", quality=70)
     Image.radial_gradient("L").resize((300, 200)).save(tmp_path / "c.png")
-    for name in ("a.png", "b.jpg", "c.png"):  # equal file names, because the vectors depend on them
+    for name in ("a.png", "b.jpg", "c.png"):  # the files get equal names, because the vectors depend on the file names
         (tmp_path / name[0]).mkdir()
         (tmp_path / name).rename(tmp_path / name[0] / f"scan{name[1:]}")
     report = index.ingest([tmp_path / "a", tmp_path / "b", tmp_path / "c"], settings=NO_OCR)
@@ -511,7 +511,7 @@ def test_swapped_files_are_not_re_embedded(index, docs, embedder):
 
 
 def interrupt_store_method(monkeypatch, index, method, after=0):
-    """Raise KeyboardInterrupt in a method of the store after its first `after` calls."""
+    """Make a method of the store raise KeyboardInterrupt after `after` successful calls."""
     original_method, calls = getattr(type(index._session.resources.store), method), []
 
     def call(self, *args, **options):

@@ -1,4 +1,4 @@
-"""Ingestion runs: planning concurrent with embedding, each file opened once, and prompt stops."""
+"""Ingestion runs: planning runs in parallel to embedding, each file is opened once, and stops take effect quickly."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_planning_error_is_raised(index, docs, monkeypatch):
 
 
 def test_rotated_files_are_not_re_embedded(index, docs, embedder, monkeypatch):
-    """Like rotated log files: the first file is new, and each other file has the content of its predecessor."""
+    """Like rotated log files, 0.pdf is new, and every later file has the content of the previous file."""
     index.ingest(docs, settings=NO_OCR)
     count_before = embedded_count(embedder)
     for n in range(3, 0, -1):
@@ -222,7 +222,7 @@ def test_planning_is_a_bounded_number_of_files_ahead(monkeypatch):
 
 
 class StoppingDigest:
-    """A hash that sets the stop event at its first block and counts blocks."""
+    """A hash that sets the stop event at the first block and counts the blocks."""
 
     def __init__(self, stop):
         self.stop = stop
@@ -352,13 +352,13 @@ def test_stop_keeps_the_first_batch_and_the_next_run_resumes(index, docs, embedd
 
 
 def test_stop_ends_the_processing_of_unchanged_files(index, docs, monkeypatch):
-    """The outcomes wait in a queue while the caller's metadata function is slow."""
+    """The stop is requested while outcomes are queued and the metadata function of the caller is slow."""
     index.ingest(docs, settings=NO_OCR)
     stop, calls = threading.Event(), []
     real_process_plan = ingest.Ingestion._process_plan
 
     def process_plan(self, plan):
-        plan._thread.join(30)  # until all outcomes are queued
+        plan._thread.join(30)  # wait until all outcomes are queued
         real_process_plan(self, plan)
 
     def metadata(path):
@@ -428,7 +428,7 @@ def test_cost_of_new_metadata_is_independent_of_the_number_of_entries(index, mon
 
 @pytest.mark.parametrize("step", ["as_pdf", "open_isolated"])
 def test_stop_ends_a_dry_run_that_opens_a_document(index, docs, monkeypatch, step):
-    """The stop kills the hanging step through the `Stop` object that the step received."""
+    """The dry run ends the step that hangs by setting the `Stop` object that was passed to the step."""
     stop, step_ended = threading.Event(), threading.Event()
 
     def hang(source, settings, own_stop):

@@ -1,4 +1,4 @@
-"""Ingestion after SIGKILL: the next run stores every page once and leaves no remains."""
+"""Ingestion after SIGKILL: the next run stores every page once and deletes incomplete entries."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def run(docs: Path, index: Path) -> dict:
 
 
 def page_state(index: Path) -> tuple[Counter, set[str], set[str], int]:
-    """Return pages in the store, image files, images in the manifest, and the number of pending documents."""
+    """Return (pages in the store, image files, images in the manifest, number of pending documents)."""
     with DocumentIndex.open(index, create=False) as document_index:
         handle = document_index._session.resources
         assert document_index.verify() == []
@@ -57,7 +57,7 @@ def page_state(index: Path) -> tuple[Counter, set[str], set[str], int]:
 
 @pytest.fixture(scope="module")
 def uninterrupted_run(docs, tmp_path_factory):
-    """Return the state after an uninterrupted run, and its duration in seconds."""
+    """Return (state of the index after an uninterrupted run, duration of the run in seconds)."""
     index = tmp_path_factory.mktemp("undisturbed") / "kb"
     start_time = time.monotonic()
     report = run(docs, index)
@@ -77,7 +77,7 @@ def kill_when(process: subprocess.Popen, condition, timeout: float) -> bool:
 
 
 def kill_conditions(index: Path, seed: int):
-    """Yield conditions on the files on disk, so that fast and slow machines are killed at the same point."""
+    """Yield conditions that depend on the files on disk, so that fast and slow runs are killed at the same point."""
     rng = random.Random(seed)
 
     def images(minimum: int):
@@ -118,7 +118,7 @@ def changing_docs(tmp_path):
 
 
 def index_state(index: Path) -> tuple:
-    """Return documents, points, vector shapes and images of an index, for comparison."""
+    """Return (documents, points, vector shapes, image names) of an index, for comparison."""
     with DocumentIndex.open(index, embedder=FakeEmbedder(), create=False) as document_index:
         assert document_index.verify() == []
         points = {hit.id: hit.payload for hit in document_index._session.resources.store.scroll()}
@@ -132,7 +132,7 @@ def index_state(index: Path) -> tuple:
 
 
 def test_runs_killed_at_twenty_random_moments_leave_the_same_index(changing_docs, tmp_path):
-    """Kills hit first runs and runs after a change; the result equals that of an uninterrupted run."""
+    """First runs and runs after a change are killed. The final index equals the index of an uninterrupted run."""
     docs, change = changing_docs
     rng = random.Random(20)
     index, kill_count = tmp_path / "kb", 0
@@ -144,7 +144,7 @@ def test_runs_killed_at_twenty_random_moments_leave_the_same_index(changing_docs
         if attempt == 12:
             subprocess.run(target_command(docs, index), check=True, capture_output=True, timeout=120)
             change()
-        # Wait for a number of images plus a delay, so that fast and slow machines are killed at similar points.
+        # Wait for a number of images and a delay, so that runs on fast and slow machines are killed at similar points.
         image_count, delay = images() + rng.randint(0, 3), rng.uniform(0, 0.15)
         process = subprocess.Popen(target_command(docs, index), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
@@ -165,12 +165,12 @@ def test_runs_killed_at_twenty_random_moments_leave_the_same_index(changing_docs
 
 
 def test_run_after_repeated_kills_completes_the_index(docs, uninterrupted_run, tmp_path):
-    """One index survives all kills."""
+    """All killed runs and the final run write to the same index."""
     index = tmp_path / "kb"
     kill_count = 0
     for condition in kill_conditions(index, seed=7):
         process = subprocess.Popen(command(docs, index), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        if condition():  # already true after an earlier kill: let the run make progress
+        if condition():  # the condition is already true after an earlier kill, so wait for progress of the run
             time.sleep(0.3)
         kill_count += kill_when(process, condition, 60)
     assert kill_count >= 3, "the runs ended before they could be killed"
@@ -190,7 +190,7 @@ def test_run_after_repeated_kills_completes_the_index(docs, uninterrupted_run, t
 
 @pytest.mark.parametrize("fraction", [0.8, 0.95])
 def test_run_killed_near_its_end_is_completed_by_the_next_run(fraction, docs, uninterrupted_run, tmp_path):
-    """Near the last flush and the completion of documents, only elapsed time can select the moment."""
+    """The moment of the kill is selected by elapsed time, because no file marks the end of a run."""
     index = tmp_path / "kb"
     process = subprocess.Popen(command(docs, index), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     end = time.monotonic() + uninterrupted_run[1] * fraction

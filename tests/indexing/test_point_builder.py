@@ -1,4 +1,4 @@
-"""Points of pages: regions as separate points, pooled rows, and pages beyond the store's limit."""
+"""Points of pages: regions as separate points, pooled rows, and pages whose vectors exceed the limit of the store."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ WORDS = "sun sun sun sun rain rain rain rain"
 
 
 class EqualDimEmbedder(FakeEmbedder):
-    """An embedder with dense vectors as long as its rows, so that regions take their rows from the page."""
+    """An embedder whose dense vectors are as long as the rows, so that regions reuse the rows of the page."""
 
     def __init__(self) -> None:
         super().__init__(dim=64, multi_dim=64, name="square")
 
 
 class QuadrantEmbedder(FakeEmbedder):
-    """An image embedder with one row per image quadrant, by its mean gray value."""
+    """An image embedder with one row per quadrant of the image. The row depends on the mean gray value."""
 
     modality = "image"
     dim = multi_dim = 8
@@ -103,12 +103,12 @@ def test_caption_words_belong_to_the_region(tmp_path):
     _, built = build_points(EqualDimEmbedder(), page, tmp_path)
     chart, page_point = [point for point, _ in built]
     np.testing.assert_allclose(chart.dense, normalise(page_point.multi[4:].mean(axis=0)), rtol=1e-5)
-    assert len(chart.multi) == 2  # of seven words
+    assert len(chart.multi) == 2  # the seven rows of the words are pooled by a factor of 4
 
 
 def test_embedder_without_positions_embeds_the_text_of_regions(tmp_path):
     page = make_page(WORDS, regions=[Region("table", LEFT, caption="Table 1"), Region("chart", (0.0, 0.9, 1.0, 1.0))])
-    embedder = FakeEmbedder()  # dense vectors of another length, so that regions are embedded separately
+    embedder = FakeEmbedder()  # dense vectors and rows differ in length, so regions are embedded separately
     _, built = build_points(embedder, page, tmp_path)
     assert embedder.history[-1] == ("document", ({"text": "Table 1 sun sun sun sun"},))
     assert built[0][0].dense.shape == (128,)
@@ -232,7 +232,7 @@ def test_heat_map_of_pooled_rows_has_the_same_maximum(tmp_path):
 
 
 class LongPageEmbedder(EqualDimEmbedder):
-    """Gives a page 40,000 vectors of 128 numbers, five times the store's limit per page."""
+    """An embedder that returns 40,000 vectors of length 128 per page, five times the limit of the store."""
 
     def __init__(self) -> None:
         FakeEmbedder.__init__(self, dim=128, multi_dim=128, name="huge")

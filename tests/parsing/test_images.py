@@ -91,7 +91,7 @@ def test_tiff_frames_become_pages(tmp_path):
     with open_document(source(tmp_path / "a.tif")) as document:
         assert document.page_count == 4
         assert document.warnings == ()
-        for number in (3, 1, 4, 2):  # in any order
+        for number in (3, 1, 4, 2):  # pages can be rendered in any order
             image = document.render(number).screenshot.image
             assert image.size == (29 + number, 20)
             assert image.getpixel((0, 0))[0] == 50 * (number - 1)

@@ -98,7 +98,7 @@ def fake_libreoffice(tmp_path, monkeypatch):
     def write(code: str):
         file, script = tmp_path / "soffice", tmp_path / "soffice.txt"
         script.write_text(f"import sys, os, time, shutil, subprocess\n{code}\n")
-        # Started by a shell, because a shebang line cannot contain an interpreter path with spaces.
+        # A shell starts the interpreter, because a shebang line cannot contain a path with spaces.
         file.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(script))} "$@"\n')
         file.chmod(file.stat().st_mode | stat.S_IXUSR)
         monkeypatch.setattr(office, "find_libreoffice", lambda: file)

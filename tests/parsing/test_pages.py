@@ -1,4 +1,4 @@
-"""Page stream: order, page failures, OCR words, bounded look-ahead, and shutdown of its threads."""
+"""Page stream: order, page failures, OCR words, bounded look-ahead, and shutdown of the threads."""
 
 from __future__ import annotations
 

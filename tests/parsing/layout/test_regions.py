@@ -170,7 +170,7 @@ def test_shapes_outside_clip_path_are_ignored(tmp_path):
 
 def test_background_of_text_page_is_not_a_region(tmp_path):
     def build(page):
-        for step in range(60):  # background of many stripes
+        for step in range(60):  # the background consists of many stripes
             page.draw_rect((0, 13 * step, 600, 13 * step + 14), fill=(0.1, 0.2, step / 60), color=None)
         page.draw_line((0, 0), (600, 800))
         paragraph(page, 60)
@@ -224,7 +224,7 @@ def test_regions_false_disables_detection(tmp_path):
 
 
 def scanned_page():
-    """Return the image of a page with a paragraph and a ruled table, and its OCR words."""
+    """Return (image of a page with a paragraph and a ruled table, OCR words of the image)."""
     image = Image.new("RGB", (1200, 1600), "white")
     draw = ImageDraw.Draw(image)
     words = []

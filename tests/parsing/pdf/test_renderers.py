@@ -29,7 +29,7 @@ from jina_rag.parsing.sources import SourceFile, find_sources
 from jina_rag.testing import sample_pdf
 
 BAD_FILES = DATA / "bad"
-# Files of the test set that are PDFs by content.
+# Files of the test set whose content is a PDF.
 BAD_PDFS = [
     entry
     for entry in json.loads((BAD_FILES / "manifest.json").read_text("utf-8"))["files"]
@@ -45,9 +45,9 @@ INTACT_FILES = [
     )
 ]  # fmt: skip
 SMALL = IngestSettings(dpi=72)
-# Mean difference over the page, of 255: the renderers anti-alias letters differently.
+# Maximum mean difference of the pixel values (0 to 255), because the renderers anti-alias letters differently.
 MAX_PIXEL_DIFFERENCE = 7.0
-# Fraction of the page.
+# Maximum distance of a box edge, as a fraction of the page.
 BOX_TOLERANCE = 0.01
 # File name → minimum word agreement. The renderers order the reading marks next to Chinese columns differently.
 EXCEPTIONS = {"kanbun-ja.pdf": 0.65}
@@ -539,7 +539,7 @@ def test_repairs_and_blank_renders_are_warnings(renderer, bad_files):
     first, second = render_all(renderer, bad_files["one_bad_page.pdf"])[0]
     assert "blank" in first.warnings[0]
     assert (second.number, second.text, second.warnings) == (2, "Second page is fine juniper", ())
-    # MuPDF decodes these streams, PDFium does not: a blank page must have a warning.
+    # MuPDF decodes these streams and PDFium does not, so a blank page must have a warning.
     (page,), _, warnings = render_all(renderer, bad_files["brotli_streams.pdf"])
     assert bool(page.words) != any("blank" in warning for warning in warnings)
     assert len(render_all(renderer, bad_files["encrypted_known_password.pdf"], ("wrong", "secret123"))[0]) == 2
