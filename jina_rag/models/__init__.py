@@ -1,1 +1,1 @@
-"""Embedders and rerankers, loaded by name with `registry`; includes the bundled default, ``"lite"``."""
+"""Embedders and rerankers; `registry` loads a model by name, for example the default ``"lite"``."""

@@ -1,7 +1,7 @@
 """Construction of embedders and rerankers from checkpoints; `BUILDERS` has one function per model family.
 
-A new family needs a module in `jina_rag.models.jina`, its architecture in `jina_rag.models.runtime.checkpoints`, a
-description in `jina_rag.models.catalogue`, and a function here.
+A new model family needs a module in `jina_rag.models.jina`, an architecture in `jina_rag.models.runtime.checkpoints`,
+a description in `jina_rag.models.catalogue`, and a function in `BUILDERS`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ memory on the device, and then for this lock."""
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """Options for loading a model: the arguments of `load_embedder` and `load_reranker`, with their defaults.
+    """Options for loading a model: the arguments of `load_embedder` and `load_reranker`, with equal defaults.
 
     Attributes:
         device: Device name, or ``"auto"``.
@@ -62,7 +62,7 @@ class LoadOptions:
 
     @property
     def opening(self) -> Opening:
-        """Limits for opening images, and whether URLs are fetched."""
+        """Limits for opening images, and whether image URLs are fetched."""
         return Opening(Limits(), self.allow_urls)
 
     def refuse(self, model: str, *names: str) -> None:
@@ -73,7 +73,7 @@ class LoadOptions:
             names: Options that the model does not support.
 
         Raises:
-            InvalidInputError: If one of these options differs from its default.
+            InvalidInputError: If an option in `names` differs from the default.
         """
         if self.rules and "rules" in names:
             rules = ", ".join(self.rules)
@@ -98,7 +98,7 @@ _REFUSAL_REASONS = {
 
 
 def build(checkpoint: Checkpoint, options: LoadOptions) -> Any:  # noqa: ANN401  # depends on the family
-    """Load a checkpoint's weights onto the device and return its embedder or reranker.
+    """Load a checkpoint's weights onto the device and return the embedder or reranker.
 
     Args:
         checkpoint: Checkpoint to load.

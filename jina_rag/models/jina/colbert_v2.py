@@ -148,7 +148,7 @@ class ColbertV2(CheckpointModel):
 
     @property
     def fingerprint(self) -> str:
-        """Hub id and commit (or family), hash of the weights, encoding rules and row length."""
+        """Identifier of the vectors: hub id and commit (or family), hash of the weights, encoding rules, row length."""
         rules = self._options
         attention = "" if rules.attend_to_expansion else "-no-attend"
         return self._checkpoint.fingerprint(f"{rules.skiplist}-q{rules.query_length}{attention}-d{self.multi_dim}")

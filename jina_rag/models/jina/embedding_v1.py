@@ -88,7 +88,7 @@ class EmbeddingV1(CheckpointModel):
 
     @property
     def fingerprint(self) -> str:
-        """Hub id and commit (or family), and hash of the weights."""
+        """Identifier of the vectors: hub id and commit (or family), and hash of the weights."""
         return self._checkpoint.fingerprint()
 
     def encode_query(

@@ -57,7 +57,7 @@ def attribute(
         prompt: Prompt of the pair, which ends with the score token.
         images: Number of images of the document. In the prompt, the document's images precede the query's images.
         method: ``"gradient"`` or ``"attention"``.
-        steps: Integration steps of the gradient method, at least 1.
+        steps: Number of integration steps of the gradient method, at least 1.
 
     Returns:
         Box, weight and image index of each image token of the document, and the raw score of the pair.

@@ -117,7 +117,7 @@ class RerankerM0(CheckpointModel):
 
     @property
     def fingerprint(self) -> str:
-        """Hub id and commit (or family), hash of the weights, and pixel limit."""
+        """Identifier of the scores: hub id and commit (or family), hash of the weights, and pixel limit."""
         return self._checkpoint.fingerprint(f"{self._model.patcher.max_pixels}px")
 
     @property
@@ -158,8 +158,8 @@ class RerankerM0(CheckpointModel):
             max_length: Maximum length of a pair in tokens; longer pairs are truncated at the end of the query, as
                 published. None for the limit that the model was loaded with.
             max_query_length: Number of tokens reserved for the query.
-            max_doc_length: Maximum length of a text document in tokens; the document is truncated before it is joined
-                with the query. None for `max_length` - `max_query_length`.
+            max_doc_length: Maximum length of a text document in tokens; the document is truncated before document
+                and query are joined. None for `max_length` - `max_query_length`.
             max_pixels: Size in pixels (width times height) to which larger images are scaled down; None for the limit
                 that the model was loaded with.
             batch_tokens: Token budget of one batch, padding included; None for the default of the device.
@@ -202,7 +202,7 @@ class RerankerM0(CheckpointModel):
             method: ``"gradient"`` computes the contribution of each image token to the raw score, by integrated
                 gradients that start from an image filled with the mean color. ``"attention"`` computes the attention of
                 the score token to each image token, which is faster and less exact.
-            steps: Integration steps of the gradient method, at least 1.
+            steps: Number of integration steps of the gradient method, at least 1.
             max_length: Maximum length of the pair in tokens; see `score_pairs`.
             max_pixels: Maximum image size in pixels; see `score_pairs`.
 

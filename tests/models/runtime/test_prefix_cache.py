@@ -518,7 +518,7 @@ def test_many_queries_in_one_call_compute_each_document_once(load, tmp_path, siz
 
 
 def test_device_and_host_tiers_keep_scores_and_limits(uncached_model, load, size):
-    """New entries are on the device, older entries in host memory; the oldest entry is evicted. Use promotes entries."""
+    """New entries are on the device, old entries in host memory; the oldest entry is evicted. Use promotes entries."""
     model = load(PrefixCache(device_bytes=2 * size, host_bytes=2 * size))
     documents = [PHOTO, TALL, WIDE, IMAGES / "page_2000x1500.png", ODD]
     for document in [*documents, *documents]:
