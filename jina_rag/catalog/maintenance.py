@@ -30,7 +30,7 @@ class Problem:
 
     Attributes:
         message: Description of the problem in one sentence.
-        doc_id: Id of the document to ingest again; None if the problem concerns no single document.
+        doc_id: Id of the document to ingest again; None if the problem does not concern a single document.
     """
 
     message: str
@@ -129,7 +129,10 @@ def verify(resources: IndexResources) -> list[Problem]:
     image_names = set(images.names())
     documents = {record.sha256: record.doc_id for record in manifest.documents()}
     problems = [Problem("Indexing was interrupted.", record.doc_id) for record in manifest.pending()]
-    problems += [Problem("The index contains pages of a deleted document.") for _ in manifest.orphans()]
+    for _ in manifest.orphans():
+        problems.append(
+            Problem("The index contains pages of a deleted document. Run `jina-rag ingest PATH` to delete the pages.")
+        )
     for sha256 in manifest.stale():
         problems.append(
             Problem("File locations are stale. Run `jina-rag ingest PATH` to update the paths.", documents.get(sha256))

@@ -456,10 +456,10 @@ class Manifest:
 
 
 def check_schema(settings: Mapping[str, Any], location: str) -> None:
-    """Check that this version of jina-rag supports the format of an index; empty settings belong to a new index.
+    """Check that this version of jina-rag supports the format of an index. Empty settings pass the check.
 
     Args:
-        settings: Settings of the index.
+        settings: Settings of the index; empty for a new index.
         location: Path or URL of the index, for the error message.
 
     Raises:

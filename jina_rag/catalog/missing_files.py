@@ -35,7 +35,7 @@ def missing_documents(
     moved_ids: Collection[str] = (),
     check: Callable[[], None] = lambda: None,
 ) -> tuple[list[DocumentRecord], list[Failure]]:
-    """Return the indexed documents under files, folders and globs whose file no longer exists.
+    """Return the indexed documents that `roots` select and whose file no longer exists.
 
     Args:
         manifest: Manifest of the index.

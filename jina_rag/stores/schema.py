@@ -76,7 +76,7 @@ BATCH_BYTES = 16 * 1024 * 1024
 """Maximum number of bytes of one request: half of the default limit of a Qdrant server."""
 
 MAX_METADATA_DEPTH = 32
-"""Maximum nesting depth of the objects and lists in metadata; with 126 levels, an engine fails to reload its files."""
+"""Maximum nesting depth of the objects and lists in metadata; an engine cannot reload a file with 126 levels."""
 _OUTER_DEPTH = 2
 """Nesting levels around the metadata in a payload: the payload itself and a list."""
 

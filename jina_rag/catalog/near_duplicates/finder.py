@@ -33,7 +33,7 @@ class NearDuplicateFinder:
         """Return the new pages that nearly duplicate an earlier page, stored or new.
 
         Args:
-            pages: For each new page: its point id, the page, and its dense vector, shape (dim,), float32.
+            pages: (point id, page, dense vector) of each new page; dense vectors of shape (dim,), float32.
             ignore: SHA-256 hashes of contents to skip, because their pages will be deleted.
 
         Returns:

@@ -18,7 +18,7 @@ READ_BATCH: Final = 256
 
 
 class BaseQdrantStore(BaseStore):
-    """Base class of the stores on a Qdrant engine; a subclass implements the calls of its engine."""
+    """Base class of the stores on a Qdrant engine; a subclass implements the calls of one engine."""
 
     def __init__(
         self, types: QdrantObject, range_type: QdrantObject, dims: tuple[int, int], indexed_paths: set[str]
