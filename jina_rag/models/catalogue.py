@@ -16,7 +16,7 @@ class ModelDescription:
     Attributes:
         name: Name to load the model by: a short name or a hub id.
         title: Name of the published model.
-        family: Model family. The models of a family share their code.
+        family: Model family. All models of a family run with common code.
         role: ``"embedder"`` (`load_embedder`), ``"reranker"`` (`load_reranker`), or ``"both"``.
         modality: Part of a page that the model reads: ``"text"`` or ``"image"``.
         languages: Supported languages, in words.

@@ -61,7 +61,7 @@ def load_embedder(
             (`jina_rag.models.jina.colbert_v2.ColbertOptions`).
 
     Returns:
-        The embedder, with its weights on the device.
+        The embedder, with the weights on the device.
 
     Raises:
         ModelNotFoundError: If the model does not exist or cannot be downloaded.
@@ -121,7 +121,7 @@ def load_reranker(
         allow_unexpected: Load a checkpoint that contains unused tensors.
 
     Returns:
-        The reranker, with its weights on the device.
+        The reranker, with the weights on the device.
 
     Raises:
         ModelNotFoundError: If the model does not exist or cannot be downloaded.
@@ -158,7 +158,7 @@ def _load(name_or_path: str | Path, role: str, options: LoadOptions) -> Any:  # 
 def find_checkpoint(
     name_or_path: str | Path, *, revision: str | None = None, local_files_only: bool = False, role: str | None = None
 ) -> Checkpoint:
-    """Return the checkpoint of a folder or a hub id, downloading it if necessary; weights are not read.
+    """Return the checkpoint of a folder or a hub id, after a download if necessary; weights are not read.
 
     An existing folder takes precedence over a hub id of the same name.
 
@@ -198,7 +198,7 @@ def find_checkpoint(
 
 
 def download(repo_id: str, *, revision: str | None = None) -> Checkpoint:
-    """Download a model into the hub's cache, resuming a partial download, and return its checkpoint.
+    """Download a model into the hub's cache, resuming a partial download, and return the checkpoint.
 
     Args:
         repo_id: Hub id, ``owner/model``.

@@ -157,7 +157,7 @@ class ColbertV2(CheckpointModel):
         """Embed queries as `query_length` rows each, including the rows of the mask tokens.
 
         Args:
-            queries: Texts, or pages for their text.
+            queries: Texts and pages; a page is encoded as the words of the page.
             options: See `EncodeOptions`. `single` returns the normalized mean of the rows, `truncate_dim` truncates the
                 rows, and `max_length` replaces `query_length`.
 
@@ -165,7 +165,7 @@ class ColbertV2(CheckpointModel):
             Dense vectors of shape (n, dim) and multi-vectors of shape (tokens, multi_dim), float32.
 
         Raises:
-            InvalidInputError: If an input has no text, or an option is invalid.
+            InvalidInputError: If an input is or contains an image, or an option is invalid.
         """
         settings = EncodeSettings(**options)
         length = length_limit(settings.max_length, self._options.query_length, minimum=4, maximum=MAX_LENGTH)

@@ -97,7 +97,7 @@ class EmbeddingV1(CheckpointModel):
         """Embed queries. Documents are encoded in the same way.
 
         Args:
-            queries: Texts, or pages for their text.
+            queries: Texts and pages; a page is encoded as the words of the page.
             raw: Whether to return the vectors without normalization, as published.
             options: See `EncodeOptions`; each multi-vector has one row.
 
@@ -105,7 +105,7 @@ class EmbeddingV1(CheckpointModel):
             Dense vectors of shape (n, dim) and multi-vectors of shape (1, dim), float32.
 
         Raises:
-            InvalidInputError: If an input has no text, or an option is invalid.
+            InvalidInputError: If an input is or contains an image, or an option is invalid.
         """
         settings = EncodeSettings(**options)
         check_truncate_dim(settings.truncate_dim, self.dim, self.name)

@@ -136,7 +136,7 @@ class EmbeddingsV4(CheckpointModel):
 
     @property
     def fingerprint(self) -> str:
-        """Identifier of the vectors: hub id and commit (or family), hash of all weight files, first task, pixel limit."""
+        """Identifier of the vectors: hub id and commit (or family), hash of weights and adapters, task, pixel limit."""
         return self._checkpoint.fingerprint(self.tasks[0], f"{self._model.patcher.max_pixels}px")
 
     @property

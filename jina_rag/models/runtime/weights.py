@@ -185,7 +185,7 @@ def renamer(patterns: Mapping[str, str]) -> Callable[[str], str]:
     """Return a function that renames keys by the first regular expression that matches.
 
     Args:
-        patterns: Regular expressions, in order, with their replacements.
+        patterns: Replacement of each regular expression, in order of precedence.
     """
     compiled = [(re.compile(pattern), replacement) for pattern, replacement in patterns.items()]
 
