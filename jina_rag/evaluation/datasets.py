@@ -1,6 +1,6 @@
 """Judged folders: documents listed in ``docs.jsonl``, and judged queries in ``queries.jsonl`` or ``queries.csv``.
 
-``docs.jsonl`` has one JSON object per line with at least ``doc`` (the file name without its suffix) and ``file`` (a
+``docs.jsonl`` has one JSON object per line with at least ``doc`` (the file name without suffix) and ``file`` (a
 path relative to the folder). ``queries.jsonl`` has ``qid``, ``query`` and ``relevant``, a list of
 ``{"doc", "page", "grade"}`` with 1-based pages and grade 2 (answers the query), 1 (answers the query in part) or 0 (not
 relevant). Optional keys: ``modality`` and ``cross_language``, which group the results, and ``bbox``, the box of the
@@ -36,7 +36,7 @@ class JudgedQuery:
     """A query and its relevance judgments.
 
     Attributes:
-        query_id: Id of the query, unique in its folder.
+        query_id: Id of the query, unique in the judged folder.
         query: Text of the query.
         relevant: Page → grade: 2 (answers the query), 1 (answers the query in part) or 0 (not relevant). Empty for an
             unjudged query.

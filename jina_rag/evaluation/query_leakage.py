@@ -49,7 +49,7 @@ class Leak:
 
 
 def find_leak(query: str, page: str) -> Leak:
-    """Compare a query with the text of a page that answers it.
+    """Compare a query with the text of a relevant page.
 
     Args:
         query: Text of the query.

@@ -50,7 +50,7 @@ def evaluate(
     ingest: Callable[[Sequence[Path]], IngestReport] | None = None,
     on_query: Callable[[int, int], None] | None = None,
 ) -> EvaluationReport:
-    """Ingest the documents of a judged folder, run its queries in batches, and return the default measures.
+    """Ingest the documents of a judged folder, run the queries in batches, and return the default measures.
 
     For several settings, latency, intervals and saved results, see `jina_rag.evaluation.comparison`.
 

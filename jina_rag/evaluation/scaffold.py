@@ -73,7 +73,7 @@ def make_scaffold(
     images: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Scaffold:
-    """Create a judged folder, or add new documents to an existing one.
+    """Create a judged folder, or add new documents to an existing judged folder.
 
     Existing queries, document names and page images are left unchanged.
 

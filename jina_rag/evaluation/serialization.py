@@ -34,7 +34,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def setting_json(setting: SettingResult) -> dict[str, Any]:
-    """Return the result of a setting as a JSON object, without the results of its queries.
+    """Return the result of a setting as a JSON object, without the results of single queries.
 
     Args:
         setting: The result.

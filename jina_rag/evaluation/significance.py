@@ -43,7 +43,7 @@ class Difference:
 def difference(
     first: Mapping[str, float], second: Mapping[str, float], *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Difference:
-    """Return the mean difference of two runs with its 95 % interval, by a paired bootstrap over the queries.
+    """Return the mean difference of two runs and the 95 % interval of the mean, by a paired bootstrap over queries.
 
     Args:
         first: query_id → value of the measure in the baseline run.

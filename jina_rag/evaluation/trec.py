@@ -135,7 +135,7 @@ def write_qrels(path: Path, queries: Sequence[JudgedQuery], *, gains: bool = Fal
     Args:
         path: Path of the file; an existing file is replaced.
         queries: Queries; a query without judgments has no line.
-        gains: Write each grade as its gain 2^grade − 1 (2 → 3), which trec_eval's nDCG reads.
+        gains: Write the gain 2^grade − 1 in place of each grade, because trec_eval's nDCG reads gains.
 
     Raises:
         InvalidInputError: If the file cannot be written.

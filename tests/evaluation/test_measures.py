@@ -1,4 +1,4 @@
-"""Ranking measures, compared with an implementation of their definitions and with ir-measures; judged folders."""
+"""Ranking measures, compared with a direct implementation and with ir-measures, and reading of judged folders."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_measures_match_their_definitions(cases):
             )
 
 
-# Few distinct scores, so that most runs have ties; also unjudged pages, empty runs and empty judgments.
+# Few distinct scores cause ties in most runs. Some pages are unjudged, and some runs and judgments are empty.
 scored_runs = st.dictionaries(st.sampled_from(PAGES), st.sampled_from([0.0, 0.25, 0.5, 1.0, -1.5]), max_size=12)
 partial_judgments = st.dictionaries(st.sampled_from(PAGES), st.sampled_from([0, 1, 2]), max_size=6)
 

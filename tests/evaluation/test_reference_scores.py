@@ -1,4 +1,4 @@
-"""Published scores: completeness, agreement with their sources, and comparison with measured scores."""
+"""Published scores: completeness, agreement with the sources, and comparison with measured scores."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ MEANS = [
     ("mMARCO", COLBERT, "multi", "paper", 31.3),
 ]
 DISAGREEING_MEANS = [
-    # benchmark, model, vectors, published mean, mean of its scores
+    # benchmark, model, vectors, published mean, mean of the averaged scores
     ("JinaVDR", V4, "dense", 75.47, 73.98),
     ("JinaVDR", V4, "multi", 81.52, 80.55),
     ("MTEB(eng, v2)", V4, "dense", 55.97, 55.91),

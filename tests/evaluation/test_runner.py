@@ -151,7 +151,7 @@ def test_killed_run_resumes_without_repeating_queries(judged_folder, tmp_path):
     repeated_result = evaluate_settings(judged_folder, [Setting(embedder)], **options)
     assert len([text for text in searched_queries(embedder) if text in queries]) == 5
     assert repeated_result.settings[0].per_query == result.settings[0].per_query
-    # Timed cached results are also valid without latency, but not vice versa.
+    # Without latency, timed results are reused. With latency, results without times are not reused.
     evaluate_settings(judged_folder, [Setting(embedder)], latency=False, **options)
     assert len([text for text in searched_queries(embedder) if text in queries]) == 5
     evaluate_settings(judged_folder, [Setting(embedder)], force=True, **options)
@@ -179,7 +179,7 @@ def test_cache_depends_on_stages_depth_and_documents(judged_folder, tmp_path):
     assert search_count() == 2, "different stages"
     evaluate_settings(judged_folder, [Setting(embedder)], measures=["Recall@20"], **options)
     assert search_count() == 3, "greater depth"
-    # Judgments may change, because they are not cached.
+    # Cached results remain valid if judgments change, because judgments are not cached.
     root = judged_folder.root
     write_lines(root / "queries.jsonl", [entry("a", "submarines", [("energy", 1, 2)]), entry("n", "new", [])])
     changed_folder = read_folder(root)

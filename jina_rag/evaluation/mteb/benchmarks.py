@@ -47,10 +47,10 @@ def find_tasks(names: Sequence[str], *, smoke: bool = False, languages: Sequence
         names: Names of benchmarks (`BENCHMARKS`, ``"MIRACL"``, ``"MLDR"``, ``"STS"``, or any benchmark of mteb) and of
             mteb tasks.
         smoke: Return only the nine tasks of `SMOKE`; with `names`, only the smoke tasks that `names` includes.
-        languages: ISO 639-3 codes; restrict each task to its subsets in these languages. None for all languages.
+        languages: ISO 639-3 codes of the languages to which each task is restricted. None for all languages.
 
     Returns:
-        Copies of mteb's task objects, without their data.
+        Copies of mteb's task objects, without the data of the tasks.
 
     Raises:
         InvalidInputError: If a name is unknown, a language code does not have three letters, or no task remains.

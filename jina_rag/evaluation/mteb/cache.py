@@ -60,7 +60,7 @@ class Vectors:
 
 
 def key_of(*parts: bytes | str) -> bytes:
-    """Return a SHA-256 hash of `parts`, in which each part is preceded by its length."""
+    """Return a SHA-256 hash of `parts` and of the length of each part."""
     digest = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part

@@ -67,7 +67,7 @@ def is_blank(item: Input) -> bool:
 
 
 def content_key(item: Input) -> bytes:
-    """Return a hash of the pixels and texts of an input, independent of its source file."""
+    """Return a hash of the pixels and texts of an input, independent of the source file."""
     if isinstance(item, str):
         return key_of("text", item)
     if isinstance(item, Sequence) and not isinstance(item, bytes):

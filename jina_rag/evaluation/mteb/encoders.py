@@ -115,7 +115,7 @@ class JinaRagEncoder:
 
         Args:
             embeddings1: Vectors of the queries: shape (queries, dim), or a list of arrays of shape (tokens_i, dim).
-            embeddings2: Vectors of the documents, in the same form.
+            embeddings2: Vectors of the documents, in the form of `embeddings1`.
         """
         if self._vectors == "multi":
             return maxsim_scores(embeddings1, embeddings2)
@@ -126,7 +126,7 @@ class JinaRagEncoder:
 
         Args:
             embeddings1: First vectors of the pairs: shape (n, dim), or a list of n arrays of shape (tokens_i, dim).
-            embeddings2: Second vectors of the pairs, in the same form.
+            embeddings2: Second vectors of the pairs, in the form of `embeddings1`.
         """
         if self._vectors == "multi":
             pairs = zip(ragged(embeddings1), ragged(embeddings2), strict=True)

@@ -26,7 +26,7 @@ class Identity:
     Attributes:
         name: ``owner/model``, the form that mteb requires: the model id on the Hugging Face Hub, or ``jina_rag/…`` for
             lite models, local folders and model objects.
-        revision: Commit of the checkpoint, or a hash of its weights.
+        revision: Commit of the checkpoint, or a hash of the weights.
         family: ``"lite"``, ``"v4"``, ``"m0"``, ``"colbert-v2"`` or ``"v1"``; empty for a model object.
         modality: ``"text"`` or ``"image"``.
     """
@@ -53,7 +53,7 @@ class EmbedderSource:
     def __init__(
         self, model: str | os.PathLike[str] | Embedder, options: ModelOptions, *, cache: VectorCache | None = None
     ) -> None:
-        """Resolve the model. A checkpoint is located or downloaded, but its weights are not loaded.
+        """Resolve the model. A checkpoint is located or downloaded, but the weights are not loaded.
 
         Args:
             model: An embedder, or a model name or folder for `load_embedder`.
@@ -115,7 +115,7 @@ class RerankerSource:
     def __init__(
         self, model: str | os.PathLike[str] | Reranker, options: ModelOptions, *, cache: VectorCache | None = None
     ) -> None:
-        """Resolve the model. A checkpoint is located or downloaded, but its weights are not loaded.
+        """Resolve the model. A checkpoint is located or downloaded, but the weights are not loaded.
 
         Args:
             model: A reranker, or a model name or folder for `load_reranker`.

@@ -28,7 +28,7 @@ def model_meta(
         model: Name and revision of the model.
         kind: Use of the model in the evaluation.
         modalities: Input modalities, ``"text"`` and ``"image"``.
-        experiment: Options that differ from the published model. mteb stores such results as experiments of the model.
+        experiment: Options that differ from the published model. mteb stores results with options as experiments.
     """
     fields: dict[str, Any] = {
         "loader": None,

@@ -58,12 +58,12 @@ class Models:
 
     @property
     def identity(self) -> Identity:
-        """The model under which results are stored: the reranker if it determines the ranking, or else the embedder."""
+        """The model under which results are stored: the reranker if `reranks` is True, or else the embedder."""
         return self._reranker.identity if self._reranker is not None and self.reranks else self._embedder.identity
 
     @property
     def content(self) -> Content:
-        """Page content that a judged folder must provide for these models."""
+        """Page content that a judged folder must provide for the models of the setting."""
         if self._setting.pipeline:
             return "image"  # the search pipeline ingests the documents and ignores the page content
         if self._setting.parts != "auto":

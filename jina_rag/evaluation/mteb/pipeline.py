@@ -114,7 +114,7 @@ class JinaRagSearch:
         """Index a corpus for the following call of `search`.
 
         Args:
-            corpus: A dataset with the column ``id``. Its other columns are ``text`` (with an optional ``title``),
+            corpus: A dataset with the column ``id``. The other columns are ``text`` (with an optional ``title``),
                 ``image`` or both, or else ``path`` and ``page``.
             task_metadata: Metadata of the task.
             hf_split: Name of the split; each combination of split and subset has a separate index.

@@ -57,7 +57,7 @@ class BenchmarkRun:
 
     Attributes:
         model: ``owner/model``, the name under which mteb stores results.
-        revision: Commit of the checkpoint, or a hash of its weights.
+        revision: Commit of the checkpoint, or a hash of the weights.
         setting: Evaluated models and options; options with default values are omitted.
         outcomes: Results of the finished tasks, in order.
         failed: Task name → error message.

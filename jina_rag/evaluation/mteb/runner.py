@@ -56,7 +56,7 @@ def run_benchmark(
         folder: A judged folder to evaluate in addition, see `FolderTask`.
         tasks: mteb task objects to evaluate in addition.
         smoke: Evaluate only the nine small tasks of JinaVDR.
-        languages: ISO 639-3 codes; restrict each task to its subsets in these languages. None for all languages.
+        languages: ISO 639-3 codes of the languages to which each task is restricted. None for all languages.
         cache_bytes: Size limit of the vector cache on disk, in bytes.
         progress: Called with the number of finished tasks, the number of all tasks and the name of the next task.
 
@@ -101,7 +101,7 @@ class _Run:
         self._failed: dict[str, str] = {}
 
     def evaluate(self, task: Any) -> None:  # noqa: ANN401  # mteb.AbsTask
-        """Evaluate one task, and record its result or its error message."""
+        """Evaluate one task, and record the result or the error message."""
         name = task.metadata.name
         try:
             self._outcomes.append(self._outcome(task))
@@ -171,7 +171,7 @@ class _Run:
     def _run_first_stage(self, task: Any) -> None:  # noqa: ANN401
         """Rank the corpus with the vectors, and convert the task to a reranking task of the top documents."""
         if any(split["top_ranked"] for subset in task.dataset.values() for split in subset.values()):
-            return  # a reranking task already lists its candidates
+            return  # a reranking task already lists the candidates
         meta = self._models.encoder(task).mteb_model_meta
         folder = self._predictions(meta)
         subsets = _read_rankings(folder / task.prediction_file_name)

@@ -220,7 +220,7 @@ def test_predict_scores_pairs_in_order_and_caches_scores(tmp_path) -> None:
         ("a b", ["a", "b a"]),
         ("c", ["c d"]),
     ]
-    assert len(fake.history) == 3  # FakeReranker refuses the empty query; its score is cached after one call
+    assert len(fake.history) == 3  # FakeReranker rejects the empty query; the score 0 is cached after one call
 
 
 # Vector cache
