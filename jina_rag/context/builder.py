@@ -154,9 +154,9 @@ def build_context(
         hits: Pages, best first.
         query: Query to append at the end, outside of the tags that enclose page texts; None appends no query.
         max_images: Maximum number of images, best first. Identical images are sent once.
-        max_tokens: Maximum number of tokens of the whole text, including the query and the fences, without the images.
+        max_tokens: Maximum number of tokens of the whole text, including the query and the tags, without the images.
         prefer: ``"page"`` sends page screenshots; ``"region"`` sends the cited box or the hit's chart, table or
-            figure, and the page screenshot if the hit has neither.
+            figure. For a hit without a box and a region, the page screenshot is sent.
         text_of: Function that returns the text of a hit's page; None if the page has no text. Default: the text of the
             hit, or the snippet if the hit has no text.
         citation_of: Function that returns the citation of a hit. With ``prefer="region"``, the box of the citation is

@@ -31,7 +31,7 @@ class ContextImage:
         size: Width and height in pixels.
         source: Number of the first source that shows this image, from 1.
         box: Box of the page, as fractions of the page; None for the whole page.
-        caption: Caption of the chart, table or figure; "" if none.
+        caption: Caption of the chart, table or figure; "" if the image has no caption.
     """
 
     data: bytes = field(repr=False)

@@ -232,7 +232,7 @@ def on_one_line(text: str) -> str:
 
 
 def metadata_json(metadata: Mapping[str, Any]) -> str:
-    """Return the metadata as JSON, or its Python `str` if JSON cannot represent it (tuple keys, circular values)."""
+    """Return metadata as JSON. If JSON cannot represent the metadata (tuple keys, circular values), return `str`."""
     try:
         return json.dumps(metadata, ensure_ascii=False, default=str)
     except (TypeError, ValueError, RecursionError):

@@ -54,7 +54,7 @@ class Citation:
         weight: Mean heat map weight in the box, from 0 to 1.
         score: Score of the cited hit.
         kind: ``"chart"``, ``"table"`` or ``"figure"`` for a cited region, else None.
-        caption: Caption of the cited region; "" if none.
+        caption: Caption of the cited region; "" if the region has no caption.
         is_text: Whether the cited hit is a plain text without a page.
     """
 
@@ -87,7 +87,7 @@ class Citation:
         """
         if self.image_path is None:
             raise IndexStateError(
-                f"{self.label}: the screenshot is not on this machine. Open the index with the assets_dir of its "
+                f"{self.label}: the screenshot is not on this machine. Open the index with the assets_dir of the "
                 "images, or ingest the file with force=True (--force)."
             )
         try:
@@ -110,7 +110,7 @@ class Citation:
 def cite(
     hit: ScoredPage, explanation: Explanation, *, words: Words | None = None, regions: Sequence[Region] = ()
 ) -> Citation:
-    """Return the citation of a hit: its region, the passage with the greatest weight, or the whole page.
+    """Return the citation of a hit: the region of the hit, the passage with the greatest weight, or the whole page.
 
     Args:
         hit: Page to cite.
@@ -119,12 +119,14 @@ def cite(
         regions: Charts, tables and figures of the page; `hit.region` is always considered.
 
     Raises:
-        InvalidInputError: If the number of boxes differs from the number of weights or words.
+        InvalidInputError: If `explanation` has different numbers of boxes and weights, or `words` has different numbers
+            of words and boxes.
     """
     heat_boxes, weights = explanation.boxes, explanation.weights
     if len(heat_boxes) != len(weights) or (words is not None and len(words[0]) != len(words[1])):
         raise InvalidInputError(
-            "The number of boxes differs from the number of words or weights. Pass all of them for the same page."
+            "explanation has different numbers of boxes and weights, or words has different numbers of words and "
+            "boxes. Pass one box per weight and one box per word."
         )
     words = _valid_words(words)
     brightest = explanation.brightest

@@ -61,7 +61,7 @@ class Explainer:
 
         Raises:
             InvalidInputError: If the reranker is None or does not support explanations, or the hit is a plain text.
-            IndexStateError: If the page is no longer in the index, or its screenshot is missing.
+            IndexStateError: If the page is no longer in the index, or the screenshot of the page is missing.
         """
         if reranker is None:
             raise InvalidInputError("The index has no reranker. Open the index with reranker=NAME to explain scores.")
@@ -75,7 +75,7 @@ class Explainer:
         if not image.is_file():
             raise IndexStateError(
                 f"{hit.doc_id}, page {hit.page}: the screenshot is not on this machine. Open the index with the "
-                "assets_dir of its images, or ingest the file with force=True (--force)."
+                "assets_dir of the images, or ingest the file with force=True (--force)."
             )
         attribution = (
             reranker.explain(query, image) if method is None else reranker.explain(query, image, method=method)

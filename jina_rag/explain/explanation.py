@@ -1,4 +1,4 @@
-"""Heat map of a page for a query, from the stored page vectors and their boxes.
+"""Heat map of a page for a query, computed from the stored page vectors and the boxes of the vectors.
 
 The query vectors are compared with the stored page vectors. Each page vector represents one or more boxes of the page.
 The page is not re-encoded and the page image is not read, so the heat map shows exactly the similarities used in the

@@ -26,7 +26,7 @@ Pool = Literal["search", "ingest"]
 def coroutine_of(
     method: Callable[Concatenate[Any, P], Result], *, pool: Pool = "search"
 ) -> Callable[Concatenate[Any, P], Coroutine[Any, Any, Result]]:
-    """Return the coroutine version of a method, with the same parameters and result.
+    """Return the coroutine version of a method, with the parameters and the result of the method.
 
     The method runs in a thread with the caller's context variables. If the method has a parameter `stop`, cancelling
     the coroutine sets `stop` and waits until the method has returned.

@@ -46,10 +46,10 @@ class IngestOptions(TypedDict, total=False):
     """Keyword arguments that both overloads of `DocumentIndex.ingest` accept.
 
     Attributes:
-        metadata: JSON metadata for every document, or a function from a document's path to its metadata.
+        metadata: JSON metadata for every document, or a function that returns the metadata for a path.
         settings: Rendering, OCR and resource limits.
         progress: Called with an `IngestProgress` as the run advances.
-        sync: Whether to delete indexed documents whose file no longer exists under the ingested paths.
+        sync: Whether to delete indexed documents whose files no longer exist under the ingested paths.
         force: Whether to re-read and re-embed unchanged documents.
         stop: Event that stops the run when another thread sets it.
     """
@@ -71,7 +71,8 @@ class IndexInfo:
         documents: Number of completely indexed documents.
         pages: Number of pages of completely indexed documents.
         regions: Number of charts, tables and figures in completely indexed documents.
-        pending: Number of documents whose indexing was interrupted; the next `ingest` completes them.
+        pending: Number of documents whose indexing was interrupted. The next call of `ingest` completes these
+            documents.
         embedder: Name of the embedder.
         fingerprint: Fingerprint of the embedder: all settings and versions that determine the vectors.
         version: Version of jina_rag that created the index.
@@ -106,8 +107,8 @@ class DocumentIndex:
     store. The vector store closes when the last instance on the folder is closed or garbage-collected.
 
     Each coroutine (``asearch``, ``aingest``, …) runs the method without the prefix ``a`` in a thread, so that models
-    never run on the event loop's thread. Concurrent calls return the same results as sequential calls. Cancelling
-    `aingest` stops the run as Ctrl-C does and waits until the run has stopped.
+    never run on the event loop's thread. Concurrent calls return the results that sequential calls would return.
+    Cancelling `aingest` stops the run as Ctrl-C does and waits until the run has stopped.
     """
 
     def __init__(self, location: str, options: OpenOptions, reranker: str | Reranker | None = None) -> None:
@@ -136,7 +137,7 @@ class DocumentIndex:
         assets_dir: str | os.PathLike[str] | None = None,
         api_key: str | None = None,
     ) -> Self:
-        """Open the index at `location`, or create one.
+        """Open the index at `location`; create a missing index.
 
         Args:
             location: A folder, or the URL of a collection on a Qdrant server, ``"http://host:6333/collection"``. A new
@@ -146,7 +147,7 @@ class DocumentIndex:
             embedder: Model name, model folder or embedder. Default: the embedder that the index was built with, and
                 ``"lite"`` for a new index.
             reranker: Model name, model folder or reranker that scores the best pages of each search; loaded on first
-                use. The index does not record the reranker: each instance can have a different one. Default: no
+                use. The index does not record the reranker: each instance can have a different reranker. Default: no
                 reranker.
             storage: Storage preset of a new index, ``"exact"``, ``"balanced"`` or ``"compact"``, or a `Storage`.
                 Default: ``"exact"`` for a new index, the recorded storage for an existing index.
@@ -201,17 +202,17 @@ class DocumentIndex:
         Moved files are not re-embedded. Files with identical content are stored once; hits list the paths of all files.
         The previous pages of a changed file stay searchable until the new pages of the file are complete. A file or
         page that cannot be read is reported, and the run continues. Ctrl-C stops the run and leaves a searchable index;
-        the same call resumes the run.
+        repeat the call to resume the run.
 
         Args:
             paths: Files, folders and globs, for example ``reports/**/*.pdf``. ``*`` matches within a folder, and ``**``
                 matches across folders (see `jina_rag.globs`).
-            metadata: JSON metadata for every document, or a function from a document's path to its metadata. `search`
-                can filter by the metadata keys. A sidecar file, ``report.pdf.json`` or ``report.json``, adds keys and
+            metadata: JSON metadata for every document, or a function that returns the metadata for a path. `search` can
+                filter by the metadata keys. A sidecar file, ``report.pdf.json`` or ``report.json``, adds keys and
                 overrides existing keys.
             settings: Rendering, OCR and resource limits. Default: `IngestSettings()`.
             progress: Called with an `IngestProgress` as the run advances.
-            sync: Whether to delete indexed documents whose file no longer exists under `paths`.
+            sync: Whether to delete indexed documents whose files no longer exist under `paths`.
             force: Whether to re-read and re-embed unchanged documents, for example to retry failed pages or to apply
                 new settings.
             stop: Event that stops the run, as Ctrl-C does, when another thread sets it.
@@ -304,7 +305,7 @@ class DocumentIndex:
         if not len(inputs) == len(entry_ids) == len(entry_metadata):
             raise InvalidInputError(
                 f"Got {len(inputs)} contents, {len(entry_ids)} ids and {len(entry_metadata)} metadata mappings. Pass "
-                "one of each per entry."
+                "one id and one mapping per entry."
             )
         session = self._session
         if vectors is not None:
@@ -485,10 +486,11 @@ class DocumentIndex:
             method: Attribution method, ``"gradient"`` or ``"attention"``. Default: the default method of the reranker.
 
         Returns:
-            The boxes of the page with their weights from 0 to 1.
+            The boxes of the page, each with a weight from 0 to 1.
 
         Raises:
-            IndexStateError: If the page is no longer in the index, or its screenshot is missing for ``by="reranker"``.
+            IndexStateError: If the page is no longer in the index, or, for ``by="reranker"``, the screenshot of the
+                page is missing.
             InvalidInputError: If `by` is unknown. For ``by="reranker"``: if the index has no reranker, the reranker
                 does not support explanations, or the page is a text without an image.
         """
@@ -568,7 +570,7 @@ class DocumentIndex:
         return self._session.resources.manifest.documents()
 
     def delete(self, document: str | os.PathLike[str] | None = None, *, filter: Where | None = None) -> int:
-        """Delete documents with their vectors and images.
+        """Delete documents, including the vectors and images.
 
         Args:
             document: A document id, a file (existing or not), a folder of files, or a glob over ids and paths, for
@@ -760,7 +762,7 @@ class DocumentIndex:
         settings = self._opened_session.settings
         if not settings.has_loadable_model:
             raise InvalidInputError(
-                f"The index cannot be pickled, because its embedder ({settings.embedder!r}) is a custom object. Open "
+                f"The index cannot be pickled, because the embedder ({settings.embedder!r}) is a custom object. Open "
                 "the index with that embedder in each process."
             )
         return partial(type(self).open, create=False, **self._arguments), ()

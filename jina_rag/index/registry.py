@@ -48,8 +48,8 @@ class SharedSession:
         """Decrement the number of users, and close the session after the last user.
 
         Args:
-            wait: Whether to wait for the lock. The garbage collector passes False, because it may run in a thread that
-                already holds the lock. The thread that holds the lock then completes the release.
+            wait: Whether to wait for the lock. The garbage collector passes False, because the garbage collector may
+                run in a thread that already holds the lock. The thread that holds the lock then completes the release.
         """
         self._releases.append(None)
         with self._exclusively() if wait else nullcontext():

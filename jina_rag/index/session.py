@@ -3,7 +3,7 @@
 kb/manifest.sqlite3   documents, settings        kb/vectors/      vector store
 kb/images/            screenshots and crops      kb/ocr.sqlite3   OCR cache
 
-With a Qdrant server, the server holds the vectors, and a local assets folder holds the other files.
+If the vectors are on a Qdrant server, a local assets folder contains the manifest, the images and the OCR cache.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class IndexSettings:
     """Recorded settings of an index: the embedder and the storage.
 
     Attributes:
-        embedder: Name of the model, or the absolute path of its folder.
+        embedder: Name of the model, or the absolute path of the model folder.
         requested_embedder: The name that the caller passed; on some machines ``"lite"`` resolves to ``"lite-en"``.
         fingerprint: Fingerprint of the embedder: all settings and versions that determine the vectors.
         folder_fingerprint: Fingerprint of the contents of a model folder; None for a model loaded by name.
@@ -237,7 +237,7 @@ class IndexSession:
         Raises:
             IndexMismatchError: If the index has another model or storage.
             IndexStateError: If the index is open in this process with another assets folder, or with other connection
-                settings of its server.
+                settings for the server.
         """
         mismatched_names = [
             name for name, value in options.connection.items() if value != getattr(self.connection, name)
@@ -269,7 +269,7 @@ class IndexSession:
             embedder: Model name, absolute path of a model folder, or an embedder; None is always accepted.
 
         Raises:
-            IndexMismatchError: If the embedder is not the one that the index was built with.
+            IndexMismatchError: If the index was built with another embedder.
         """
         settings = self.settings
         if isinstance(embedder, str):
@@ -281,8 +281,8 @@ class IndexSession:
         elif embedder is not None and embedder.fingerprint != settings.fingerprint:
             raise IndexMismatchError(
                 f"The index at {self.location} was built with {settings.fingerprint} (jina-rag {settings.version}), "
-                f"but the embedder is {embedder.fingerprint}. Load the embedder with the same task, max_pixels and "
-                "revision, or ingest into a new index."
+                f"but the embedder is {embedder.fingerprint}. Load the embedder with the task, max_pixels "
+                "and revision of the index, or ingest into a new index."
             )
 
     @contextmanager
@@ -299,8 +299,9 @@ class IndexSession:
         """
         if self.is_guest:
             raise IndexStateError(
-                f"The index at {self.location} is read-only here: its manifest is in another assets folder than "
-                f"{self.root}. Pass that folder as assets_dir (--assets-dir), or ingest into another collection."
+                f"The index at {self.location} is read-only here: the manifest is in another assets folder than "
+                f"{self.root}. Pass the other assets folder as assets_dir (--assets-dir), or ingest into another "
+                "collection."
             )
         message = (
             f"The index at {self.location} is locked by another process, which uses {self.root}. Retry when that "
@@ -357,7 +358,7 @@ def open_folder(root: Path, options: OpenOptions) -> IndexSession:
             raise IndexNotFoundError(no_index)
         elif settings is None:
             settings, model = new_settings(options)
-        # Imported here so that `import jina_rag` does not load the store's engine.
+        # Imported here so that `import jina_rag` does not load the engine of the vector store.
         from jina_rag.stores.qdrant.edge import EdgeStore
 
         # The settings are written last. If the settings exist, a missing store means lost vectors, which an empty store

@@ -1,9 +1,9 @@
 """Calibration of reranker scores for texts and images, fitted to labels of relevance.
 
-A reranker of texts and images scores one modality higher than the other, which biases a mixed ranking. A calibration
-maps the scores of each modality to probabilities of relevance: p = sigmoid(slope * x + intercept), where x is the
-score, or its log-odds if all scores are in [0, 1]. All slopes are positive, so that a calibration keeps the order of
-the results of one modality. Without labels, scores stay unchanged.
+A reranker of texts and images scores texts higher than images or images higher than texts, which biases a mixed
+ranking. A calibration maps the scores of each modality to probabilities of relevance: p = sigmoid(slope * x +
+intercept), where x is the score, or the log-odds of the score if all scores are in [0, 1]. All slopes are positive, so
+that a calibration keeps the order of the results of one modality. Without labels, scores stay unchanged.
 
 Source: Platt, Probabilistic Outputs for Support Vector Machines (1999), for the curve and the smoothed targets;
 Jaakkola and Jordan, Bayesian Parameter Estimation via Variational Methods (2000), for the bound that the fit minimizes.

@@ -29,7 +29,7 @@ class Deduplicator:
         """Create a deduplicator without groups.
 
         Args:
-            image_folder: Folder of the screenshots. If None, pages match only if all their words are equal.
+            image_folder: Folder of the screenshots. If None, two pages match only if all words of the pages are equal.
         """
         self._folder = image_folder
         self._first_pages: list[PageContent] = []

@@ -1,8 +1,8 @@
 """Exact matching of identifiers in a query, for example part numbers, error codes and paragraphs of laws.
 
-Embeddings recognize ``KX-4471-B`` as a part number, but hardly distinguish it from other part numbers. The search
-therefore looks up each identifier in the lexical index. Pages that contain the identifier receive a bonus, which grows
-with the rarity of the identifier.
+Embeddings recognize ``KX-4471-B`` as a part number, but hardly distinguish one part number from another part number.
+The search therefore looks up each identifier in the lexical index. Pages that contain the identifier receive a bonus,
+which grows with the rarity of the identifier.
 """
 
 from __future__ import annotations

@@ -82,8 +82,8 @@ def _matching_ids(where: Where, resources: IndexResources) -> list[str]:
     """
     if not resources.manifest.contents() and resources.store.count():
         raise InvalidInputError(
-            "The index cannot be filtered by path here, because its manifest is in another assets folder. Filter by "
-            "doc_id or metadata, or pass that folder as assets_dir (--assets-dir)."
+            "The index cannot be filtered by path here, because the manifest is in another assets folder. Filter by "
+            "doc_id or metadata, or pass the other assets folder as assets_dir (--assets-dir)."
         )
     globs = path_globs(where["path"])
     ids = [

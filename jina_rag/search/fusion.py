@@ -52,7 +52,7 @@ class Rescore:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A page with its scores between the search stages.
+    """A page between two search stages, with the scores of the completed stages.
 
     Attributes:
         page_id: Id of the page's point.
@@ -60,7 +60,7 @@ class Candidate:
         score: Score of the last stage.
         stage: Name of the last stage.
         scores: Stage name → score, for the completed stages.
-        region: Chart, table or figure that scored higher than the page; None if no region did.
+        region: Chart, table or figure that scored higher than the page; None if no region scored higher.
     """
 
     page_id: str
@@ -121,10 +121,10 @@ class Fusion:
         yield from (rest[start : start + size] for start in range(0, len(rest), size))
 
     def fuse(self, group: Sequence[Candidate], dense: Mapping[str, float], *, ceiling: float) -> list[Candidate]:
-        """Return a group of candidates with their fused scores, best first.
+        """Return a group of candidates with fused scores, best first.
 
         Args:
-            group: Candidates with their MaxSim scores.
+            group: Candidates with MaxSim scores.
             dense: Page id → dense score, for the pages with a dense vector; empty if dense scores are not fused.
             ceiling: Upper bound of the fused scores: the lowest score of the previous group.
         """

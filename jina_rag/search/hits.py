@@ -59,7 +59,7 @@ def make_hit(
         resources: Resources of the index.
         point: The page's point. The vectors are required if `details` is True and the payload has no sign codes.
         files: The files that contain the page, at least one.
-        candidate: The candidate with its scores.
+        candidate: The candidate, with the scores of the search stages.
         query: The query.
         details: Whether to find the best region and the snippet.
     """

@@ -116,7 +116,7 @@ def of_tokens(values: Float32, payload: Mapping[str, Any]) -> Float32:
 
 
 def region_at(payload: Mapping[str, Any], box: Sequence[float] | None, image_folder: Path) -> Region | None:
-    """Return the region of a page with this box; None if the page has no such region.
+    """Return the region of a page whose box is `box`; None if no region has this box.
 
     Args:
         payload: Payload of the page's point.

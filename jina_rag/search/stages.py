@@ -38,7 +38,7 @@ class Stages:
     rerank: Rerank | None = None
 
     def override(self, stages: Stage | Sequence[Stage] | None) -> Stages:
-        """Return a copy of these stages in which `stages` replace the stages of the same type.
+        """Return a copy in which each stage of `stages` replaces the current stage of the same type.
 
         Args:
             stages: One or several new stages; None or an empty sequence replaces nothing.

@@ -48,7 +48,8 @@ def documents_to_content_blocks(
         image: ``"page"`` sends page screenshots; ``"region"`` sends the best chart, table or figure of a page, if any;
             None sends no images.
         max_side: Maximum length of an image's longer side in pixels; larger images are scaled down.
-        max_images: Maximum number of images, best first; None for one per document. Identical images are sent once.
+        max_images: Maximum number of images, best first; None for one image per document. Identical images are sent
+            once.
         max_tokens: Maximum number of estimated tokens of the whole text; long texts are cut around the snippet.
         image_key: Metadata key of the image path.
 

@@ -136,7 +136,7 @@ class JinaLocalRerank(RerankerOptions, BaseDocumentCompressor, Serializable):
         return scores
 
     def _input(self, document: Document, modality: str) -> Any:  # noqa: ANN401  # reranker input or None
-        """Return the image or the text of a document; None if the document has neither."""
+        """Return the image or the text of a document; None for a document without image and text."""
         text = document.page_content.strip()
         image = existing_image(document.metadata.get(self.image_key))
         if image is not None and (modality == "image" or not text):

@@ -274,7 +274,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
 
 
 def _query(text: str, image: ImageInput | None) -> Any:  # noqa: ANN401  # an input of jina_rag
-    """Return the query of a text, an image or both."""
+    """Return the query for a text, an image, or a text and an image."""
     if image is None:
         return text
     return [text, {"image": image}] if text else {"image": image}

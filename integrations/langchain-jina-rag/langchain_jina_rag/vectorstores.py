@@ -38,9 +38,9 @@ class JinaVectorStore(StoreSearch):
             store = JinaVectorStore("kb/")
 
         `index` can also be the URL of a collection on a Qdrant server, or a `jina_rag.DocumentIndex`. An existing index
-        uses the model that it was built with. For a new index, pass a `JinaLocalEmbeddings` as `embedding`. Other
-        `Embeddings` raise an error, because late interaction requires one vector per token and an `Embeddings` returns
-        one vector per text.
+        always uses the model with which the index was built. For a new index, pass a `JinaLocalEmbeddings` as
+        `embedding`. Other `Embeddings` raise an error, because late interaction requires one vector per token and an
+        `Embeddings` returns one vector per text.
 
     Add:
         A document whose ``metadata["image"]`` is the path of an image, for example a document of `JinaPageLoader`, is
@@ -215,7 +215,7 @@ class JinaVectorStore(StoreSearch):
             texts: Texts. For a page, the text of the page, or "" to read the text from the image by OCR.
             metadatas: One mapping of JSON values per text.
             ids: One id per text; None for random ids.
-            batch_size: Unused; passed by `langchain_core.indexing.index`. The index chooses its own batches.
+            batch_size: Unused; passed by `langchain_core.indexing.index`. The index determines the size of batches.
             kwargs: Not supported.
 
         Returns:

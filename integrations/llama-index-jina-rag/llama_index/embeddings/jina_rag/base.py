@@ -127,6 +127,6 @@ class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
 def _reject_cache(cache: object) -> None:
     if cache is not None:
         raise InvalidInputError(
-            "embeddings_cache is keyed by text, but queries and documents of the same text have different vectors. "
+            "embeddings_cache is keyed by text, but a query and a document with equal text have different vectors. "
             "Omit embeddings_cache."
         )

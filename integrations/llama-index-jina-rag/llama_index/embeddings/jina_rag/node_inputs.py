@@ -71,7 +71,7 @@ def is_local(image: NodeImage) -> bool:
 
 
 def node_text(node: BaseNode) -> str:
-    """Return the text of a node without its metadata.
+    """Return the text of a node without the metadata.
 
     Args:
         node: Node of any type.

@@ -74,9 +74,10 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         stores_text: Must be True, because the index stores texts.
         is_embedding_query: Must be False, because the index embeds queries.
 
-    Nodes are returned as added, except that a `Document` becomes a `TextNode`, or an `ImageNode` if it has an image, as
-    in LlamaIndex's own vector stores. Pages of files that were ingested into the index are also searched, and are
-    returned as by `JinaPageRetriever`. The store never deletes pages of ingested files.
+    Nodes are returned as added, except that a `Document` with an image becomes an `ImageNode`, and a `Document` without
+    an image becomes a `TextNode`, as in LlamaIndex's own vector stores. Pages of files that were ingested into the
+    index are also searched, and are returned as by `JinaPageRetriever`. The store never deletes pages of ingested
+    files.
 
     Filters apply to the metadata of nodes and to ``ref_doc_id``. The operators ``==``, ``in``, ``any``, ``contains``,
     ``>``, ``>=``, ``<`` and ``<=`` can be joined by "and", and by "or" over values of one key. Other filters raise an
@@ -150,7 +151,7 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         """
         index = self.client
         nodes_by_id = {node.node_id: node for node in nodes}  # if an id occurs twice, the last node wins
-        # Skip `info()` if the cache is empty: it also computes the size on disk.
+        # `info()` also computes the size on disk, so `info()` is skipped if the cache is empty.
         fingerprint = index.info().fingerprint if len(VECTOR_CACHE) else ""
         keys = {node_id: (fingerprint, cache_key(node)) for node_id, node in nodes_by_id.items()}
         cached_embeddings = {node_id: VECTOR_CACHE.get(key, index.dim) for node_id, key in keys.items()}
