@@ -219,7 +219,7 @@ CASES: list[tuple[str, Action, tuple[str, ...]]] = [
     (
         "fewer ids than entries",
         with_index(lambda index: index.add(["a", "b"], ids=["a"])),
-        ("2 ", "1 ids", "one of each"),
+        ("2 ", "1 ids", "one id and one mapping"),
     ),
     ("invalid entry", with_index(lambda index: index.add([3], ids=["three"])), ("'three'", "int", "expected a text")),
     ("missing image", missing_image, ("missing.png", "Check the path")),

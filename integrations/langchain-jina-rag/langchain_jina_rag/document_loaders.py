@@ -43,7 +43,7 @@ class JinaPageLoader(PageLoading, BaseLoader):
                 ...
 
     ``page_content`` is the text of the page. Metadata: ``source`` (path of the file), ``page`` (from 0),
-    ``total_pages``, ``doc_id`` and ``image`` (path of the page image, a JPEG file named by its content hash). The id of
+    ``total_pages``, ``doc_id`` and ``image`` (path of the page image, a JPEG file named by the content hash). The id of
     a document is the same at every load, so that a vector store replaces a page instead of adding a copy.
 
     Attributes:
