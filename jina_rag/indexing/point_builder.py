@@ -274,9 +274,8 @@ class PointBuilder:
                     vectors[i][j] = _region_slice(page, region, encoded)
                     continue
                 elif text := _text_of(page, region):
-                    inputs.append(
-                        {"text": text}
-                    )  # a mapping, so that text that looks like a data URI is embedded as text
+                    # A mapping, so that text that looks like a data URI is embedded as text.
+                    inputs.append({"text": text})
                 else:
                     continue
                 positions.append((i, j))

@@ -31,9 +31,8 @@ class Stop:
         with self._lock:
             self.is_set = True
             for kill in self._kill_callbacks:
-                with suppress(
-                    OSError
-                ):  # an error for an exited process must not prevent killing the remaining processes
+                # An error for an exited process must not prevent killing the remaining processes.
+                with suppress(OSError):
                     kill()
 
     @contextmanager
