@@ -27,7 +27,7 @@ class BaseQdrantStore(BaseStore):
 
         Args:
             types: Module or object with the request types of the engine.
-            range_type: Type of a number range in requests; each engine has another name for this type.
+            range_type: Type of a number range in requests; the name of the type differs between the engines.
             dims: Lengths of the dense vectors and of the rows of the multi-vectors.
             indexed_paths: Payload paths with a payload index of numbers.
         """

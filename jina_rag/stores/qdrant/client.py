@@ -183,8 +183,8 @@ def checked_url(url: str) -> str:
         raise InvalidInputError(f"The URL of the Qdrant server is invalid ({reason}). Use http://HOST:6333.") from exc
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise InvalidInputError(
-            "The URL of the Qdrant server must not contain a user, a password or a query. Pass the API key as api_key, "
-            f"or set the environment variable {KEY_VARIABLE}."
+            "The URL of the Qdrant server must not contain a user, a password or a query string. "
+            f"Pass the API key as api_key, or set the environment variable {KEY_VARIABLE}."
         )
     host = parts.hostname or ""
     if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host):

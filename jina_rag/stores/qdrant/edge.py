@@ -47,8 +47,7 @@ class EdgeStore(BaseQdrantStore):
         self.storage = folder.storage
         self._write_lock = threading.RLock()
         # The lock is held for each engine call, so that no thread calls the shard during a reload. The lock costs no
-        # concurrency,
-        # because the engine holds the interpreter lock during a call.
+        # concurrency, because the engine holds the interpreter lock during a call.
         self._engine_lock = threading.RLock()
         self._mapped_bytes = 0
         self._deleted_count = 0
@@ -124,8 +123,7 @@ class EdgeStore(BaseQdrantStore):
             self.optimize()
         if self._has_changes and self.storage.log:
             # The next open replays the last log record. This empty record is last instead of a batch of pages, which
-            # saves
-            # 100 ms per command-line search.
+            # saves 100 ms per command-line search.
             self._shard.update(self._types.UpdateOperation.delete_points([_ABSENT_POINT_ID]))
         if self._has_changes:
             self._shard.flush()

@@ -146,8 +146,8 @@ def _file_part(names: Sequence[str]) -> str:
 def _read_ahead(data: Path) -> None:
     """Read the multi-vector files once into the operating system's cache, unless the files exceed 64 MiB in total.
 
-    When the engine loads int8 and int4 files, the engine drops the files from this cache and later reads blocks of 4
-    KB. The first search then takes 0.5 ms per indexed page; reading the files in sequence takes 0.025 ms per indexed
+    When the engine loads int8 and int4 files, the engine drops the files from this cache and later reads blocks of
+    4 KB. The first search then takes 0.5 ms per indexed page. Reading the files in sequence takes 0.025 ms per indexed
     page.
     """
     with suppress(OSError):  # reading ahead is only an optimization

@@ -55,7 +55,7 @@ def size_function(models: QdrantObject, *, grpc: bool) -> Callable[[QdrantObject
         grpc: Whether requests use gRPC; False for REST.
     """
     if not grpc:
-        # The REST client calls model_dump_json with the same arguments, so the size is exact.
+        # The REST client calls model_dump_json with the same arguments, so the sizes agree.
         return lambda item: len(item.model_dump_json(exclude_unset=True, exclude_none=True).encode()) + 1
     conversion = require("qdrant_client.conversions.conversion", extra="qdrant", package="qdrant-client").RestToGrpc
 
