@@ -108,7 +108,8 @@ def to_index_error(failure: RequestFailure, address: Address, action: str) -> In
         "unavailable": f"{prefix}: the server, or a proxy in front of the server, is unavailable{detail}. Retry later.",
         "untrusted": f"{prefix}: the certificate of the server is not trusted{detail}. Pass the file of the "
         "certificate authority as `verify`.",
-        "unauthorized": f"{prefix}: the server rejected the API key{detail}. Check the key and the permissions of the key."
+        "unauthorized": f"{prefix}: the server rejected the API key{detail}. "
+        "Check the key and the permissions of the key."
         if address.secret
         else f"{prefix}: the server requires an API key{detail}. Pass api_key, or set the environment variable "
         "QDRANT_API_KEY.",
