@@ -87,7 +87,9 @@ def whole_terms(text: str) -> Iterator[str]:
 
 
 def exact_vector(term: str) -> SparseVector:
-    """Return the query vector of a code, with weight 1 for the code as written and for the code without separators.
+    """Return the sparse query vector of an identifier, with weight 1 for each of its spellings.
+
+    The spellings are the identifier as written and, for identifiers of letters and digits, without separators.
 
     Args:
         term: A term from `whole_terms`.
