@@ -123,9 +123,9 @@ def test_vision_reranker_explains_its_score(index, tiny):
 
 def test_unsupported_explanation_raises_invalid_input_error(index):
     hit = index.search("whales", k=1)[0]
-    with pytest.raises(InvalidInputError, match="Open it with reranker=NAME"):
+    with pytest.raises(InvalidInputError, match="Open the index with reranker=NAME"):
         index.explain("whales", hit, by="reranker")
-    with pytest.raises(InvalidInputError, match="'embedder'"):
+    with pytest.raises(InvalidInputError, match="expected one of embedder, reranker"):
         index.explain("whales", hit, by="oracle")
     with (
         DocumentIndex.open(index.location, embedder=index.embedder, reranker=FakeReranker()) as fake_index,
