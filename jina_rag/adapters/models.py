@@ -42,7 +42,7 @@ class LazyModel(Lazy[Any]):
     """
 
     def __init__(self, external: Any = None, key: Hashable = None, model: Any = None) -> None:  # noqa: ANN401
-        """Create a record of a passed model and a loaded model.
+        """Store a passed model and a loaded model.
 
         Args:
             external: Model passed by the caller; None if the caller passed no model.

@@ -52,8 +52,8 @@ class Rerank:
             with.
         limit: Number of pages to score, from the top of the ranking; 0 turns the stage off.
         shows: Views of each page that the reranker scores: ``"page"`` (screenshot), ``"region"`` (crop of the best
-            chart, table or figure) and ``"text"`` (words). The page gets the highest score of the views. None for the
-            screenshot with an image reranker, and for the words with a text reranker.
+            chart, table or figure) and ``"text"`` (words). The page gets the highest score of all views. Default: the
+            screenshot for an image reranker, and the words for a text reranker.
         max_images: Maximum number of images to score; None for no limit.
         max_ms: Time budget in milliseconds; None for no limit. The first call scores two items to measure the time per
             item. After the budget is spent, no call starts, but a running call completes. The stage therefore exceeds

@@ -45,7 +45,7 @@ class StoreSearch(IndexOwner, VectorStore):
         return [document for document, _ in self.similarity_search_with_score(query, k, **kwargs)]
 
     def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:  # noqa: ANN401
-        """Return the best documents for a query with their scores.
+        """Return the best documents for a query, each with a score.
 
         Args:
             query: Query text.

@@ -96,7 +96,7 @@ class JinaLocalRerank(RerankerOptions, BaseDocumentCompressor, Serializable):
 
     @property
     def lc_attributes(self) -> dict[str, Any]:
-        """Fields converted to JSON values."""
+        """The field `calibration` as JSON values."""
         return {} if self.calibration is None else {"calibration": self.calibration.to_json()}
 
     def compress_documents(

@@ -177,7 +177,7 @@ class JinaPageRetriever(IndexOwner, BaseRetriever):
 
     @property
     def lc_attributes(self) -> dict[str, Any]:
-        """Fields converted to JSON values."""
+        """The fields `stages` and `filter` as JSON values."""
         attributes = {"filter": filter_to_json(self.filter), "stages": stages_to_json(self.stages)}
         return {name: value for name, value in attributes.items() if value is not None}
 

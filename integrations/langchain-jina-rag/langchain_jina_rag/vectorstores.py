@@ -209,7 +209,7 @@ class JinaVectorStore(StoreSearch):
         batch_size: int | None = None,
         **kwargs: Any,  # noqa: ANN401  # required by the base class
     ) -> list[str]:
-        """Add texts; a text whose metadata contains an image path is added as a page. Existing ids are replaced.
+        """Add texts, and pages for texts whose metadata contains an image path; replace entries with existing ids.
 
         Args:
             texts: Texts. For a page, the text of the page, or "" to read the text from the image by OCR.
