@@ -45,7 +45,7 @@ def benchmark(
     vectors: Annotated[
         str,
         typer.Option(
-            help="Vectors to score: single (dense), multi (MaxSim), or auto (model default).",
+            help="Vectors to score with: single (dense), multi (MaxSim), or auto (model default).",
             metavar="KIND",
         ),
     ] = "auto",
@@ -62,7 +62,9 @@ def benchmark(
     ] = None,
     stages: Annotated[
         str,
-        typer.Option(help="Search stages for --whole-search: values of search --stage joined by +.", metavar="STAGE+…"),
+        typer.Option(
+            help="Stages for --whole-search, as in `jina-rag search --stage`, joined by +.", metavar="STAGE+…"
+        ),
     ] = "default",
     language: Annotated[
         list[str] | None,

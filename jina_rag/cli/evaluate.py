@@ -82,7 +82,7 @@ def measure(
     stages: Annotated[
         list[str] | None,
         typer.Option(
-            help="Search stages: default, or values of search --stage joined by +. Repeatable.",
+            help="Search stages: default, or stages as in `jina-rag search --stage`, joined by +. Repeatable.",
             metavar="STAGE+…",
             show_default="default",
         ),
@@ -120,7 +120,7 @@ def measure(
         typer.Option(
             min=0,
             max=1000,
-            help="Number of lowest-scoring queries to print.",
+            help="Number of lowest-scoring queries to list.",
             metavar="N",
             show_default="0; 10 in the report",
         ),

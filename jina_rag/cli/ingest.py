@@ -68,7 +68,7 @@ def ingest(
     ocr: Annotated[
         str,
         typer.Option(
-            help="OCR: auto (pages with few words or large images), always or never.",
+            help="OCR: auto (pages with few words, or with large images), always or never.",
             metavar="MODE",
         ),
     ] = "auto",

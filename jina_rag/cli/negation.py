@@ -27,7 +27,9 @@ def negation(
 ) -> None:
     """Run the negation test of Jina Embeddings v1.
 
-    Prints the measured and the published accuracy on easy and on hard triplets.
+    Prints the measured and the published accuracies.
+    Easy: the anchor is closer to the entailment than to the negative.
+    Hard: the entailment is closer to the anchor than to the negative.
 
     Examples:
 

@@ -49,7 +49,7 @@ def search(
     ] = None,
     group_by: Annotated[
         str,
-        typer.Option(help="Unit of a hit: page, or document (shown by the best page).", metavar="UNIT"),
+        typer.Option(help="Return one hit per page, or one per document with its best page.", metavar="UNIT"),
     ] = "page",
     dedup: Annotated[bool, typer.Option("--dedup", help="Merge near-duplicate pages into one hit.")] = False,
     min_score: Annotated[

@@ -11,7 +11,7 @@ from jina_rag.cli.output import console
 def verify(index: IndexOption, assets_dir: AssetsOption = None, json: JsonOption = False) -> None:
     """Check the vectors, images and manifest of an index.
 
-    Prints each problem with the document to ingest again. Changes nothing.
+    Prints each problem, and the document to ingest again. Changes nothing.
 
     Example:
 
