@@ -435,7 +435,7 @@ def test_retriever_over_open_index_can_be_pickled(tmp_path, retriever):
         assert restored.index == str(tmp_path / "kb")
         assert restored.invoke("whales sing", k=2) == open_retriever.invoke("whales sing", k=2)
         restored._index.external.close()
-    with pytest.raises(InvalidInputError, match="cannot be pickled, because its embedder is an object"):
+    with pytest.raises(InvalidInputError, match="cannot be pickled, because the embedder is an object"):
         pickle.dumps(retriever)
 
 

@@ -446,7 +446,7 @@ def test_passed_open_index_is_shared(store):
     assert store.get_nodes() == []
     with pytest.raises(InvalidInputError, match="already open"):
         JinaVectorStore(store.client, storage="exact")
-    with pytest.raises(InvalidInputError, match="embeds queries itself"):
+    with pytest.raises(InvalidInputError, match="stores texts and embeds queries"):
         JinaVectorStore(store.client, is_embedding_query=True)
 
 
