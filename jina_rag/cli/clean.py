@@ -58,7 +58,7 @@ def clean_command(
         typer.Option(
             "--embedder",
             "-e",
-            help="Model that ranks the passages of each query: lite, a Hugging Face id or a folder.",
+            help="Model that ranks the sampled passages for each query: lite, a Hugging Face id or a folder.",
             metavar="NAME",
         ),
     ] = None,

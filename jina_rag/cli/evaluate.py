@@ -64,7 +64,7 @@ def measure(
         typer.Option(
             "--index",
             "-i",
-            help="Location of the index, which later runs reuse. Each setting gets its own index.",
+            help="Location of the indexes, which later runs reuse. Each embedder and storage has its own index.",
             metavar="DIR|URL",
             show_default="temporary folder",
         ),
@@ -150,7 +150,7 @@ def measure(
     """Measure retrieval on judged queries: nDCG, Recall, RR, latency and index size.
 
     Repeat an option to compare several settings in one run.
-    With --index, a repeated or interrupted run reuses the index and the cached rankings.
+    With --index, a later run reuses the indexes and the cached rankings, also after an interruption.
 
     Related commands (add --help for the options):
 

@@ -74,7 +74,9 @@ def ingest(
     ] = "auto",
     renderer: Annotated[
         str,
-        typer.Option(help="PDF renderer: pymupdf, pypdfium2, or auto for the first installed.", metavar="NAME"),
+        typer.Option(
+            help="PDF renderer: pymupdf, pypdfium2, or auto (the first of them that is installed).", metavar="NAME"
+        ),
     ] = "auto",
     limit: Annotated[
         list[str] | None,

@@ -80,7 +80,7 @@ def _next_line(boxes: Float32, line: npt.NDArray[np.int_], side: int) -> npt.NDA
         return None
     neighbor = _line(boxes, int(near[distance[near].argmin()]))
     left, _, right, _ = bounding_box(boxes[neighbor])
-    # A line that overlaps little in width belongs to another column or is a label.
+    # A neighboring line that overlaps little with the cited line horizontally is a label or part of another column.
     overlap = min(right, x1) - max(left, x0)
     return neighbor if overlap >= 0.3 * min(right - left, x1 - x0) and not np.intersect1d(neighbor, line).size else None
 

@@ -76,7 +76,7 @@ class Address:
             location: The URL.
 
         Raises:
-            InvalidInputError: If the URL has another scheme than http or https, no collection, an unknown or invalid
+            InvalidInputError: If the URL has a scheme other than http or https, no collection, an unknown or invalid
                 option, or a user or password.
         """
         parts = urlsplit(location)
@@ -163,7 +163,7 @@ def _check_files(manifest: Manifest, settings: IndexSettings, address: Address, 
         )
     if not is_new and stored_settings and stored_settings["id"] != settings.id:
         raise IndexMismatchError(
-            f"The assets folder {root} belongs to another index than {address}. Pass another assets_dir (--assets-dir)."
+            f"The assets folder {root} belongs to an index other than {address}. Pass another assets_dir (--assets-dir)."
         )
 
 

@@ -191,7 +191,7 @@ class IndexSession:
         model: The embedder, if the embedder was loaded to create the index; otherwise None.
         connection: Connection settings of the server.
         is_remote: Whether a server stores the vectors.
-        is_guest: Whether the manifest of the index is in another assets folder than `root`; the index is then
+        is_guest: Whether the manifest of the index is in an assets folder other than `root`; the index is then
             read-only.
         write_lock: Lock held while the index is changed.
     """
@@ -215,7 +215,7 @@ class IndexSession:
 
         Raises:
             ModelNotFoundError: If the model no longer exists.
-            IndexMismatchError: If the installed model has another fingerprint than the recorded model.
+            IndexMismatchError: If the fingerprint of the installed model differs from the recorded fingerprint.
         """
         folder = name if name is not None and os.path.isabs(name) else None
         try:
@@ -299,7 +299,7 @@ class IndexSession:
         """
         if self.is_guest:
             raise IndexStateError(
-                f"The index at {self.location} is read-only here: the manifest is in another assets folder than "
+                f"The index at {self.location} is read-only here: the manifest is in an assets folder other than "
                 f"{self.root}. Pass the other assets folder as assets_dir (--assets-dir), or ingest into another "
                 "collection."
             )

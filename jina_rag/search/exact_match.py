@@ -1,4 +1,4 @@
-"""Exact matching of identifiers in a query, for example part numbers, error codes and paragraphs of laws.
+"""Exact matching of identifiers in a query, for example part numbers, error codes and section numbers (§).
 
 Embeddings recognize ``KX-4471-B`` as a part number, but hardly distinguish one part number from another part number.
 The search therefore looks up each identifier in the lexical index. Pages that contain the identifier receive a bonus,
@@ -33,7 +33,7 @@ def identifiers(text: str) -> list[str]:
     """Return the distinct identifiers of a query, in the order and the spelling of the lexical index.
 
     An identifier is one of these terms: letters and digits, except ordinals; digits with separators; a term with an
-    underscore; a number of at least four digits, except years; a paragraph (§). At most 8 identifiers are returned.
+    underscore; a number of at least four digits, except years; a section number (§). At most 8 identifiers are returned.
 
     >>> identifiers("Which torque does KX-4471-B need since 2019, see § 12a and ERR_IO?")
     ['kx-4471-b', '§12a', 'err_io']

@@ -1,8 +1,8 @@
 """Score fusion in the rescoring stage, which combines MaxSim with three other scores.
 
-The hubness correction subtracts a fraction of the page's mean score for general queries from MaxSim. Two values are
-added: the dense score, scaled to the standard deviation of the corrected MaxSim scores, and a bonus for identifiers of
-the query that the page contains.
+The hubness of a page is its mean score for the reference queries. The hubness correction subtracts a fraction of the
+hubness from MaxSim. Two values are added: the dense score, scaled to the standard deviation of the corrected MaxSim
+scores, and a bonus for each identifier of the query that the page contains.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Rescore:
         limit: Number of pages per group. Pages are divided into groups in the order of MaxSim. Fusion reorders the
             pages of a group, and no page ranks above a page of a previous group. A search with a greater `k` therefore
             returns the same hits first.
-        hubness: Fraction of the page's mean score for general queries to subtract from MaxSim; None for the embedder's
-            default. See `jina_rag.reference_queries`.
+        hubness: Fraction of the page's mean score for the reference queries to subtract from MaxSim; None for the
+            default of the embedder. See `jina_rag.reference_queries`.
         identifiers: Bonus, in units of cosine similarity, for identifiers of the query (part numbers, error codes,
-            paragraphs) that the page contains exactly as written. The bonus is scaled by the rarity-weighted fraction
+            section numbers) that the page contains exactly as written. The bonus is scaled by the rarity-weighted fraction
             of the query's identifiers on the page. See `jina_rag.search.exact_match`.
         dense: Weight of the dense score, which is first scaled to the standard deviation of the MaxSim scores after the
             hubness correction.

@@ -37,7 +37,7 @@ def locations(resources: IndexResources, payload: Mapping[str, Any], where: Wher
         files = [Location(str(doc_id), Path(path), dict(meta)) for doc_id, path, meta in columns]
     else:
         return []
-    # The store can match each condition with another file of the page. A hit requires one file that matches all
+    # In the store, a different file with this page can match each condition. A hit requires one file that matches all
     # conditions.
     is_match = document_matcher(where)
     matches = [file for file in files if is_match(file.doc_id, file.path, file.metadata)]

@@ -8,7 +8,7 @@ from jina_rag.search.fusion import Candidate
 from jina_rag.types import ScoredPage, Step
 
 _NOTES = {
-    "background": "mean score of the page for general queries; a fraction is subtracted",
+    "background": "mean score of the page for the reference queries; a fraction is subtracted",
     "identifiers": "fraction of the query's identifiers on the page, weighted by rarity",
 }
 _SKIPPED_NOTE = "selected no candidates: in an index of this size, every page is scored"

@@ -116,7 +116,7 @@ class JinaVectorStore(StoreSearch):
 
         Raises:
             InvalidInputError: If `embedding` is not a `JinaLocalEmbeddings`, or a path or name is empty.
-            ValueError: If `index` is open and was built with another model than `embedding`.
+            ValueError: If `index` is open and was built with a model other than `embedding`.
         """
         if embedding is not None and not isinstance(embedding, JinaLocalEmbeddings):
             raise InvalidInputError(

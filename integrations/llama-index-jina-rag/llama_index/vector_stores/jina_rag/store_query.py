@@ -102,7 +102,10 @@ def _query_vector(index: DocumentIndex, query: VectorStoreQuery) -> list[float]:
 
 
 def _truncate(index: DocumentIndex, vector: Any) -> Any:  # noqa: ANN401  # numbers
-    """Truncate a vector of full model length to `index.dim`; return others unchanged, which the index rejects."""
+    """Truncate a vector of the model's full length to `index.dim`. Return other vectors unchanged.
+
+    The index rejects vectors of a wrong length.
+    """
     return vector[: index.dim] if len(vector) > index.dim and len(vector) == index.embedder.dim else vector
 
 
