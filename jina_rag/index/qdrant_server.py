@@ -163,7 +163,8 @@ def _check_files(manifest: Manifest, settings: IndexSettings, address: Address, 
         )
     if not is_new and stored_settings and stored_settings["id"] != settings.id:
         raise IndexMismatchError(
-            f"The assets folder {root} belongs to an index other than {address}. Pass another assets_dir (--assets-dir)."
+            f"The assets folder {root} belongs to an index other than {address}. "
+            "Pass another assets_dir (--assets-dir)."
         )
 
 

@@ -33,7 +33,8 @@ def identifiers(text: str) -> list[str]:
     """Return the distinct identifiers of a query, in the order and the spelling of the lexical index.
 
     An identifier is one of these terms: letters and digits, except ordinals; digits with separators; a term with an
-    underscore; a number of at least four digits, except years; a section number (§). At most 8 identifiers are returned.
+    underscore; a number of at least four digits, except years; a section number (§). At most 8 identifiers are
+    returned.
 
     >>> identifiers("Which torque does KX-4471-B need since 2019, see § 12a and ERR_IO?")
     ['kx-4471-b', '§12a', 'err_io']

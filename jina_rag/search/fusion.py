@@ -28,8 +28,8 @@ class Rescore:
         hubness: Fraction of the page's mean score for the reference queries to subtract from MaxSim; None for the
             default of the embedder. See `jina_rag.reference_queries`.
         identifiers: Bonus, in units of cosine similarity, for identifiers of the query (part numbers, error codes,
-            section numbers) that the page contains exactly as written. The bonus is scaled by the rarity-weighted fraction
-            of the query's identifiers on the page. See `jina_rag.search.exact_match`.
+            section numbers) that the page contains exactly as written. The bonus is scaled by the rarity-weighted
+            fraction of the query's identifiers on the page. See `jina_rag.search.exact_match`.
         dense: Weight of the dense score, which is first scaled to the standard deviation of the MaxSim scores after the
             hubness correction.
 
