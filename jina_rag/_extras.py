@@ -1,4 +1,4 @@
-"""Imports of optional packages at first use, with the pip command in the error for a missing package."""
+"""Import of optional packages at first use. The error for a missing package contains the pip command."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def require(module: str, *, extra: str | None = None, package: str | None = None
 def require_onnxruntime() -> ModuleType:
     """Import onnxruntime and disable the telemetry of onnxruntime.
 
-    `jina_rag` sets an environment variable at import, which disables the telemetry of a later import of onnxruntime. If
-    onnxruntime was imported before `jina_rag`, the telemetry is disabled from the first call of this function on.
+    At import, `jina_rag` sets an environment variable that disables the telemetry if onnxruntime is imported later. If
+    onnxruntime was imported before `jina_rag`, the first call of this function disables the telemetry.
 
     Returns:
         The imported module.

@@ -100,7 +100,7 @@ def locked(path: Path, message: str) -> Iterator[None]:
 
 
 def size_on_disk(path: Path) -> int:
-    """Return the disk usage of a file or folder in bytes: the allocated blocks, at most the length of each file."""
+    """Return the disk usage in bytes: for each file, the length or the allocated blocks, whichever is smaller."""
     total = 0
     for file in [path] if path.is_file() else path.rglob("*"):
         with suppress(OSError):  # a file may be removed during the listing

@@ -32,7 +32,7 @@ class Limits:
         max_pages: Maximum pages (or frames) of a document. Longer documents are rejected.
         max_bytes: Maximum file size in bytes. Larger files are rejected without being read.
         max_words: Maximum words stored per page. Further words are dropped, with a warning.
-        max_seconds: Timeout in seconds for opening a document, and for rendering each page, after which the worker
+        max_seconds: Timeout in seconds for opening a document and for rendering each page. On timeout, the worker
             process is killed. Also the timeout for converting an office file. At most 86,400 (one day).
         max_memory: Maximum bytes of memory that a worker process may allocate in addition to the memory in use when the
             document is opened. Not enforced on Windows and macOS.
@@ -51,7 +51,7 @@ class Limits:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            # The timers of the operating system reject very large numbers.
+            # The timers of the operating system reject very large numbers, so the timeout has an upper bound.
             maximum = _DAY if item.name == "max_seconds" else None
             check_whole_number(f"Limits.{item.name}", getattr(self, item.name), minimum=1, maximum=maximum)
 
@@ -80,7 +80,7 @@ class IngestSettings:
         workers: OCR threads. None for one thread per CPU that the process may use.
         sidecars: Whether to read the metadata of a document from a sidecar file in the same folder: for ``report.pdf``,
             from ``report.pdf.json`` or ``report.json``.
-        look_ahead: Maximum number of rendered pages that wait until the caller reads them; limits the memory use.
+        look_ahead: Maximum number of pages rendered ahead of the caller. A lower number takes less memory.
         limits: Resource limits for one document.
 
     Raises:
@@ -229,7 +229,7 @@ class Storage:
             return cls(**value)
         except (TypeError, InvalidInputError) as exc:
             raise IndexMismatchError(
-                f"The index uses storage settings that this version does not support ({exc}). Update jina-rag."
+                f"This version of jina-rag does not support the storage settings of the index ({exc}). Update jina-rag."
             ) from exc
 
     def __str__(self) -> str:

@@ -5,9 +5,9 @@ characters. A name that starts with a dot matches only if the part of the patter
 A pattern that matches a folder selects all files in the folder. A name equal to the pattern always matches.
 
 File names may contain wildcard characters. Ingestion, sync, deletion and filters therefore share one rule: a pattern
-equal to the name of an existing file or folder selects only that file or folder. The rule also applies to the id or
-path of a document, or of a folder of documents, that is or was in the index, even after the file was deleted. Ingestion
-looks up such names on disk; sync, deletion and filters look up such names on disk and in the index
+equal to the name of an existing file or folder selects only that file or folder. The rule also covers ids and
+paths of documents and folders that are or were in the index, even after the files were deleted. Ingestion looks up the
+pattern as a name on disk; sync, deletion and filters look up the pattern on disk and in the index
 (`jina_rag.catalog.document_filter.resolve`).
 """
 
@@ -68,7 +68,7 @@ def find(pattern: str, check: Callable[[], None] = lambda: None) -> Iterator[Pat
             yield folder
             continue
         key = (os.path.realpath(folder), frozenset(states))
-        if key in visited:  # a symbolic link forms a cycle
+        if key in visited:  # already visited: a symbolic link forms a cycle
             continue
         visited.add(key)
         children = []
@@ -91,7 +91,7 @@ def _candidates(folder: Path, parts: list[str], check: Callable[[], None]) -> li
 
 
 def matched_part(path: Path, pattern: str) -> Path:
-    """Return the leading part of a path that matches the components of a pattern before the first ``**``.
+    """Return the first components of a path: as many as the pattern has before the first ``**``.
 
     Args:
         path: An absolute path that matches the pattern.

@@ -1,8 +1,8 @@
 """Loading of images from files, bytes, data URIs and URLs as upright RGB, with size limits checked before decoding.
 
 The EXIF orientation is applied for every model. The published code of jina-embeddings-v4 ignores the orientation; the
-published code of jina-reranker-m0 applies it. For models that encode pixels, the alpha channel is dropped, as in the
-published code; for OCR, the image is composited on white.
+published code of jina-reranker-m0 applies the orientation. For models that encode pixels, the alpha channel is
+dropped, as in the published code; for OCR, the image is composited on white.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Opening:
 
 
 def is_data_uri(text: str) -> bool:
-    """Return whether a text consists of a base64 data URI of an image.
+    """Return whether an entire string is a base64 data URI of an image.
 
     Args:
         text: Any text.
@@ -77,7 +77,7 @@ def decode_data_uri(text: str) -> bytes:
 
 
 class LoadedImage:
-    """An opened image whose size is known and whose pixels are decoded by `load`.
+    """An opened image with a known size. The pixels are decoded by `load`.
 
     Images are decoded batch by batch, so a long list of image paths takes little memory.
 
@@ -129,17 +129,17 @@ class LoadedImage:
 
 
 def inline_jpeg(image: Image, *, width: int, height: int, max_bytes: int) -> tuple[str, tuple[int, int]]:
-    """Return the JPEG data URI of an image, for embedding in HTML, and the size of the JPEG.
+    """Return the JPEG data URI of an image, for embedding in HTML, and the pixel size of the JPEG.
 
     Args:
-        image: An image in any mode. Images are never scaled up.
+        image: An image in any mode. An image within the limits keeps its size.
         width: Limit of the width, in pixels.
         height: Limit of the height, in pixels.
         max_bytes: Limit of the JPEG in bytes. The base64 text is a third longer. To meet the limit, the quality is
             reduced first, then the resolution. An image of 32 pixels or less on one side can exceed the limit.
 
     Returns:
-        The data URI; width and height in pixels.
+        The data URI, and the width and height of the JPEG in pixels.
     """
     from PIL import Image as pillow
 
@@ -170,7 +170,7 @@ def open_image(source: object, opening: Opening | None = None) -> LoadedImage:
     Args:
         source: A PIL image, the bytes or the path of an image file, or a str with a base64 data URI, an http or https
             URL (if allowed) or a path.
-        opening: Limits, and whether URLs are downloaded. None: the defaults of `Opening`.
+        opening: Limits on images, and whether http and https URLs are downloaded. None: the defaults of `Opening`.
 
     Raises:
         InvalidInputError: If `source` has another type, or the image cannot be read or downloaded.

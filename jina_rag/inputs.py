@@ -1,4 +1,4 @@
-"""Validation of model inputs (queries and documents), which are split into texts and images."""
+"""Validation of model inputs (queries and documents), and splitting of an input into texts and images."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def parts_of(item: Input, opening: Opening, label: str = "An input") -> list[Tex
     """Return the texts and images of one input, in order.
 
     A str is a text, unless the whole str is a base64 data URI of an image. To pass the path or URL of an image as a
-    str, wrap the str: ``{"image": "https://…"}``. A page is replaced by the page screenshot.
+    str, use a mapping: ``{"image": "https://…"}``. For a page, the page screenshot is returned.
 
     Args:
         item: The input.

@@ -35,8 +35,8 @@ class EncodeOptions(TypedDict, total=False):
         single: Whether to return dense vectors, shape (n, dim), float32. Default True.
         multi: Whether to return multi-vectors, n arrays of shape (tokens, multi_dim), float32, with the position of
             each row on the page. Default True.
-        truncate_dim: Length to which dense vectors are truncated and then normalized again, one of
-            `Embedder.matryoshka_dims`. For jina-colbert-v2, which has no dense vector, the multi-vector rows are
+        truncate_dim: Length to which dense vectors are truncated, one of `Embedder.matryoshka_dims`. Truncated vectors
+            are normalized again. For jina-colbert-v2, a model without dense vectors, the multi-vector rows are
             truncated. Default None: the length set when the model was loaded.
         max_length: Maximum tokens per input, including the prompt; longer inputs are truncated. At least 1. Default
             None: the limit set when the model was loaded.
@@ -88,7 +88,7 @@ class Embedder(Protocol):
 
     @property
     def hubness(self) -> float:
-        """Fraction, 0 to 1, of the hubness of a page that search subtracts from the score of the page.
+        """Fraction, 0 to 1, of a page's hubness. Search subtracts this fraction from the score of the page.
 
         Hubness is the mean score of a page for the reference queries (see `reference_queries`). The fraction was
         measured for the vector space of the model; 0 disables the correction.
@@ -349,7 +349,7 @@ class MultiVectorStore(Protocol):
         where: Where | None = None,
         keys: Sequence[str] | None = None,
     ) -> list[StoreHit]:
-        """Return the best points by dense or lexical vector alone.
+        """Return the best points by one vector, dense or lexical, without MaxSim.
 
         Args:
             vector: Dense vector, shape (dim,), float32, or term weights.
@@ -402,7 +402,7 @@ class MultiVectorStore(Protocol):
         ...
 
     def flush(self) -> None:
-        """Write all changes to disk, so that the changes survive a power failure."""
+        """Write all changes to disk. Flushed changes survive a power failure."""
         ...
 
     def close(self) -> None:

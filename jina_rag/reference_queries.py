@@ -1,8 +1,8 @@
-"""Reference queries: general queries that measure the hubness of pages.
+"""Reference queries: sample queries on common topics, for measuring the hubness of pages.
 
 The queries were written for this package and cover invoices, laws, surveys, instructions and images in sixteen
-languages. The queries have two uses. First, the mean of the token vectors of all queries is the component that all
-token vectors share; `models.lite.embedder` subtracts this mean. Second, the mean score of a page for the reference
+languages. The queries have two uses. First, the mean of the token vectors of all queries estimates the component that
+all token vectors share; `models.lite.embedder` subtracts this mean. Second, the mean score of a page for the reference
 queries is the hubness bias of the page (`ReferenceQueries.bias`): a long page in many languages has some similarity to
 every query.
 """
@@ -58,8 +58,8 @@ class ReferenceQueries:
 
     In high-dimensional spaces, some points ("hubs") are nearest neighbors of many other points. A page with many words,
     or in the language of the query, is more likely to have a token that matches a query token by chance. As in
-    cross-domain similarity local scaling, search subtracts a fraction of the page's mean similarity to queries that the
-    page does not answer. The README has the measurements, on 119 judged queries over 190 pages.
+    cross-domain similarity local scaling, search subtracts a fraction of the page's mean similarity to the
+    reference queries. The README has the measurements, on 119 judged queries over 190 pages.
 
     Source: Radovanović et al., Hubs in Space (JMLR 2010); Conneau et al., Word Translation Without Parallel Data (ICLR
     2018).
@@ -71,7 +71,7 @@ class ReferenceQueries:
     def __init__(self, embedder: Embedder) -> None:
         multi = embedder.encode_query(QUERIES, single=False).require_multi()
         self._rows: Float32 = np.concatenate(multi)
-        # Each query has the same total weight, independent of the number of tokens in the query.
+        # Dividing by the number of tokens gives each query the same weight in the mean.
         self._share = np.concatenate([np.full(len(rows), 1 / len(rows)) for rows in multi])
         self._share = (self._share / len(QUERIES)).astype(np.float32)
 

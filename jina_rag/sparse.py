@@ -1,4 +1,4 @@
-"""Sparse vectors for lexical search, which finds codes, names and numbers that dense vectors miss.
+"""Sparse vectors for lexical search. Lexical search finds codes, names and numbers that dense search misses.
 
 Text in scripts without spaces between words (Han, kana, Thai, Lao, Khmer, Myanmar) is split into character bigrams.
 Hangul is also split into bigrams, because Korean attaches particles to words. All other text is split into case-folded
@@ -72,7 +72,7 @@ def terms(text: str) -> Iterator[str]:
 
 
 def whole_terms(text: str) -> Iterator[str]:
-    """Yield the terms that are whole words, codes or paragraph numbers; omit parts of codes and character bigrams.
+    """Yield the terms that are whole words, codes or section numbers (§ 7a); omit parts of codes and character bigrams.
 
     Args:
         text: Text of a page or query.
@@ -87,9 +87,10 @@ def whole_terms(text: str) -> Iterator[str]:
 
 
 def exact_vector(term: str) -> SparseVector:
-    """Return the sparse query vector of an identifier, with weight 1 for each of its spellings.
+    """Return the sparse query vector of an identifier, with weight 1 for each spelling of the identifier.
 
-    The spellings are the identifier as written and, for identifiers of letters and digits, without separators.
+    The spellings are the identifier as written and, if the identifier has letters and digits, the identifier without
+    separators.
 
     Args:
         term: A term from `whole_terms`.
@@ -98,7 +99,7 @@ def exact_vector(term: str) -> SparseVector:
 
 
 def _spellings(term: str) -> list[str]:
-    """Return the term, and for a code of letters and digits also the term without separators (AB-12 and AB12)."""
+    """Return the term and, for a code of letters and digits, the term without separators (AB-12 and AB12)."""
     without_separators = "".join(_PART.findall(term))
     mixed = any(map(str.isdigit, without_separators)) and any(map(str.isalpha, without_separators))
     return [term, without_separators] if mixed and without_separators != term and not term.startswith("§") else [term]
@@ -134,7 +135,7 @@ def query_vector(text: str) -> SparseVector:
 
 
 def _index(term: str) -> int:
-    """Return the 32-bit hash of a term. A collision of two terms is rare and adds at most a candidate to the search."""
+    """Return the 32-bit hash of a term. Rare collisions of two terms only add candidates to a search."""
     return zlib.crc32(term.encode("utf-8", "surrogatepass"))
 
 

@@ -298,7 +298,7 @@ class Prefetch:
 class Location:
     """A file that contains a page.
 
-    Files with the same bytes are indexed once; a hit lists the location of each file.
+    Files with the same bytes are indexed once, and a hit lists the locations of all these files.
 
     Attributes:
         doc_id: Path of the document relative to the ingested root.
@@ -335,7 +335,7 @@ class Step:
         stage: ``"dense"``, ``"lexical"``, ``"region"``, ``"maxsim"``, ``"rescore"`` or ``"rerank"``.
         rank: Rank of the page in the stage, 1-based; None if the stage scores the page without ranking it.
         score: Score in the stage; higher is better. Comparable only within the stage.
-        note: Additional remark on the stage, as a phrase; may be empty.
+        note: Phrase with further information on the step; may be empty.
     """
 
     stage: str
@@ -370,7 +370,7 @@ class ScoredPage:
         steps: Per-stage ranks and scores, in stage order; empty unless the search ran with ``explain=True``.
         other_pages: Page numbers of further hits in the same document, best first, if hits are grouped by document.
         similar: Near-duplicate pages folded into this hit, if the search ran with deduplication.
-        text: All words of the page; for a text passed to `DocumentIndex.add`, the text itself.
+        text: All words of the page, or the whole text if the hit is a text passed to `DocumentIndex.add`.
         added: Whether the content was passed to `DocumentIndex.add`. False for pages of files.
     """
 
@@ -428,7 +428,8 @@ class IngestReport:
         removed: Number of documents removed from the index.
         repeated: Number of pages of this run that are near-duplicates of an earlier page. These pages are stored and
             marked as near-duplicates.
-        duplicates: Indexed files with the same bytes as another file. The pages are stored once; hits list all files.
+        duplicates: Indexed files with the same bytes as another file. The pages of these files are stored once; hits
+            list all the files.
         skipped: Files that were skipped on purpose, with the reason, for example hidden files.
         failed: Files and pages that could not be indexed, with the reason.
         warnings: Files and pages that were indexed with a problem, with the reason.

@@ -36,7 +36,7 @@ def row_dim(embedder: Embedder, requested_dim: int | None) -> int:
     """Return the length of the rows that an index stores.
 
     Args:
-        embedder: The model, whose `multi_matryoshka_dims` lists the lengths to which rows can be truncated.
+        embedder: Model with the supported row lengths in `multi_matryoshka_dims`.
         requested_dim: Value of `Storage.multi_dim`. None: the full length of the model's rows.
 
     Raises:

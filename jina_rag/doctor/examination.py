@@ -53,10 +53,10 @@ class Finding:
 
 @dataclass
 class Examination:
-    """Report on an installation: facts about the machine, and the results of the checks.
+    """Report on an installation: the properties of the machine and the results of the checks.
 
     Attributes:
-        facts: Pairs of name and value, for example the version of a package, the operating system or a device.
+        facts: Properties of the machine as pairs of name and value, for example package versions and devices.
         findings: Results of the checks, in the order in which the checks ran.
     """
 
@@ -96,7 +96,7 @@ def examine(
         local_files_only: Whether to load only files on this machine, without downloads.
 
     Returns:
-        The facts about the machine, and the results of the checks.
+        The properties of the machine and the results of the checks.
 
     Raises:
         InvalidInputError: If `expected` is not a file of expected outputs.
@@ -164,7 +164,8 @@ def _examine_tiny(family: str) -> Finding:
     try:
         with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
             checkpoint = open_checkpoint(unpack_tiny(family, Path(scratch) / family), name=family)
-            # The registry would print the license of the published weights, which the tiny checkpoints do not contain.
+            # Bypass the registry: it would print the license of the published weights, but tiny checkpoints have random
+            # weights.
             model = build(checkpoint, LoadOptions(device="cpu", dtype="float32"))
             return _summary(check, compare(model, read_known_outputs(tiny_archive(family)), exact=True))
     except MissingDependencyError as exc:
@@ -172,7 +173,7 @@ def _examine_tiny(family: str) -> Finding:
     except JinaRagError as exc:
         return Finding(check, "refused", str(exc))
     except (ImportError, OSError, RuntimeError, TypeError, AttributeError) as exc:
-        # Incompatible package versions can raise these errors, which are reported as a failed check.
+        # Incompatible package versions can raise these errors. The errors are reported as a failed check.
         return Finding(check, "failed", f"{type(exc).__name__}: {exc}")
 
 
@@ -197,7 +198,7 @@ def _load(model: str, *, device: str, dtype: str, local_files_only: bool) -> Emb
 
 
 def _run_test_call(model: Embedder | Reranker) -> Finding:
-    """Run one small call of the model; report the output and the duration of the call."""
+    """Call the model once with short texts; report the output and the duration of the call."""
     started = time.monotonic()
     if isinstance(model, Embedder):
         embeddings = model.encode_query([_TEXTS[0]])

@@ -1,7 +1,7 @@
-"""Files of expected outputs of a model, and comparison of the expected outputs with the outputs on this machine.
+"""Files of expected model outputs, and comparison of expected outputs with the outputs on this machine.
 
 A file of expected outputs is a ZIP archive: ``expected.json`` has the calls with the inputs, ``expected.npz`` has the
-returned arrays, and ``images/`` has the images of the inputs. The package includes a file of expected outputs for each
+returned arrays, and ``images/`` has the input images. The package includes a file of expected outputs for each
 tiny checkpoint. `write_known_outputs` creates a file for any model, to compare two machines or two versions.
 """
 
@@ -58,7 +58,7 @@ class KnownOutputs:
         model: Name of the model.
         checks: The calls, as in ``expected.json``.
         arrays: Returned arrays by key, float32, each in the shape that the call returned.
-        images: Image files of the inputs, by file name.
+        images: Bytes of the input image files, by file name.
     """
 
     model: str
@@ -81,7 +81,8 @@ def read_known_outputs(path: Path) -> KnownOutputs:
             files = [i for i in archive.infolist() if i.filename in (SPEC, ARRAYS) or i.filename.startswith("images/")]
             if sum(item.file_size for item in files) > MAX_BYTES:
                 raise InvalidInputError(
-                    f"{path} has more than {MAX_BYTES:,} bytes unpacked. Pass a file that --write-expected created."
+                    f"{path} has more than {MAX_BYTES:,} bytes unpacked. "
+                    "Pass a file from `jina-rag doctor MODEL --write-expected FILE`."
                 )
             spec = json.loads(archive.read(SPEC))
             with np.load(BytesIO(archive.read(ARRAYS)), allow_pickle=False) as arrays:
@@ -109,7 +110,7 @@ def compare(model: Embedder | Reranker, outputs: KnownOutputs, *, exact: bool) -
     Args:
         model: An embedder for calls that encode, a reranker for calls that score.
         outputs: The expected outputs and the recorded calls.
-        exact: Whether the model runs in float32, so that the tolerances apply.
+        exact: Whether the model runs in float32. The tolerances apply in float32 only; see `Comparison.passed`.
 
     Raises:
         InvalidInputError: If the calls do not match the type of the model, or an image is missing.
@@ -126,7 +127,7 @@ def write_known_outputs(
         path: The ZIP archive to write; an existing file is replaced.
         model: An embedder or a reranker.
         checks: The calls, as in ``expected.json``.
-        images: Image files of the inputs, by file name.
+        images: Bytes of the input image files, by file name.
 
     Raises:
         InvalidInputError: If the calls do not match the type of the model, or an image is missing.
@@ -154,13 +155,13 @@ def _call(model: Embedder | Reranker, check: Mapping[str, Any], images: Mapping[
         if not isinstance(model, PairReranker):
             raise InvalidInputError(
                 f"The expected outputs are from a reranker, but {model.name} cannot score pairs. "
-                "Pass a file written for this model (--write-expected)."
+                "Create a file for this model with `jina-rag doctor MODEL --write-expected FILE`."
             )
         return model.score_pairs(pairs, raw=output == "raw", **options)
     if not isinstance(model, Embedder):
         raise InvalidInputError(
             f"The expected outputs are from an embedder, but {model.name} is not an embedder. "
-            "Pass a file written for this model (--write-expected)."
+            "Create a file for this model with `jina-rag doctor MODEL --write-expected FILE`."
         )
     encode = model.encode_query if check["call"] == "encode_query" else model.encode_document
     inputs = [_input(item, images) for item in check["inputs"]]
@@ -173,7 +174,7 @@ def _input(item: Any, images: Mapping[str, bytes]) -> Any:  # noqa: ANN401  # JS
         if item["image"] not in images:
             raise InvalidInputError(
                 f"The file of expected outputs does not contain the image {item['image']!r}. Create the file again "
-                "with --write-expected."
+                "with `jina-rag doctor MODEL --write-expected FILE`."
             )
         return images[item["image"]]
     return item
@@ -188,8 +189,8 @@ def _compare(check: Mapping[str, Any], outputs: KnownOutputs, output: Any, *, ex
     if check["output"] in ("raw", "score"):
         score_tolerance = 0.1 if check["output"] == "raw" else 0.02
         return Comparison(key, difference, 1.0, tolerance, difference <= (tolerance if exact else score_tolerance))
-    # In float16 and bfloat16, the cosine of a single row can be below the limit. MaxSim sums over many rows, so the
-    # mean cosine of the rows is checked.
+    # Check the mean cosine of the rows: in float16 and bfloat16, the cosine of a single row can be below the limit,
+    # with little effect on MaxSim, a sum over many rows.
     is_multi = check["output"] == "multi"
     cosine = min(float(c.mean() if is_multi else c.min(initial=1)) for c in (_cosines(*pair) for pair in pairs))
     return Comparison(key, difference, cosine, tolerance, difference <= tolerance if exact else cosine >= _COSINE)

@@ -2,8 +2,8 @@
 
 OCR needs no download: the models are the ONNX files in the wheel of ``rapidocr``. The post-processing of ``rapidocr``
 converts the output of the detector to line outlines. This package adds tiling of long images, rotated text, reading
-order and word splitting. Lines whose words the caller already has are skipped. OCR writes no file except the cache that
-the caller passes, opens no connection and prints nothing.
+order and word splitting. Lines whose words the caller already has are skipped. OCR writes only to the cache passed by
+the caller, opens no connection and prints nothing.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ def read_areas(
     Args:
         image: An image in any mode. Flatten an alpha channel first.
         areas: Boxes as fractions of the image. Overlapping areas are read twice.
-        skip_boxes: Boxes of words that the caller already has, as fractions of the image. A detected line is not read
-            if `skip_boxes` cover at least 30 % of the box of the line, which saves most of the OCR time.
+        skip_boxes: Boxes of words that the caller already has, as fractions of the image. To save time, a
+            detected line is not read if `skip_boxes` cover at least 30 % of the box of the line.
         max_side: Longest side of an area in pixels for line detection; a larger area is scaled down.
         min_score: Minimum mean confidence of a line's characters, 0 to 1. Other lines are dropped.
         cache: Cache of the words of areas; None to read every area.

@@ -1,7 +1,7 @@
 """Cache of OCR words in an SQLite file, with keys computed from the pixels.
 
-The same scan in another file, or an unchanged page of a changed document, is read from the cache. The cache contains
-words of documents, so `OcrCache.forget` erases the words of deleted documents.
+The words of the same scan in another file, or of an unchanged page in a changed document, come from the cache.
+The cache contains words of documents, so `OcrCache.forget` erases the words of deleted documents.
 """
 
 from __future__ import annotations
@@ -68,11 +68,11 @@ def area_key(pixels: npt.NDArray[np.uint8], skip_boxes: Float32, *, max_side: in
 class OcrCache:
     """A cache of words by `area_key`, in an SQLite file with owner-only permissions. Thread-safe.
 
-    Methods raise no error. If the file is damaged or cannot be written, the cache logs one warning. After the warning,
-    `get` returns None and `put` stores nothing.
+    If the file is damaged or cannot be written, the methods raise no error: the cache logs one warning, and from then
+    on, `get` returns None and `put` stores nothing.
 
     Attributes:
-        path: The file.
+        path: Path of the cache file.
 
     Args:
         path: Path of the file, in an existing folder. The file is created at the first use.
@@ -90,7 +90,7 @@ class OcrCache:
         Args:
             key: Key of the area, from `area_key`.
             revision: Document revision that uses the words; `forget` keeps the words until that revision is also
-                forgotten. None: the use is not recorded.
+                forgotten. None: no revision is recorded.
 
         Returns:
             The words with the boxes passed to `put`, or None if the area is not cached.

@@ -17,14 +17,14 @@ from jina_rag.types import Float32
 
 # The network halves the resolution five times, so the sides of the input must be multiples of 2**5.
 _SIDE_MULTIPLE = 32
-# Longer images are split into tiles of this aspect ratio, so that the scaled-down text stays legible.
+# Aspect ratio of the tiles into which long images are split, so that text stays legible after scaling down.
 _TILE_ASPECT = 1.6
 _MIN_TILE_SIDE = 640
-# An area has no text if the difference between the highest and lowest value (0 to 255) of each channel is below this
-# contrast.
+# Contrast of a channel: the highest minus the lowest value (0 to 255). An area has no text if every channel has less
+# than the minimum contrast.
 _MIN_CONTRAST = 24
 _MARGIN = 16
-# Number of image rows that fit into the processor's cache.
+# Number of image rows per NumPy operation; these rows fit into the processor's cache.
 _ROW_CHUNK = 64
 
 
@@ -32,8 +32,8 @@ _ROW_CHUNK = 64
 class _Tile:
     """Rows or columns `start` to `end` of an image.
 
-    Tiles overlap. The tile returns only the lines with a center from `first` to `last`, so that each line is returned
-    once.
+    Tiles overlap. Detection in a tile returns only the lines with a center from `first` to `last`, so that no line is
+    returned by two tiles.
     """
 
     start: int
@@ -87,7 +87,7 @@ def _tiles(long: int, short: int) -> list[_Tile]:
 def _find_quads(models: Models, pixels: Pixels, max_side: int) -> Float32:
     import cv2
 
-    # INTER_AREA averages pixels, which preserves thin strokes.
+    # INTER_AREA averages pixels, so thin strokes stay visible after scaling down.
     height, width = pixels.shape[:2]
     scale = min(1.0, max_side / max(height, width))
     size = [max(_SIDE_MULTIPLE, round(side * scale / _SIDE_MULTIPLE) * _SIDE_MULTIPLE) for side in (width, height)]

@@ -11,7 +11,7 @@ _CHECK: ContextVar[Callable[[], None]] = ContextVar("check", default=lambda: Non
 
 @contextmanager
 def interruptible(check: Callable[[], None]) -> Iterator[None]:
-    """Call `check` before each forward pass of an OCR model in this thread; an exception from `check` cancels OCR.
+    """Call `check` before each forward pass of an OCR model in this thread. An exception from `check` cancels OCR.
 
     Args:
         check: Function that raises an exception to cancel.

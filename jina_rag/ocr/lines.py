@@ -15,15 +15,16 @@ from jina_rag.types import Box, Float32, Word
 
 # A line with at least this ratio of height to width has vertical text.
 _VERTICAL_ASPECT = 1.5
-# Below this mean score of the horizontal lines, the text may be upside down and is also read rotated by 180 degrees.
+# If the mean score of the horizontal lines is below this score, the lines may be upside down and are also read rotated
+# by 180 degrees.
 _UPRIGHT_SCORE = 0.8
-# Number of sampled lines that decide the direction of all lines.
+# Size of the sample of lines that decides the direction of all lines.
 _SAMPLE_SIZE = 4
 # Vertical lines with a score below _MIN_SCORE or with fewer than _MIN_LENGTH characters are read a second time, rotated
 # by 180 degrees.
 _MIN_SCORE = 0.9
 _MIN_LENGTH = 6
-# Lines of about this aspect ratio are long enough to decide the direction.
+# Aspect ratio of the lines that are preferred for the sample: long enough for a reliable score.
 _SAMPLE_ASPECT = 8
 # Width of a space, relative to a character.
 _SPACE_WIDTH = 0.5
@@ -87,8 +88,9 @@ def read_lines(pixels: Pixels, skip_boxes: Float32, *, max_side: int) -> list[Li
     lines = _read(models, pixels, [quad for quad in quads if not _is_vertical(quad)])
     if lines and np.mean([line.score for line in lines]) < _UPRIGHT_SCORE:
         lines = _read_upside_down(models, pixels, lines)
-    # The first direction to try. Next to horizontal lines, most vertical lines are axis labels, which run up. Without
-    # horizontal lines, vertical lines run down: columns of Chinese or Japanese text, and pages rotated clockwise.
+    # The first direction to try. On a page with horizontal lines, most vertical lines are axis labels, and their text
+    # runs up. Without horizontal lines, vertical text runs down: columns of Chinese or Japanese text, and pages rotated
+    # clockwise.
     quarters = 3 if lines else 1
     return lines + _read_vertical(models, pixels, [_rotate(quad, quarters) for quad in quads if _is_vertical(quad)])
 
@@ -96,7 +98,7 @@ def read_lines(pixels: Pixels, skip_boxes: Float32, *, max_side: int) -> list[Li
 def _read_vertical(models: Models, pixels: Pixels, quads: list[Float32]) -> list[Line]:
     """Read vertical lines in the direction of the corners, or rotated by 180 degrees if the rotated text scores higher.
 
-    For up to 4 lines, each line is compared separately. For more lines, a sample of 4 decides the direction of all.
+    For up to 4 lines, the direction is chosen line by line. For more lines, a sample of 4 lines decides for all lines.
     """
     # Sample the shortest of the lines that are long enough to decide, then the longest of the shorter lines.
     quads = sorted(quads, key=lambda quad: (_aspect(quad) < _SAMPLE_ASPECT, abs(_aspect(quad) - _SAMPLE_ASPECT)))
@@ -113,9 +115,9 @@ def _read_vertical(models: Models, pixels: Pixels, quads: list[Float32]) -> list
 
 
 def _read_upside_down(models: Models, pixels: Pixels, lines: list[Line]) -> list[Line]:
-    """Read horizontal lines a second time, rotated by 180 degrees; return the readings with the higher scores.
+    """Read horizontal lines a second time, rotated by 180 degrees, and return the lines with the higher scores.
 
-    For up to 4 lines, each line is compared separately. For more lines, the 4 longest decide the direction of all.
+    For up to 4 lines, the direction is chosen line by line. For more lines, the 4 longest lines decide for all lines.
     """
     if len(lines) <= _SAMPLE_SIZE:
         flipped = _read(models, pixels, [_rotate(line.quad, 2) for line in lines])

@@ -126,7 +126,7 @@ class Graph:
                 continue
             if field.number == _GRAPH_WEIGHT and self._text(field, _WEIGHT_NAME) not in tensor_names:
                 continue
-            # The recorded shapes of intermediate tensors are only valid for the inputs of the whole graph.
+            # Omit the recorded shapes of intermediate tensors: they are valid only for the inputs of the whole graph.
             if field.number not in (_GRAPH_INPUT, _GRAPH_OUTPUT, _GRAPH_SHAPES):
                 body += self._data[field.start : field.end]
         for name, shape in inputs.items():

@@ -11,7 +11,8 @@ from jina_rag.ocr.lines import Line
 from jina_rag.types import Float32
 
 # A block of lines is a column of text if the block has at least _MIN_LINES lines with a median ratio of width to height
-# of at least _LINE_ASPECT. Shorter lines next to each other are the cells of a table row.
+# of at least _LINE_ASPECT. Blocks of shorter lines next to each other are table cells and are read row
+# by row.
 _LINE_ASPECT = 8
 _MIN_LINES = 3
 
@@ -19,8 +20,8 @@ _MIN_LINES = 3
 def reading_order(lines: Sequence[Line]) -> list[int]:
     """Return the indices of `lines` in reading order: column by column, or row by row on a page without columns.
 
-    The page is rotated first, so that most characters run from left to right. Columns of vertical Chinese or Japanese
-    text are therefore read from right to left.
+    The lines are first rotated together, so that most of the text runs from left to right. Columns of vertical
+    Chinese or Japanese text are therefore read from right to left.
 
     Args:
         lines: Lines of one image, in any order.
@@ -87,8 +88,8 @@ def _split(boxes: Float32, members: list[int], axis: int) -> list[list[int]]:
 def _rows(boxes: Float32, members: list[int]) -> list[int]:
     """Order boxes by row, then from left to right.
 
-    The first box of a row is the box with the highest center. The row also contains the boxes with a center at most
-    half the height of the first box lower.
+    Each row has an anchor: the remaining box with the highest center. A box belongs to the row if the center of the
+    box is at most half the height of the anchor below the center of the anchor.
     """
     remaining = sorted(members, key=lambda i: boxes[i, 1] + boxes[i, 3])
     order: list[int] = []

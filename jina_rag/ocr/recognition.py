@@ -18,25 +18,27 @@ from jina_rag.types import Float32
 
 Pixels = npt.NDArray[np.uint8]
 
-# Height in pixels of the training lines.
+# Height in pixels to which lines are scaled, equal to the height of the training lines.
 _HEIGHT = 48
 # Blank pixel columns appended to a line, as in the training data. Without blank columns, the model misses the last
 # characters.
 _BLANK_COLUMNS = 32
 # Number of pixel columns per time step of the model.
 _STEP_COLUMNS = 8
-# Number of vectors per run of the classifier. The classifier has most of the weights of the model, and each run reads
-# all weights of the classifier.
+# Number of vectors per run of the classifier. Vectors are batched, because each run reads all weights of the
+# classifier: most of the weights of the model.
 _CLASSIFIER_BATCH = 64
 # A time step with a blank logit above this value is treated as blank without running the classifier. In tests with many
 # scripts, no other class had a higher logit than the blank class where the blank logit was 25 or more.
 _BLANK_LOGIT = 26.0
 # Lines of wide characters are scaled down horizontally, to this number of time steps per character, to save time.
-# Errors start below 1.7 steps, so lines with fewer than _MIN_STEPS are read again at full width.
+# Recognition errors start below 1.7 steps per character, so lines with fewer than _MIN_STEPS steps per character are
+# read again at full width.
 _TARGET_STEPS = 2.2
 _MIN_STEPS = 1.8
 _MIN_SCALE = 0.5
-# Scales above this limit are not used, because the saved time is less than the time for reading some lines twice.
+# Lines are not scaled by a factor above this limit, because the scaling would save less time than reading some lines
+# twice takes.
 _MAX_SCALE = 0.8
 # The character width of a page is measured on _SAMPLE_SIZE lines with an aspect ratio near _SAMPLE_ASPECT. Lines with a
 # score below _CONFIDENT_SCORE are ignored.
@@ -74,7 +76,7 @@ def read_crops(models: Models, crops: Sequence[Pixels]) -> list[Reading]:
     scale = _width_scale([(readings[index], _aspect(crops[index])) for index in readings])
     readings.update(zip(unsampled, _read(models, [crops[index] for index in unsampled], scale), strict=True))
     if scale < 1:
-        # Lines with smaller characters or low scores are read again at full width.
+        # Lines with narrower characters than the sample, or with low scores, are read again at full width.
         steps = {index: _steps(readings[index], _aspect(crops[index])) * scale for index in unsampled}
         reread = [index for index in unsampled if readings[index].score < _CONFIDENT_SCORE or steps[index] < _MIN_STEPS]
         readings.update(zip(reread, _read(models, [crops[index] for index in reread], 1.0), strict=True))
@@ -138,7 +140,7 @@ def _classify(
     models: Models, vectors: Float32, starts: npt.NDArray[np.int64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], Float32]:
     """Decode the vectors of many lines; return the time step, class id and confidence of each character."""
-    # einsum, because NumPy would start threads for a matrix product.
+    # einsum instead of a matrix product, because NumPy would start threads for the product.
     blank = np.einsum("ij,j->i", vectors, models.blank[:-1]) + models.blank[-1]
     best_ids = np.zeros(len(vectors), np.int64)
     is_first_step = np.zeros(len(vectors), bool)

@@ -24,7 +24,7 @@ Session: TypeAlias = Any
 
 log = logging.getLogger(__name__)
 
-# sha256 of the model files by version of the rapidocr wheel. Other versions are accepted unchecked.
+# sha256 of the model files by version of the rapidocr wheel. The files of other versions are not verified.
 _SHA256 = {
     "3.10.0": {
         "PP-OCRv6_det_small.onnx": "090f04abcd9d9a7498bc4ebf677e4cb9bdce1fe4197ddb7e529f1ef44e1ff94f",
@@ -103,11 +103,11 @@ def _load(folder: Path, release: str) -> Models:
     detector = Graph(_verified_model(folder, "det", release))
     recognizer = Graph(_verified_model(folder, "rec", release))
     for graph in (detector, recognizer):
-        # About 250,000 denormal weights make the detector three times as slow.
+        # The detector has about 250,000 denormal weights and is three times as fast without denormals.
         graph.flush_denormals()
     from rapidocr.ch_ppocr_det.utils import DBPostProcess
 
-    # The logger of rapidocr writes to stderr once the package is imported.
+    # The logger of rapidocr would write messages to stderr.
     logging.getLogger("RapidOCR").setLevel(logging.ERROR)
     head = _head(recognizer, release)
     encoder = _session(recognizer.subgraph({"x": ("n", 3, 48, "width")}, {head.vectors: ("n", "steps", "size")}))
@@ -132,7 +132,7 @@ class _Head:
 
 
 def _head(graph: Graph, release: str) -> _Head:
-    """Return the classifier: MatMul and Add, without the final Softmax, because few of the probabilities are needed."""
+    """Return the classifier: MatMul and Add. The final Softmax is excluded, because few probabilities are needed."""
     producers = {name: node for node in graph.nodes for name in node.outputs}
 
     def producer(name: str, kind: str) -> Node | None:
@@ -186,7 +186,8 @@ def _session(data: bytes) -> Session:
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # Lines have different widths, so memory that onnxruntime keeps per input shape would grow without limit.
+    # onnxruntime would keep memory for each input shape. The widths of lines differ, so the memory would grow without
+    # limit.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     options.log_severity_level = 3

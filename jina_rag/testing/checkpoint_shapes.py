@@ -33,9 +33,9 @@ _QWEN_FULL: Mapping[str, Any] = {
     },
 }  # fmt: skip
 
-# The width is a quarter of the width of the published models. The vocabulary of 8,500 entries takes 10 % of the
-# decoder's multiplications per token (512 x 8,500 = 4.4 million of 43.5 million). The vocabulary of jina-embeddings-v4
-# has 151,936 entries and takes the same fraction.
+# The width is a quarter of the width of the published models. The vocabulary is reduced to 8,500 entries, so that the
+# output layer takes 10 % of the decoder's multiplications per token (512 x 8,500 = 4.4 million of 43.5 million), the
+# same fraction as with the 151,936 entries of jina-embeddings-v4.
 _QWEN_MID: Mapping[str, Any] = {
     "v4": {
         "text": {
@@ -225,7 +225,7 @@ def _colbert(config: Mapping[str, Any]) -> Shapes:
         "roberta.embeddings.token_type_embeddings.weight": (config["type_vocab_size"], hidden),
         "roberta.emb_ln.weight": (hidden,),
         "roberta.emb_ln.bias": (hidden,),
-        **_linear("roberta.pooler.dense", hidden, hidden),  # in the published files, but unused
+        **_linear("roberta.pooler.dense", hidden, hidden),  # unused, but present in the published files
         "linear.weight": (128, hidden),
     }
     for i in range(config["num_hidden_layers"]):

@@ -46,11 +46,12 @@ def make_checkpoint(
         shards: Minimum number of weight files; a file has at most about 1 GB.
         layout: Tensor names: ``"old"`` as in the published files, ``"new"`` as in transformers 5 (v4 and m0).
         rank: Rank of the adapters. None: the rank for `size`.
-        alpha: The adapters are scaled by alpha / rank. None: alpha = rank, as published.
-        tie: False adds the ``lm_head.weight`` of v4 or m0, which the published files omit.
-        overrides: Values merged into config.json (nested objects key by key) before the shapes are derived. Values for
-            the decoder of v4 belong in ``text_config``. Other values are not adjusted to the overrides: the caller must
-            keep ``vision_config.out_hidden_size`` equal to the hidden size, and the sum of ``mrope_section`` equal to
+        alpha: Numerator of the scale of the adapters, alpha / rank. None: `rank`, as in the published model.
+        tie: Whether v4 and m0 use the token embeddings as output weights, as published. False: write separate output
+            weights, ``lm_head.weight``.
+        overrides: Values merged into config.json (nested objects key by key) before the shapes are derived. Put
+            values for the decoder of v4 into ``text_config``. Dependent values are not adjusted: the caller must keep
+            ``vision_config.out_hidden_size`` equal to the hidden size, and the sum of ``mrope_section`` equal to
             half the head size.
 
     Returns:
@@ -147,12 +148,11 @@ def _random_tensor(key: str, shape: tuple[int, ...], generator: Any, dtype: str)
     torch = require("torch", extra="models")
     tensor = torch.empty(shape, dtype=getattr(torch, dtype))
     if len(shape) == 1:
-        norm = key.endswith("weight")  # one-dimensional weights belong to norms
+        norm = key.endswith("weight")  # a one-dimensional tensor is a norm weight or a bias
         return tensor.normal_(1.0 if norm else 0.0, 0.1 if norm else 0.02, generator=generator)
     if "embed" in key.rsplit(".", 2)[-2] or key.startswith("shared"):
         return tensor.normal_(0, 0.02 if "token_type" in key else 0.5, generator=generator)
-    # Adapter weights are small relative to the adapted weights, so that adapters change the outputs, but not the scale
-    # of the outputs.
+    # Small adapter weights change the values of the outputs, but hardly the scale of the outputs.
     scale = 0.3 if key.endswith(".lora_B") else 0.7
     return tensor.normal_(0, scale / math.sqrt(math.prod(shape[1:])), generator=generator)
 

@@ -1,4 +1,4 @@
-"""Fake models, pages and PDFs. The fake models score a document by the words that document and query share."""
+"""Fake models, pages and PDFs. The fake models score a document by the words in common with the query."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class FakeEmbedder(EmbedderDefaults):
         return self._encode(inputs, EncodeSettings(**options))
 
     def encode_document(self, documents: Sequence[Input], **options: Unpack[EncodeOptions]) -> Embeddings:
-        """Embed documents. An input without words gets a zero dense vector and no rows.
+        """Embed documents. An input without words gets a zero dense vector and an empty multi-vector.
 
         Args:
             documents: Texts, pages or images; images have no words.
@@ -168,8 +168,8 @@ def make_page(
     Args:
         text: Words of the page, separated by white space; empty for a blank page.
         doc_id: Id of the document.
-        number: Page number, counted from 1.
-        count: Number of pages in the document, raised to `number` if lower.
+        number: Page number, 1-based.
+        count: Number of pages in the document; a value below `number` is replaced by `number`.
         path: Path of the document. None: `doc_id`.
         regions: Charts, tables and figures on the page.
         size: Width and height of the screenshot in pixels.
@@ -217,7 +217,7 @@ def sample_pdf(path: Path, pages: Sequence[str]) -> Path:
             if text:
                 page.insert_htmlbox(pymupdf.Rect(36, 36, 384, 559), html.escape(text))
         if not pages:
-            raise InvalidInputError("pages is empty; expected at least one text.")
+            raise InvalidInputError("pages is empty; expected the text of at least one page.")
         document.save(path)
     return path
 

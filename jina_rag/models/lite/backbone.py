@@ -80,7 +80,7 @@ class Backbone(Protocol):
 
 
 def batches_of_one_length(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Group sequences of equal length into batches that need neither padding nor a mask.
+    """Group sequences of equal length into batches, so that no batch needs padding or a mask.
 
     Args:
         lengths: Length of each sequence in tokens.

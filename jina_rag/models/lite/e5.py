@@ -57,7 +57,7 @@ class E5:
         """
         self.fingerprint = sha256[:12]
         weights = E5Weights(path)
-        # Hash the 72 MB in a thread: hashing takes as long as the rest of the loading and releases the GIL.
+        # Hash the weight file in a thread: hashing takes as long as the rest of the loading and releases the GIL.
         with ThreadPoolExecutor(max_workers=2) as pool:
             verified = pool.submit(verify, path, sha256)
             unigram = pool.submit(self._tokenizer, weights)
@@ -111,7 +111,7 @@ class E5:
         if new_tokens:
             with self._lock:
                 if len(self._words) + len(new_tokens) > _WORD_CACHE_SIZE:
-                    self._words = {}  # not cleared: another thread may be reading the previous dictionary
+                    self._words = {}  # not cleared, because another thread may be reading the dictionary
                 self._words.update((word, tokens) for word, tokens in new_tokens.items() if len(word) < 100)
         return tokens_of_words
 

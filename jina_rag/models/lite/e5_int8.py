@@ -22,8 +22,8 @@ LEVELS = 63
 (see tools/build_lite_graph.py).
 """
 PRODUCTS = {"qkv": ("q", "k", "v"), "ao": ("ao",), "fi": ("fi",), "fo": ("fo",)}
-"""The four matrix products of a layer, by name. The value lists the tensors of the weight file that are concatenated
-for the product.
+"""The four matrix products of a layer, by name. The value lists the tensors of the weight file whose
+concatenation is the weight matrix of the product.
 """
 
 

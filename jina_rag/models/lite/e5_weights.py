@@ -6,7 +6,7 @@ version and returns no token vectors. The models load the file only if the sha25
 
 Layout, little endian: magic, sizes, the pieces of the tokenizer with their scores, a normalizer table (unused:
 `unicodedata` is more complete), a directory of tensors, the tensors. A 4-bit tensor is a run of blocks of 32 weights:
-a float16 scale and 16 bytes, whose low nibbles are weights 0 to 15 and whose high nibbles are weights 16 to 31. A
+a float16 scale and 16 bytes. The low nibbles are weights 0 to 15, the high nibbles are weights 16 to 31. A
 weight is (nibble - 8) x scale.
 """
 

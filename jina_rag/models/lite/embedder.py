@@ -41,7 +41,8 @@ class LiteRecipe:
         hubness: See `Embedder.hubness`. A fraction of 0.5 increased nDCG@5 by 0.03 on 119 judged queries, mostly on
             cross-lingual queries and on scanned pages.
         dense_weight: See `Embedder.dense_weight`. The default of 0.3 was chosen on the same 119 queries.
-        drop: Whether to drop the rows of stop words and punctuation. An input with no other rows keeps all rows.
+        drop: Whether to drop the rows of stop words and punctuation. Inputs of only stop words and punctuation
+            keep all rows.
         max_query_tokens: Limit of tokens per query; longer queries are truncated.
         max_document_tokens: Limit of tokens per page or text; longer documents are truncated.
 

@@ -1,7 +1,7 @@
-"""Lite reranker, which scores by late interaction with the lite embedder and therefore needs no download.
+"""Lite reranker: late interaction with the lite embedder, without an additional model.
 
 Query and document are encoded separately, so the lite reranker uses no more information than the embedder. A
-cross-encoder, which reads query and document together, is more accurate.
+cross-encoder encodes query and document together and is more accurate.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from jina_rag.types import Float32
 
 
 class LiteReranker:
-    """Reranker that scores a document by the best window; implements `jina_rag.protocols.Reranker`.
+    """Reranker that scores a document by the highest MaxSim score of a text window.
+
+    Implements `jina_rag.protocols.Reranker`.
 
     The mean cosine per query token, MaxSim divided by the number of query tokens, is mapped to a score from 0 to 1.
     Cosines of small text encoders fill a narrow part of [-1, 1]. A logistic curve spreads the cosines over the range

@@ -1,4 +1,4 @@
-"""Stop words, whose token vectors are dropped after encoding.
+"""Stop words. The lite embedder drops the token vectors of stop words after encoding.
 
 The lists apply to texts in all languages. A stop word of one language can be a content word of another language ("die",
 "no", "son", single letters). The lists are short, because dropping a content word harms search more than keeping a stop
@@ -40,7 +40,8 @@ STOP_WORDS = frozenset(word for words in _LISTS.values() for word in words.split
 PARTICLES = frozenset(
     "の は が を に で と も へ や から まで です ます した する 的 了 是 在 和 与 及 或 之 為 为".split()
 )
-"""Japanese and Chinese particles, which are dropped token by token, because both scripts have no spaces between words.
+"""Japanese and Chinese particles. Particles are dropped token by token, because Japanese and Chinese text has no
+spaces between words.
 """
 
 
@@ -71,7 +72,7 @@ def is_particle(token: str) -> bool:
 
 @lru_cache(maxsize=20_000)
 def has_content(text: str) -> bool:
-    """Return whether a text contains a letter, digit or symbol, that is, more than punctuation.
+    """Return whether a text contains a letter, a digit or a symbol. Punctuation does not count.
 
     Args:
         text: Any characters.

@@ -1,4 +1,4 @@
-"""Overlapping windows over long texts. A token vector comes from the window with the most context around the token."""
+"""Overlapping windows over long texts. Each token vector comes from the window with the most context."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def windows(count: int, size: int, overlap: int) -> list[Window]:
     number = 1 if count <= size else -(-(count - overlap) // (size - overlap))
     length = -(-(count + (number - 1) * overlap) // number)
     starts = [round(i * (count - length) / (number - 1)) for i in range(number)] if number > 1 else [0]
-    # In the middle of an overlap, a token has the same context in both windows.
+    # Divide each overlap in the middle, where a token has equally much context in both windows.
     borders = [
         0,
         *((after + before + length) // 2 for before, after in pairwise(starts)),

@@ -72,7 +72,7 @@ class Unigram:
             offsets: Start of each piece in `letters`, and the end of the last piece, shape (pieces + 1,), int32.
             scores: Log probability of each piece, shape (pieces,), float32.
             unk: Id for characters that no piece covers.
-            reserved: Ids of special tokens, for example ``<s>``. A text that contains these characters is tokenized to
+            reserved: Ids of special tokens, for example ``<s>``. The characters ``<s>`` in a text are split into
                 ordinary pieces.
         """
         self._letters, self._scores = letters, scores
@@ -89,7 +89,7 @@ class Unigram:
         order = order[usable[order]]
         self._hashes: _Hashes = hashes[order]
         self._order = order.astype(np.int32)
-        # Most substrings of a word are not pieces: a one-bit lookup rejects them before the binary search.
+        # A lookup by hash prefix rejects most substrings that are not pieces before the slower binary search.
         self._sieve = np.zeros(1 << _SIEVE_BITS, dtype=bool)
         self._sieve[(self._hashes >> _SHIFT).astype(np.int64)] = True
 
@@ -105,7 +105,7 @@ class Unigram:
             piece.
         """
         pieces_of_words: list[list[Piece]] = [[] for _ in words]
-        # Batches hold words of similar length, because the longest word sets the number of steps of a batch.
+        # Each batch contains words of similar length, because the longest word sets the number of steps of a batch.
         for batch in _batches(words):
             for index, pieces in zip(batch, self._split([META + words[i] for i in batch]), strict=True):
                 pieces_of_words[index] = pieces
