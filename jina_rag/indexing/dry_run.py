@@ -95,7 +95,7 @@ class DryRun:
             metadata: See `DocumentIndex.ingest`.
             sync: See `DocumentIndex.ingest`.
             force: See `DocumentIndex.ingest`.
-            exclude: Folders to skip.
+            exclude: Files and folders to skip.
             indexed_pages: Number of pages in the index.
             indexed_bytes: Size of the index in bytes.
         """
@@ -181,7 +181,7 @@ class DryRun:
         return self._sample(tasks)
 
     def _sample(self, tasks: Sequence[tuple[IndexTask, list[int]]]) -> tuple[float, float, str]:
-        """Measure the values of `_cost` on a few sample pages, which are spread over all documents."""
+        """Return the values of `_cost`, measured on a few sample pages that are spread over all documents."""
         pages = [(task, number) for task, numbers in tasks for number in numbers]
         step = max(1, len(pages) // SAMPLE_PAGES)
         sample = pages[step // 2 :: step][:SAMPLE_PAGES]
@@ -189,7 +189,7 @@ class DryRun:
         for task, numbers in tasks:
             sampled_numbers = {number for other, number in sample if other is task}
             if sampled_numbers:
-                # Already stored pages are outside the sample, so the new `skip_pages` also skips the stored pages.
+                # All pages outside the sample are skipped, including the pages that an interrupted run has stored.
                 sources.append(replace(task.source, skip_pages=frozenset(range(1, max(numbers) + 1)) - sampled_numbers))
                 records[task.source.path] = task.record
         with tempfile.TemporaryDirectory(prefix="jina-rag-") as scratch:
@@ -214,4 +214,4 @@ class DryRun:
 
 
 class _StoppedError(Exception):
-    """The dry run was stopped."""
+    """Ends the dry run after a stop request. The plan then covers only the files checked so far."""

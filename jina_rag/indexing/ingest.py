@@ -70,7 +70,7 @@ class IngestProgress:
 
 @dataclass
 class _OpenDocument:
-    """A document in progress, with the number of pages that are not yet stored, and failures and warnings."""
+    """State of a document that is being rendered, embedded or stored."""
 
     task: IndexTask
     pages_to_store: int = 0
@@ -130,7 +130,7 @@ class Ingestion:
 
         Args:
             paths: Files, folders and globs.
-            exclude: Folders to skip.
+            exclude: Files and folders to skip.
 
         Returns:
             The report of the run.
@@ -156,7 +156,8 @@ class Ingestion:
             for document in list(self._open_documents.values()):
                 if document.changed_on_disk or (not document.ended and _has_changed(document.task)):
                     self._abandon(document)
-            # A moved file may have the previous content of an open document.
+            # The checkpoint deletes the previous content of open documents. A moved file that has the same content is
+            # recorded first, so that the content is kept.
             if self._all_planned and self._open_documents:
                 self._place_complete()
             self._checkpoint(force=True)
@@ -237,10 +238,10 @@ class Ingestion:
             self._count_placement(placement, record)
 
     def _count_placement(self, placement: Placement, record: DocumentRecord) -> None:
-        # Every later run also reports the pages that failed when this content was indexed.
+        # Pages that failed when the content was indexed are reported again, because the pages are still missing.
         self._failures.extend(record.failures)
         if placement.how == "duplicate":
-            reason = f"Same content as {placement.other.doc_id}. The content is stored once and cited with both paths."
+            reason = f"Same content as {placement.other.doc_id}. The content is stored once and cited with all paths."
             self._duplicates.append(Failure(record.path, reason))
             self._counts.update(documents=record.pages > 0)
         else:
@@ -250,7 +251,11 @@ class Ingestion:
         """Report each file that has the same content as a file that could not be indexed in this run."""
         reasons = {Path(os.path.abspath(f.path)): f.reason for f in self._failures if f.page is None}
         for placement in self._placements:
-            reason = reasons.get(placement.other.path, f"Same content as {placement.other.doc_id}, which failed.")
+            reason = reasons.get(
+                placement.other.path,
+                f"The file has the same content as {placement.other.doc_id}, which could not be indexed. "
+                "Ingest the file again.",
+            )
             self._failures.append(Failure(placement.record.path, reason))
 
     def _read(self, plan: PlanStream) -> None:
@@ -318,7 +323,7 @@ class Ingestion:
         """Roll back a document whose file changed after hashing, because the pages may come from two versions."""
         record = document.task.record
         self._manifest.abandon(record)
-        self._failures.append(Failure(record.path, "The file changed while it was read. Run the same command again."))
+        self._failures.append(Failure(record.path, "The file changed while it was read. Ingest the file again."))
         del self._open_documents[record.doc_id]
 
     def _embed(self) -> None:
@@ -327,7 +332,7 @@ class Ingestion:
         if not pages:
             return
         encoded = list(self._encode(pages))
-        # A page of a replaced content is not reported as a near-duplicate, because the run deletes that page.
+        # Pages of replaced content are ignored in the search for near-duplicates, because the run deletes these pages.
         replaced = {document.task.previous for document in self._open_documents.values() if document.task.previous}
         near_duplicates = self._near_duplicates.find(
             [(self._page_id(page), page, vectors.dense) for page, vectors in encoded], ignore=replaced

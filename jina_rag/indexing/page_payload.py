@@ -62,8 +62,8 @@ def describe_text(
     Args:
         text: The text.
         rows: The text's multi-vector as stored, shape (rows, dim), float32.
-        assignment: See `describe`.
-        signs: See `describe`.
+        assignment: As in `describe`.
+        signs: As in `describe`.
     """
     return {schema.TEXT: text, schema.REGIONS: []} | _row_payload(rows, assignment, signs=signs)
 

@@ -48,12 +48,12 @@ class PlanStream:
         self._thread.join()
 
     def tasks(self) -> Iterator[IndexTask]:
-        """Yield the tasks in the order of the files. Blocks until the next task is available."""
+        """Yield the tasks in the order of the files. The iterator blocks until the next task is available."""
         while (task := self._retry(lambda: self._tasks.get(timeout=POLL_SECONDS))) is not None:
             yield task
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Yield the available outcomes without blocking. Once `tasks` is exhausted, this yields all remaining outcomes.
+        """Yield the available outcomes without blocking; after the end of `tasks`, all remaining outcomes.
 
         Raises:
             BaseException: If planning failed. The exception of the planning thread is re-raised.
@@ -90,7 +90,7 @@ class PlanStream:
         self._retry(lambda: target.put(item, timeout=POLL_SECONDS))
 
     def _retry(self, step: Callable[[], _Item]) -> _Item | None:
-        """Retry `step` while a queue is full or empty, and return the result; return None if the stream is halted."""
+        """Repeat a queue operation until success, and return the result; return None if the stream is halted."""
         while not self._halt.is_set():
             try:
                 return step()

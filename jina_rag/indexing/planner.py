@@ -104,7 +104,7 @@ class Planner:
         self.moved_ids: set[str] = set()
         """Ids of documents whose file was renamed or moved."""
         self.warnings: list[Failure] = []
-        """Warnings on invalid sidecars."""
+        """Warnings about invalid sidecars."""
 
     def plan(self, events: Iterable[SourceEvent]) -> Iterator[IndexTask | Outcome]:
         """Yield one task or outcome for every file except sidecars, in the order of `events`.

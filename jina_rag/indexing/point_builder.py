@@ -5,7 +5,7 @@ the embedder:
 
 - An image embedder embeds the crop of the region.
 - With a text embedder that reports token positions and has dense vectors as long as the multi-vector rows, the region
-  reuses the rows of the page for the words of the region and of the caption.
+  reuses the rows of the page that belong to words of the region or of the caption.
 - Any other text embedder embeds the caption and the words in the region.
 """
 
@@ -91,7 +91,7 @@ class EncodedPage:
 
 
 _REGION_POOL_FACTOR = 4
-"""Pool factor of the rows of a region for a text embedder, for which the rows duplicate rows of the page."""
+"""Pool factor of the rows of a region with a text embedder. The point of the page has the same rows, less pooled."""
 
 BuiltPoint: TypeAlias = tuple[Point, PointRecord]
 
@@ -126,10 +126,10 @@ class PointBuilder:
         self._storage = storage or Storage()
         self._regions = regions
         self.notes: dict[str, str] = {}
-        """Point id of a page → warning for the report that the vectors of the page were pooled."""
+        """Point id → warning that the vectors of the point were pooled to fit the store, shown in the report."""
 
     def encode(self, inputs: Sequence[Input]) -> list[EncodedPage]:
-        """Return the embeddings of documents, with dense vectors of the length in the index."""
+        """Return the embeddings of documents, with dense vectors as long as the dense vectors in the index."""
         if not inputs:
             return []
         result = self._embedder.encode_document(inputs, truncate_dim=self._truncate_dim)
@@ -235,7 +235,7 @@ class PointBuilder:
         """Return the rows of a region as stored.
 
         With a text embedder, the point of the page already contains the rows of the region. The point of the region
-        only helps a search to find the page, for which a quarter of the rows is sufficient.
+        only helps a search to find the page, and a quarter of the rows is sufficient for this purpose.
         """
         stored, _ = self._stored_rows(rows, point_id)
         return stored if self._embedder.modality == "image" else pool_tokens(stored, _REGION_POOL_FACTOR)[0]
@@ -274,7 +274,7 @@ class PointBuilder:
                     vectors[i][j] = _region_slice(page, region, encoded)
                     continue
                 elif text := _text_of(page, region):
-                    # A mapping, so that text that looks like a data URI is embedded as text.
+                    # Passed as a string, a text that looks like a data URI would be read as an image.
                     inputs.append({"text": text})
                 else:
                     continue
@@ -306,7 +306,7 @@ def crop(page: Page, box: Box) -> Image:
 
 
 def _region_slice(page: Page, region: Region, encoded: EncodedPage) -> EncodedPage | None:
-    """Return the vectors of the tokens in a region and in the caption; None if no token is there."""
+    """Return the vectors of the tokens in a region and in the caption; None if there are no such tokens."""
     assert encoded.grid is not None
     boxes = encoded.grid.boxes
     is_inside_region = np.zeros(len(boxes), dtype=bool)

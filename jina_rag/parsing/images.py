@@ -28,7 +28,7 @@ _DEFAULT_DPI = 72.0
 
 
 class ImageRenderer(DocumentRenderer):
-    """A `Renderer` for an image file."""
+    """A `Renderer` for an image file, which Pillow decodes."""
 
     def _open(self, resources: ExitStack) -> tuple[int, tuple[str, ...]]:
         warnings: list[str] = []
@@ -55,8 +55,8 @@ class ImageRenderer(DocumentRenderer):
         except pillow.DecompressionBombError as error:
             size = next((word for word in str(error).replace("(", " ").split() if word.isdigit()), "too many")
             raise LimitExceededError(
-                f"The image has {size} pixels, more than the limit of {self._settings.limits.max_pixels:,}. "
-                "Scale the image down."
+                f"The image has {size} pixels, more than the limit of Pillow ({2 * pillow.MAX_IMAGE_PIXELS:,}). This "
+                "limit is independent of Limits.max_pixels. Scale the image down."
             ) from error
         except pillow.UnidentifiedImageError as error:
             raise UnsupportedDocumentError(
@@ -122,7 +122,7 @@ def to_rgb(image: Image, size: tuple[int, int] | None = None) -> Image:
     """Convert an image of any mode to 8-bit RGB.
 
     Transparent pixels become white, 16-bit values are scaled to 8 bits, and CMYK colors are converted. The EXIF data,
-    which contain the orientation, are copied to `info`; the caller applies the orientation.
+    which contain the orientation, are copied to the `info` of the result; the caller applies the orientation.
 
     Args:
         image: The decoded image.

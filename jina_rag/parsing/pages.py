@@ -173,7 +173,7 @@ class _Stream:
             yield self._with_words(item) if isinstance(item, _PendingOcr) else item
 
     def stop(self) -> None:
-        """Request the rendering thread to stop, discard pages in progress, and wait for the OCR threads."""
+        """Tell the rendering thread to stop, discard pages in progress, and wait for the OCR threads."""
         self._stop.set()
         self._ocr_pool.shutdown(wait=True, cancel_futures=True)
 
@@ -248,7 +248,7 @@ class _Stream:
             raise _StoppedError from error
 
     def _run_ocr(self, page: Page, areas: Sequence[Box], detect: bool, revision: str) -> Page:
-        """Return the page with words of OCR and regions. Runs in an OCR thread; a stop ends OCR between model calls."""
+        """Return the page with the words read by OCR, and with regions. A stop ends OCR between two model calls."""
         image = page.screenshot.image
         text_boxes = [word.box for word in page.words]
         with interruptible(self._check_stop):

@@ -22,7 +22,7 @@ from jina_rag.types import Failure
 Kind: TypeAlias = Literal["pdf", "image", "office"]
 
 INDEX_FILES = frozenset({"manifest.sqlite3", "images"})
-"""A folder with entries of all these names is an index and is skipped."""
+"""Names of entries of an index folder. A folder that contains all these names is an index and is skipped."""
 _SUFFIXES = {
     "a PDF": ".pdf",
     "an image": ".png .jpg .jpeg .jpe .jfif .tif .tiff .gif .bmp .webp",
@@ -190,7 +190,7 @@ def sniff(head: bytes) -> Kind | None:
 def _is_image(head: bytes) -> bool:
     if head.startswith(b"RIFF"):
         return head[8:12] == b"WEBP"
-    if head.startswith(b"BM"):  # text may also start with BM, so the size of the second header is checked
+    if head.startswith(b"BM"):  # a text file may also start with BM, so the size of the second header is checked
         return int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES
     return head.startswith(_IMAGE_STARTS)
 
@@ -203,7 +203,7 @@ def _is_office(head: bytes) -> bool:
         return False
     if head[30:38] == b"mimetype":  # the first archive entry of OpenDocument
         return head[38:].startswith(b"application/vnd.oasis.opendocument.")
-    # Only the name of the first archive entry is compared, because other archives may contain the names later.
+    # Only the first archive entry is compared, because other archives may contain later entries with these names.
     return head[30:].startswith((b"[Content_Types].xml", b"_rels/.rels", b"docProps/", b"word/", b"xl/", b"ppt/"))
 
 

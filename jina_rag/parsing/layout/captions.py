@@ -9,8 +9,8 @@ from jina_rag.parsing.layout.boxes import touch
 from jina_rag.parsing.layout.text_lines import TextLine
 from jina_rag.types import Box, RegionKind
 
-# Caption labels in many languages, for example "Figure". A number or colon must follow the label, so that sentences
-# that start with the word are not captions.
+# Caption labels in many languages, for example "Figure". A number or colon must follow the label, so that a sentence
+# that starts with the word "Figure" is not a caption.
 _LABEL = re.compile(
     r"^\W{0,2}(?:fig(?:ure|ura|\.)?|table|tab\.?|chart|graph|diagram|exhibit|plate|scheme|abb(?:ildung|\.)?|tabelle|"
     r"grafik|schaubild|tableau|graphique|cuadro|tabla|gr[áa]fico|tabela|tabella|figuur|tabel|"
@@ -27,8 +27,8 @@ def find_caption(kind: RegionKind, box: Box, lines: Sequence[TextLine]) -> str:
     """Return the caption of a region: the nearest line with a caption label, or else an adjacent title.
 
     Args:
-        kind: Kind of the region. A title above a table takes precedence over a title below. For other kinds, a title
-            below takes precedence.
+        kind: Kind of the region. A title above a table takes precedence over a title below the table. For other
+            kinds, a title below the region takes precedence.
         box: Box of the region, in points of the displayed page.
         lines: All text lines of the page in reading order, with boxes in points of the displayed page.
 

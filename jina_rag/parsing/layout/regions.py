@@ -29,14 +29,15 @@ _GAP = 3.0
 _CELL = 2.0
 # Images and charts at most this far apart are parts of one figure.
 _MERGE_GAP = 12.0
-# A cluster above this area is split by ignoring frames and dividers, which often connect separate regions.
+# A cluster that covers more than this fraction of the page is split by ignoring frames and dividers, because frames
+# and dividers often connect separate regions.
 _TOO_LARGE = 0.5
 _FRAME = 0.6
-# On a page with a text layer, a region above this area counts as the whole page and is dropped.
+# On a page with a text layer, a region that covers more than this fraction of the page is dropped as a background.
 _WHOLE_PAGE = 0.8
 _MIN_SIDE = 40.0
 _MIN_SHARE = 0.012
-# A shape above this area counts as the background of the page and is ignored.
+# A shape that covers at least this fraction of the page is ignored as the background of the page.
 _BACKGROUND = 0.85
 # Labels at most this far from a chart or figure belong to the region of the chart or figure.
 _LABEL_GAP = 14.0
@@ -44,7 +45,7 @@ _LABEL_GAP = 14.0
 _CHART_NUMBERS = 3
 # A framed text with at least this many words is not a label.
 _SENTENCE = 10
-# A line drawing has at least this many short horizontal lines and short vertical lines.
+# A line drawing has at least this many short horizontal lines, and at least this many short vertical lines.
 _MANY_LINES = 4
 _MAX_REGIONS = 12
 _MAX_CLUSTERS = 150
@@ -237,7 +238,11 @@ def _kind(
 
 
 def _is_line_drawing(lines: Float32) -> bool:
-    """Return whether straight lines form a drawing: many lines in both directions are shorter than half of the box."""
+    """Return whether straight lines form a drawing.
+
+    A drawing has many horizontal lines that are shorter than half of the drawing width, and many vertical lines that
+    are shorter than half of the drawing height.
+    """
     wide, high = lines[:, 2] - lines[:, 0], lines[:, 3] - lines[:, 1]
     level, upright = wide > high, high > wide
     extent = np.ptp(lines[:, ::2]), np.ptp(lines[:, 1::2])

@@ -1,4 +1,4 @@
-"""Detection of charts, tables and figures on scanned pages, from the marks on the paper that are not words."""
+"""Detection of charts, tables and figures on scanned pages, from all marks on the paper except words."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ _MAX_RULES = 300
 
 
 def ruled_tables(drawings: Float32, figures: Sequence[Box], lines: Sequence[TextLine]) -> list[Box]:
-    """Return the boxes of tables that consist of aligned horizontal rules of equal length and words in between.
+    """Return the boxes of tables that consist of aligned horizontal rules of equal length with words between the rules.
 
     Args:
         drawings: Boxes of the vector shapes, shape (n, 4), float32.
@@ -69,7 +69,7 @@ def _same_extent(a: Box, b: Box) -> bool:
 
 
 def _is_tabular(box: Box, lines: Sequence[TextLine]) -> bool:
-    """Return whether the text in a box forms columns. A box without text is tabular if the height is below one row."""
+    """Return whether the text in a box forms columns. A box without text is tabular if no row fits into the box."""
     inside = [line.box for line in lines if intersection(line.box, box) > 0.5 * area(line.box)]
     if not inside:
         return box[3] - box[1] < _ROW_HEIGHT

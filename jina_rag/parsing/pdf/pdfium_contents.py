@@ -18,7 +18,7 @@ _FILTER = re.compile(rb"/Filter\s*(?:/([^\s/<>\[\]()]+)|\[([^\]]*)\])")
 _CONTENTS = re.compile(rb"/Contents\s*(?:(\d+)\s+\d+\s+R|\[([^\]]*)\])")
 # Operators that paint text, paths, images and forms.
 _PAINTS = re.compile(rb"(?:^|[\s\]>)])(?:Tj|TJ|Do|sh|EI|S|s|f|F|f\*|B|B\*|b|b\*)(?=\s|$)")
-# Maximum number of bytes that are read of a page copy or of a decoded stream.
+# Maximum number of bytes that are read from the copy of a page or from a decoded stream.
 _MAX_BYTES = 16 * 1024**2
 
 
@@ -78,5 +78,5 @@ def _paints_or_is_damaged(copy: bytes, number: bytes) -> bool:
         except zlib.error:
             return True
     elif names:
-        return False  # PDFium decoded the stream and found no object in the stream
+        return False  # PDFium supports the filters, decoded the stream and found nothing to paint
     return bool(_PAINTS.search(data))

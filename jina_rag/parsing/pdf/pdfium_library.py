@@ -164,7 +164,7 @@ class PdfiumFile:
 
 
 def _has_empty_page_tree(path: Path) -> bool:
-    """Return whether a rejected file is a small PDF with an empty page tree, so that the error can report no pages."""
+    """Return whether a file that PDFium rejects is a small PDF without pages. Such a file gets the error `NO_PAGES`."""
     try:
         with path.open("rb") as file:
             content = file.read(_SMALL_FILE + 1)

@@ -1,4 +1,4 @@
-"""Words of a PDF page, read with PDFium. Words are split like in MuPDF, not at the spaces that PDFium inserts.
+"""Words of a PDF page, read with PDFium. Words are split as in MuPDF, not at the spaces that PDFium inserts.
 
 PDFium inserts a space at every gap and every change of the baseline. This module reads single characters and ends a
 word only at a space in the document or at a gap as wide as a space. "m²", "Müller¹," and Chinese words therefore stay
@@ -25,9 +25,9 @@ from jina_rag.types import Box
 _SPACE = 0.15
 _COLUMN = 0.8
 _RISE = 0.8
-# On one line, a gap at which PDFium inserted a space starts a new word if the gap is wider than this.
+# If PDFium inserted a space between two characters on one baseline, a gap of at least this width starts a new word.
 _TOUCH = 0.03
-# Two characters are on one baseline if the vertical shift between the characters is below this.
+# Two characters are on one baseline if the vertical shift between the characters is less than this.
 _LEVEL = 0.02
 # Codes that PDFium returns for a hyphen at the end of a line.
 _HYPHENS = (0x0002, 0xFFFE)

@@ -31,7 +31,7 @@ class Stop:
         with self._lock:
             self.is_set = True
             for kill in self._kill_callbacks:
-                # An error for an exited process must not prevent killing the remaining processes.
+                # OSError is ignored, so that an exited process does not prevent the other processes from being killed.
                 with suppress(OSError):
                     kill()
 

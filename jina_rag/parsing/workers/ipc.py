@@ -1,4 +1,6 @@
-"""Messages between the parent process and worker processes. A message has two lengths, a JSON header and a body.
+"""Messages between the parent process and worker processes.
+
+A message consists of the length of the header, the length of the body, the header (JSON) and the body (bytes).
 
 Messages contain no pickled objects, and the parent process validates every value of an answer. If a hostile document
 compromises a worker, the worker can therefore only send a wrong page.
@@ -46,7 +48,7 @@ def send(stream: IO[bytes], header: Mapping[str, Any], body: bytes | memoryview 
     Args:
         stream: The pipe.
         header: Header of the message, a JSON object.
-        body: Body of the message.
+        body: Binary data of the message. Only the answer with a rendered page has a body (see `pack_page`).
     """
     text = json.dumps(header).encode("ascii")  # ASCII escapes preserve lone surrogates of file names
     stream.write(_LENGTHS.pack(len(text), len(body)))
@@ -93,7 +95,7 @@ def pack_request(source: SourceFile, settings: IngestSettings) -> dict[str, Any]
 
     Args:
         source: The document.
-        settings: Settings of the ingestion. Of the passwords, only those that match the document are sent.
+        settings: Settings of the ingestion. Only the passwords configured for the path of the document are sent.
     """
     return {
         "op": "open",
@@ -177,8 +179,8 @@ def unpack_page(
         source: The document.
         number: Page number, 1-based.
         count: Number of pages in the document.
-        header: Header of the message.
-        body: Body of the message.
+        header: Header of the message, as returned by `pack_page`.
+        body: Body of the message: boxes of the words and RGB pixels.
         limits: Resource limits, for `max_words` and `max_render_pixels`.
 
     Returns:

@@ -69,7 +69,7 @@ class _DocumentServer:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory allocation failed, which MuPDF and Pillow report only in the text of an error."""
+    """Return whether memory allocation failed. MuPDF and Pillow report this cause only in the text of an error."""
     causes = [error, error.__cause__]
     return any(isinstance(cause, MemoryError) or "malloc" in str(cause).lower() for cause in causes if cause)
 
