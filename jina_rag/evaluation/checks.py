@@ -50,7 +50,7 @@ def check_folder(root: Path, *, ocr: bool = False, progress: Callable[[int, int]
         progress: Called with (documents done, total documents).
 
     Returns:
-        The problems, sentences that summarize the folder, and the statistics.
+        The result of the check: problems, summary and statistics.
 
     Raises:
         InvalidInputError: If ``docs.jsonl`` or the queries file is missing or cannot be read, or ``queries.csv`` and
@@ -108,7 +108,10 @@ def _documents(root: Path, findings: list[Finding]) -> dict[str, tuple[Path, dic
         sha256 = file_hash(root / file)
         hashes[sha256].append(doc)
         if entry.get("sha256") not in (None, sha256):
-            sentence = f"{file!r} has changed: {DOCUMENTS} has another SHA-256. Review the judgments of {doc!r}."
+            sentence = (
+                f"{file!r} has changed: {DOCUMENTS} states another SHA-256. Review the judgments of {doc!r}, "
+                f"and update {DOCUMENTS} with `jina-rag evaluate init`."
+            )
             findings.append(Finding("changed file", sentence))
     for docs in hashes.values():
         if len(docs) > 1:
@@ -165,12 +168,12 @@ def _check_grades(queries: Sequence[JudgedQuery], documents: Mapping[str, object
                 f"{query.query_id}: no relevant page, so the query is not scored. Add a page with grade 1 or 2.",
             )
         elif 2 not in query.relevant.values():
-            sentence = f"{query.query_id}: no page has grade 2, so Recall and RR are always 0. Check the grades."
+            sentence = f"{query.query_id}: no page has grade 2, so all measures except nDCG are 0. Check the grades."
             yield Finding("grade", sentence)
         for doc in sorted({doc for doc, _ in query.relevant if doc not in documents}):
             yield Finding(
                 "unknown document",
-                f"{query.query_id}: {doc!r} is not listed in {DOCUMENTS}, or the file is missing. Check the name.",
+                f"{query.query_id}: {doc!r} is not listed in {DOCUMENTS}, or its file is missing. Check both.",
             )
 
 

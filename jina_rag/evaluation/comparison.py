@@ -201,7 +201,7 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Evaluator:
-    """Evaluator of one setting after another. The attributes apply to all settings of an evaluation."""
+    """Evaluates one setting after another. The attributes are shared by all settings of an evaluation."""
 
     folder: JudgedFolder
     measures: tuple[str, ...]

@@ -3,8 +3,8 @@
 ``docs.jsonl`` has one JSON object per line with at least ``doc`` (the file name without suffix) and ``file`` (a
 path relative to the folder). ``queries.jsonl`` has ``qid``, ``query`` and ``relevant``, a list of
 ``{"doc", "page", "grade"}`` with 1-based pages and grade 2 (answers the query), 1 (answers the query in part) or 0 (not
-relevant). Optional keys: ``modality`` and ``cross_language``, which group the results, and ``bbox``, the box of the
-answer on the page. ``queries.csv`` holds the data of ``queries.jsonl`` as a spreadsheet; see
+relevant). Optional keys: ``modality`` and ``cross_language`` group the results; ``bbox`` is the box of the answer
+on the page. ``queries.csv`` holds the data of ``queries.jsonl`` as a spreadsheet; see
 `jina_rag.evaluation.queries_csv`.
 """
 

@@ -21,7 +21,7 @@ FILE_MODE = 0o644
 
 @contextmanager
 def explain_os_errors(message: str) -> Iterator[None]:
-    """Convert an `OSError` raised in the context into an `InvalidInputError`.
+    """Context manager that converts an `OSError` of the ``with`` block into an `InvalidInputError`.
 
     The message of the new error ends with the reason that the operating system states, and with a way out.
 
@@ -29,7 +29,7 @@ def explain_os_errors(message: str) -> Iterator[None]:
         message: Beginning of the message, for example ``"a.csv cannot be read"``.
 
     Raises:
-        InvalidInputError: If the body raises an `OSError`.
+        InvalidInputError: If the ``with`` block raises an `OSError`.
     """
     try:
         yield

@@ -112,7 +112,7 @@ class NegationResult:
     sha256: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return the result as a JSON object, with the published accuracies and the model and source of each."""
+        """Return the result as a JSON object, including the published accuracies with their model, data and source."""
         values = asdict(self) | {"easy": self.easy.to_json(), "hard": self.hard.to_json()}
         values["data_sha256"] = values.pop("sha256")
         source = {"data": "jinaai/negation-dataset, test, 500 triplets", "source": "arXiv 2307.11224"}

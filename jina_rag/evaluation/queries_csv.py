@@ -115,7 +115,7 @@ def _add_row(query: dict[str, Any], row: dict[str, str], location: str) -> None:
 
 
 def _read_rows(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Return (row number, column → cell) for each row below the header, which is row 1."""
+    """Return (row number, column → cell) for each row below the header. The header is row 1."""
     with explain_os_errors(f"{path} cannot be read"):
         raw = path.read_bytes()
     try:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from jina_rag.models.lite.stopwords import PARTICLES, STOP_WORDS
 from jina_rag.sparse import terms
 
-# In 119 queries that a person wrote without copying, the largest share was 0.77 and the longest run had 4 words.
+# Above the largest share (0.77) and the longest run (4 words) of 119 queries that a person wrote without copying.
 MIN_COPIED_SHARE, MIN_WORDS, MIN_COPIED_RUN = 0.85, 5, 6
 """Minimum values for `Leak.is_copied`: share of content words, number of content words, and words in the run."""
 MIN_JACCARD = 0.8
@@ -44,7 +44,7 @@ class Leak:
 
     @property
     def is_copied(self) -> bool:
-        """True if 6 consecutive words of the query occur on the page, or 85 % of at least 5 content words."""
+        """True if the page contains 6 consecutive words or 85 % of the (at least 5) content words of the query."""
         return self.run_words >= MIN_COPIED_RUN or (self.words >= MIN_WORDS and self.share >= MIN_COPIED_SHARE)
 
 

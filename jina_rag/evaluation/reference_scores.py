@@ -10,7 +10,7 @@ measured value is compared only with published scores of the same loader.
 
 The file holds a list of tables and a list of means. A table has a list of rows, and fields that apply to all rows, for
 example model, vectors, measure and source. A row can override each field of the table. All values are in percentage
-points, as published (0.531 is 53.1).
+points: a published 0.531 is stored as 53.1.
 
 Source: the field `source` of each score in ``targets.json``.
 """

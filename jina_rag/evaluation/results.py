@@ -12,7 +12,8 @@ from jina_rag.evaluation.significance import Difference
 from jina_rag.types import Failure
 
 LOG = "vectors: log"
-"""Key of the write-ahead log in `SettingResult.bytes`. The log holds the latest changes and has a limited size."""
+"""Key of the write-ahead log in `SettingResult.bytes`. The bytes per page exclude the log, because its
+size does not depend on the number of pages."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,8 @@ CACHE_FILE = "evaluation.jsonl"
 BATCH_SIZE = 16
 """Queries per batch when latency is not measured."""
 WARM_UP = "What is this document about?"
-"""Untimed query that loads the model. A judged query as warm-up would make the timed search of the query faster."""
+"""Untimed query that loads the model. A judged query is not used, because its timed search
+would then be faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ class RunOptions:
 
     Attributes:
         depth: Number of pages per query.
-        one_by_one: Run and time each query alone, after a warm-up query. If False, queries run in batches.
+        one_by_one: Run and time each query separately, after a warm-up query. If False, queries run in batches.
         force: Run every query, including queries with a cached result.
     """
 
@@ -82,7 +83,7 @@ def run_queries(
     for start in range(0, len(missing), batch_size):
         texts = missing[start : start + batch_size]
         started = time.perf_counter()
-        # Timed searches compute regions and snippets, as in normal use. The details do not change the ranking.
+        # Timed searches compute regions and snippets, as in normal use; neither changes the ranking.
         hit_lists = index.search_many(texts, k=options.depth, stages=stages, details=options.one_by_one)
         milliseconds = (time.perf_counter() - started) * 1000 if options.one_by_one else 0.0
         batch = {text: _result(hits, names, milliseconds) for text, hits in zip(texts, hit_lists, strict=True)}

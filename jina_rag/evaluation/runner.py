@@ -28,7 +28,7 @@ class EvaluationReport:
         by: ``{"modality": {name: {"queries": n, measure: mean}}, "language": {"same": …, "cross": …}}``.
         per_query: query_id → measure → value from 0 to 1.
         run: query_id → pages, best first.
-        failed: Files and pages that could not be indexed. Searches cannot find these pages, which lowers the measures.
+        failed: Files and pages that could not be indexed. Searches cannot find these pages, so the measures are lower.
         seconds: Wall time in seconds, including the ingestion.
         index_seconds: Wall time of the ingestion in seconds.
     """
@@ -141,7 +141,7 @@ def search_all(
 
 
 def check_documents(index: DocumentIndex, folder: JudgedFolder) -> None:
-    """Raise an error if an index holds documents from outside a judged folder, which would distort the measures.
+    """Raise an error if an index holds documents from outside a judged folder: they distort the measures.
 
     Args:
         index: The index.

@@ -21,7 +21,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
     """Return an evaluation as a dict for ``json.dumps(…, default=str)``; paths of screenshots remain `Path` objects.
 
     Args:
-        evaluation: The evaluation.
+        evaluation: Evaluation to convert.
     """
     values = {"format": FORMAT, **asdict(evaluation), "seconds": round(evaluation.seconds, 3)}
     values["questions"] = values.pop("queries")
@@ -37,7 +37,7 @@ def setting_json(setting: SettingResult) -> dict[str, Any]:
     """Return the result of a setting as a JSON object, without the results of single queries.
 
     Args:
-        setting: The result.
+        setting: Result to convert.
     """
     values = asdict(setting) | {"failed": failures_json(setting.failed)}
     del values["per_query"]
@@ -45,10 +45,10 @@ def setting_json(setting: SettingResult) -> dict[str, Any]:
 
 
 def comparison_json(comparison: PairedComparison) -> dict[str, Any]:
-    """Return a paired comparison as a JSON object; ``mean`` is the second setting minus the first setting.
+    """Return a paired comparison as a JSON object; ``mean`` is the mean difference, second minus first setting.
 
     Args:
-        comparison: The comparison.
+        comparison: Comparison to convert.
     """
     values = asdict(comparison)
     del values["difference"]
@@ -60,7 +60,7 @@ def save(path: Path, evaluation: Evaluation) -> None:
 
     Args:
         path: Path of the file; an existing file is replaced.
-        evaluation: The evaluation.
+        evaluation: Evaluation to save.
 
     Raises:
         InvalidInputError: If the file cannot be written.

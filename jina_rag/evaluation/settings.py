@@ -65,7 +65,7 @@ class Setting:
         return _model_text(self.embedder) or DEFAULT_EMBEDDER, _storage_text(self.storage) or "exact"
 
     def completed(self, index: Path) -> Setting:
-        """Return this setting, in which unset values are filled in from an existing index.
+        """Return a copy of the setting with unset values filled in from an existing index.
 
         Args:
             index: Folder of the index; the setting is unchanged if the folder holds no index.
@@ -78,7 +78,7 @@ class Setting:
         return replace(self, embedder=embedder, storage=storage)
 
     def to_json(self) -> dict[str, str]:
-        """Return the setting as text values; unset values are omitted."""
+        """Return the setting as a JSON object of strings; unset values are omitted."""
         parts = {
             "embedder": _model_text(self.embedder),
             "storage": _storage_text(self.storage),
@@ -89,7 +89,7 @@ class Setting:
 
 
 def parse_stages(text: str) -> tuple[Stage, ...]:
-    """Return the search stages of a text: values of ``jina-rag search --stage``, joined by ``+``.
+    """Parse a string of search stages: values of ``jina-rag search --stage``, joined by ``+``.
 
     Args:
         text: For example ``"rescore:dense=0.3+rerank:limit=20,model=lite"``. ``"default"`` gives an empty tuple,

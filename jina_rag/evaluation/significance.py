@@ -23,7 +23,7 @@ class Difference:
     """The mean difference between two runs over the same queries.
 
     Attributes:
-        mean: Mean over the queries of the second run minus the first run.
+        mean: Mean over the queries of the value in the second run minus the value in the first run.
         low: Lower end of the 95 % interval of the mean.
         high: Upper end of the interval.
         better: Number of queries with a higher value in the second run.

@@ -112,6 +112,7 @@ def read_trec_run(path: Path) -> dict[str, list[PageKey]]:
     scored_pages: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for number, fields in _lines(path, 6, "QUERY Q0 PAGE RANK SCORE NAME"):
         query_id, _, word, _, score, _ = fields
+        _parse_page(word, path, number)
         try:
             scored_pages[unescape_name(query_id)].append((float(score), word))
         except ValueError:
@@ -159,12 +160,19 @@ def read_qrels(path: Path) -> dict[str, dict[PageKey, int]]:
     """
     qrels: dict[str, dict[PageKey, int]] = defaultdict(dict)
     for number, (query_id, _, word, grade) in _lines(path, 4, "QUERY 0 PAGE GRADE"):
-        page = parse_page_id(word)
+        page = _parse_page(word, path, number)
         try:
             qrels[unescape_name(query_id)][page] = int(grade)
         except ValueError:
             raise InvalidInputError(f"{path}, line {number}: grade is {grade!r}; expected an integer.") from None
     return dict(qrels)
+
+
+def _parse_page(word: str, path: Path, number: int) -> PageKey:
+    try:
+        return parse_page_id(word)
+    except InvalidInputError as exc:
+        raise InvalidInputError(f"{path}, line {number}: {exc}") from None
 
 
 def _lines(path: Path, fields: int, form: str) -> list[tuple[int, list[str]]]:

@@ -92,10 +92,10 @@ def test_read_run_sorts_by_score_and_name_like_trec_eval(tmp_path):
     [
         (read_trec_run, "q Q0 a#1 1 0.5\n", "line 1: expected the columns QUERY Q0 PAGE RANK SCORE NAME"),
         (read_trec_run, "q Q0 a#1 1 high x\n", "line 1: score is 'high'"),
-        (read_trec_run, "q Q0 a 1 0.5 x\n", "'a' is not a page"),
+        (read_trec_run, "q Q0 a 1 0.5 x\n", "line 1: 'a' is not a page"),
         (read_qrels, "\nq 0 a#1\n", "line 2: expected the columns QUERY 0 PAGE GRADE"),
         (read_qrels, "q 0 a#1 good\n", "grade is 'good'"),
-        (read_qrels, "q 0 a#x 1\n", "'a#x' is not a page"),
+        (read_qrels, "q 0 a#x 1\n", "line 1: 'a#x' is not a page"),
     ],
 )
 def test_invalid_line_raises_invalid_input(tmp_path, read, text, message):

@@ -8,7 +8,8 @@ and the search of jina_rag:
     setting = BenchmarkSetting(model="jinaai/jina-embeddings-v4", vectors="multi")
     run = run_benchmark(["JinaVDR"], setting, output="results")
 
-Other modules of jina_rag do not import mteb, because its import takes seconds and loads PyTorch, pandas and `datasets`.
+Other modules of jina_rag do not import mteb, because importing mteb takes seconds and loads PyTorch, pandas
+and `datasets`.
 
 Source: Muennighoff et al., MTEB: Massive Text Embedding Benchmark (2022); Enevoldsen et al., MMTEB (2025).
 """

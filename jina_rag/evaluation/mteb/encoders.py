@@ -29,8 +29,8 @@ class JinaRagEncoder:
     """An mteb encoder (`EncoderProtocol`) for any embedder: jina-embeddings-v4, jina-colbert-v2, v1, lite.
 
     Queries are encoded with `encode_query` and documents with `encode_document`. For tasks without queries and
-    documents (STS, classification), all inputs are encoded as queries. Only jina-colbert-v2 encodes the inputs of these
-    tasks as documents, because jina-colbert-v2 truncates queries to 32 tokens.
+    documents (STS, classification), all inputs are encoded as queries, except by jina-colbert-v2: its inputs are
+    encoded as documents, because the model truncates queries to 32 tokens.
 
     jina-embeddings-v4 uses its code adapter for tasks about code, its text-matching adapter for STS and pair
     classification, and its retrieval adapter for all other tasks, like mteb's own wrapper. Unlike mteb's wrapper, this
@@ -169,7 +169,7 @@ class JinaRagEncoder:
             except InvalidInputError:
                 if not is_blank(items[group[0]]):
                     raise
-                # Datasets can contain empty texts, which some models reject. An empty text gets a zero vector.
+                # Datasets can contain empty texts. If the model rejects an empty text, the text gets a zero vector.
                 zeros = np.zeros(embedder.dim, np.float32), np.zeros((0, embedder.multi_dim), np.float32)
                 vectors[group[0]] = Vectors(*zeros)
                 continue

@@ -65,7 +65,7 @@ class EmbedderSource:
             InvalidInputError: If the model is a reranker.
         """
         self.options, self._model, self._cache = options, model, cache
-        self._tasks: Sequence[str] = getattr(model, "tasks", ())  # only jina-embeddings-v4 has tasks
+        self._tasks: Sequence[str] = getattr(model, "tasks", ())  # only jina-embeddings-v4 has task adapters
         self._loaded: tuple[str, Embedder] | None = None
         if _is_lite(model):
             self._loaded = "retrieval", load_embedder(os.fspath(model), **options.to_load())

@@ -26,9 +26,10 @@ def model_meta(
 
     Args:
         model: Name and revision of the model.
-        kind: Use of the model in the evaluation.
+        kind: Model type in mteb, for example ``"cross-encoder"``.
         modalities: Input modalities, ``"text"`` and ``"image"``.
-        experiment: Options that differ from the published model. mteb stores results with options as experiments.
+        experiment: Options that differ from the published model. If any, mteb stores the results as an
+            experiment.
     """
     fields: dict[str, Any] = {
         "loader": None,

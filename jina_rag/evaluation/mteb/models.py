@@ -143,7 +143,7 @@ class Models:
         return self._encoders[kind]
 
     def first_stage(self, task: Any) -> Any:  # noqa: ANN401
-        """Return the encoder for mteb's retrieval; multi-vectors use smaller corpus chunks, which limits memory.
+        """Return the encoder for mteb's retrieval; for multi-vectors, with smaller corpus chunks to limit memory use.
 
         Args:
             task: An mteb task.
@@ -202,8 +202,8 @@ class Models:
 def _options(model: object, setting: BenchmarkSetting) -> ModelOptions:
     """Return the loading options of `setting` for `model`.
 
-    In a setting with a reranker, `max_pixels` is reset for a text model, and `device`, `dtype` and `max_pixels` are
-    reset for a lite model, because the options are meant for the other model.
+    In a setting with a reranker, options that `model` does not support are meant for the other model and are reset:
+    `max_pixels` for a text model, and also `device` and `dtype` for a lite model.
     """
     description = catalogue.MODELS.get(str(model))
     if setting.reranker is None or description is None or description.modality != "text":

@@ -20,13 +20,13 @@ from jina_rag.protocols import Input, Reranker
 from jina_rag.types import Float32
 
 _BATCH = 32
-"""Maximum documents of one query per reranker call, which limits the images in memory."""
+"""Maximum number of documents per reranker call; limits the number of images in memory."""
 
 
 class JinaRagReranker:
     """An mteb cross-encoder (`CrossEncoderProtocol`) for jina-reranker-m0 and the lite reranker.
 
-    mteb passes the candidates of a first stage, which ``task.convert_to_reranking(predictions, top_k=…)`` selects.
+    mteb passes the candidates that ``task.convert_to_reranking(predictions, top_k=…)`` selects from a first stage.
 
     Attributes:
         mteb_model_meta: Model name, revision and options under which mteb stores results.
@@ -121,4 +121,4 @@ class JinaRagReranker:
         except InvalidInputError:
             if not is_blank(query):
                 raise
-            return [0.0] * len(documents)  # datasets can contain empty queries, which some models reject
+            return [0.0] * len(documents)  # an empty query that the model rejects scores 0

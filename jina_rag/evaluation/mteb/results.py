@@ -61,8 +61,8 @@ class BenchmarkRun:
         setting: Evaluated models and options; options with default values are omitted.
         outcomes: Results of the finished tasks, in order.
         failed: Task name → error message.
-        embedded: Number of inputs that the embedder embedded, cached inputs excluded; 0 with ``pipeline=True``, where
-            the index embeds the inputs.
+        embedded: Number of inputs that the embedder embedded, cached inputs excluded; 0 with ``pipeline=True``,
+            because the index embeds the inputs.
         versions: Package name → version.
         seconds: Wall time in seconds.
     """

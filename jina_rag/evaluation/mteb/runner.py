@@ -153,7 +153,7 @@ class _Run:
             task.load_data()
         except JinaRagError:
             raise
-        except Exception as exc:  # each dataset has its own loading code, which may raise any error
+        except Exception as exc:  # loading code differs per dataset and may raise any error
             raise _data_error(task.metadata.name, exc) from exc
 
     def _compute_result(self, task: Any, meta: Any) -> Any:  # noqa: ANN401

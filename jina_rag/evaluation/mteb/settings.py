@@ -60,7 +60,7 @@ class BenchmarkSetting:
         vectors: ``"single"`` (dense vectors, cosine), ``"multi"`` (multi-vectors, MaxSim) or ``"auto"``. ``"auto"``
             uses multi-vectors for jina-colbert-v2 and lite in retrieval tasks, and dense vectors otherwise.
         pipeline: Evaluate the search pipeline over an index, with `storage`, `stages` and `reranker`; False evaluates
-            the vectors alone.
+            the vectors without an index.
         reranker: A reranker, or a model name or folder for `jina_rag.load_reranker`; None for no reranking. Without
             `pipeline`, mteb reranks the top `rerank_top` documents of the vectors.
         rerank_top: Number of documents per query to rerank without `pipeline`.
@@ -98,7 +98,7 @@ class BenchmarkSetting:
             )
 
     def described(self) -> dict[str, str]:
-        """Return the setting as a mapping of names to texts; options with default values are omitted."""
+        """Return option name → value as a string; options with default values are omitted."""
         parts: Mapping[str, Any] = {
             "embedder": model_name(self.model),
             "vectors": "" if self.vectors == "auto" else self.vectors,

@@ -89,7 +89,7 @@ def _starts(lengths: Sequence[int]) -> npt.NDArray[np.int64]:
 
 
 def _blocks(lengths: Sequence[int], width: int) -> Iterator[list[int]]:
-    """Yield groups of indexes of non-empty documents: at most `_BLOCK` similarities, but at least one document."""
+    """Yield groups of indexes of non-empty documents, each with at most `_BLOCK` similarities or one document."""
     block: list[int] = []
     rows = 0
     for index, length in enumerate(lengths):
