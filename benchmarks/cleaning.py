@@ -4,7 +4,7 @@
     python benchmarks/cleaning.py --write pairs.jsonl --pairs 1000
 
 cleaning_pairs.py generates the pairs. For each of the two numbers of pairs (--compare and --pairs), a separate process
-cleans the pairs and samples the memory of the process. The consistency step uses a stub embedder, so the figures
+cleans the pairs and samples the memory of the process. The consistency step uses a fake embedder, so the figures
 exclude the cost of a model.
 """
 
@@ -91,7 +91,10 @@ class MemorySampler(threading.Thread):
 
 
 def measure(pairs: int, seed: int, sample: int, folder: Path) -> None:
-    """Clean ``pairs.jsonl`` in `folder` and print the figures as one line of JSON. Runs in a separate process."""
+    """Clean ``pairs.jsonl`` in `folder` and print the figures as one line of JSON.
+
+    The benchmark calls this function in a separate process.
+    """
     sampler = MemorySampler()
     sampler.start()
     source = folder / "pairs.jsonl"

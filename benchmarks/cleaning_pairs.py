@@ -1,4 +1,4 @@
-"""Generator of pairs with planted faults, and a stub embedder, for benchmarks/cleaning.py.
+"""Generator of pairs with planted faults, and a fake embedder, for benchmarks/cleaning.py.
 
 80 % of the pairs are good. Each of four kinds of faults has 5 % of the pairs: exact duplicates of an earlier pair
 (unchanged, or in different case, white space or Unicode form), near-duplicates of an earlier pair, pairs in another
@@ -130,7 +130,7 @@ FOREIGN = {
 }  # fmt: skip
 KINDS = ("good", "exact", "near", "foreign", "wrong")
 _RECENT_PAIRS = 4000
-"""Number of most recent good pairs from which the originals of duplicates are drawn."""
+"""Number of good pairs, counted from the latest, from which the originals of duplicates are drawn."""
 
 
 class Writer:
@@ -252,7 +252,7 @@ class WordStub(EmbedderDefaults):
         total = np.zeros(self.dim, np.float32)
         for word in {w.strip(".,?") for w in text.lower().split()}:
             if word not in self._word_vectors:
-                if len(self._word_vectors) > 5000:  # The benchmark measures memory, so the stub must stay small.
+                if len(self._word_vectors) > 5000:  # limit the cache, because the benchmark measures memory
                     self._word_vectors.clear()
                 seed = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
                 self._word_vectors[word] = np.random.default_rng(seed).standard_normal(self.dim, dtype=np.float32)

@@ -1,10 +1,11 @@
 """Measure how often the page with a queried code ranks first among hundreds of pages with similar codes.
 
-    python benchmarks/codes.py [--seeds 3] [--pages 224] [--questions 100]
+    python benchmarks/codes.py [--seeds 3] [--pages 224] [--queries 100]
 
-For each seed, the benchmark generates a PDF. Each page contains two codes, and the pages differ only in the codes. A
-code differs from similar codes in one or two characters. The queries are codes alone and sentences with a code in
-several languages. All queries are searched with each weight of `Rescore.identifiers`.
+For each seed, the benchmark generates a PDF. Each page contains two codes, and the pages differ only in the codes. The
+codes are variants of eight base codes, and a variant differs from its base code in at most two characters. A query is a
+code, or a sentence in English, German or French that contains a code. All queries are searched with each
+weight of `Rescore.identifiers`.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--pages", type=int, default=224)
-    parser.add_argument("--questions", dest="queries", type=int, default=100)
+    parser.add_argument("--queries", type=int, default=100)
     options = parser.parse_args()
     for seed in range(1, options.seeds + 1):
         rng = random.Random(seed)

@@ -63,7 +63,7 @@ class PeakMemory:
 
 
 def measure(family: str, folder: Path) -> None:
-    """Load and run one model, and print a line of JSON after each step, so that a timeout keeps the finished steps."""
+    """Load and run one model, and print the figures after each step, so that a timeout loses only one step."""
     import torch  # noqa: F401  # imported first, so that the figures exclude the memory of torch
 
     from jina_rag import load_embedder, load_reranker

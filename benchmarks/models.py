@@ -3,11 +3,11 @@
     python benchmarks/models.py [--device cpu|cuda] [--rounds 4] [--only texts,queries,pages,pairs] [--no-memory]
 
 The checkpoints are random and of medium size (`jina_rag.testing.make_checkpoint`, size "mid"), with the proportions of
-the real checkpoints: the vocabulary's share of the computation, the relative rank of the adapters, and the vision
-tower. The baseline is `benchmarks/published.py`. The baseline computes vocabulary logits for all tokens, stores all
-hidden states, does not merge the adapter, and processes inputs in order in batches of eight. jina_rag and the baseline
-run alternately in one process, and the speedup is the ratio of the median times. The peak memory in addition to the
-weights is measured in two separate processes.
+the real checkpoints: the vocabulary's share of the computation, the relative rank of the adapters, and the size of the
+vision tower. The baseline is `benchmarks/published.py`. The baseline computes vocabulary logits for all tokens, stores
+all hidden states, does not merge the adapter, and processes inputs in order in batches of eight. jina_rag and the
+baseline run alternately in one process, and the speedup is the ratio of the median times. The peak memory in addition
+to the weights is measured in two separate processes.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def compare(case: Case, rounds: int) -> dict[str, Any]:
 
 
 def peak(case: Case, variant: str) -> int:
-    """Return the peak memory of one run, in bytes above the memory before the run. Use a new process per call."""
+    """Return the peak memory of one run, minus the memory before the run, in bytes. Call once per process."""
     run = case.load(variant)
     if case.device != "cpu":
         torch.cuda.reset_peak_memory_stats()

@@ -3,8 +3,8 @@
     python benchmarks/mteb_folder.py FOLDER --output results
 
 The PyTorch models are tiny random checkpoints, which test only that the wrappers run. The scores of these checkpoints
-have no meaning. The checkpoints embed each page as an image, which takes more time, so the benchmark evaluates the
-checkpoints on the first documents of the folder only (``--tiny-documents``).
+have no meaning. The checkpoints embed page images, and images take more time than text. The checkpoints are therefore
+evaluated on the first documents of the folder only (``--tiny-documents``).
 """
 
 from __future__ import annotations

@@ -322,7 +322,7 @@ def _v4_outputs(golden: Path, spec: dict[str, Any], entries: dict[str, Any]) -> 
         if kind == "image":
             yield name, model.encode_image([golden / "images" / image for image in inputs], **options)
             continue
-        # If the task was set on the model, the recorded text-matching has the query prefix for queries and passages.
+        # Entries named passage_with_task_property were recorded with the query prefix, so reproduce that prefix.
         prompt = {"default_prompt": None, "passage_with_task_property": "query"}.get(more[0], more[0])
         yield name, model.encode_text(inputs, prompt_name=prompt, **options)
 

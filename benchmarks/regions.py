@@ -1,4 +1,4 @@
-"""Measure how well detected regions match hand-drawn boxes.
+"""Measure how well detected regions match judged boxes, which were drawn by hand.
 
     python benchmarks/regions.py DIR [--show OUT] [--ocr] [--renderer pymupdf|pypdfium2]
 

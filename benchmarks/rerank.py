@@ -1,6 +1,6 @@
 """Measure the speedup of jina-reranker-m0 by the prefix cache, for 12 queries over 16 page images.
 
-    python benchmarks/rerank.py [--device cpu|cuda] [--questions 12] [--pages 16] [--folder CHECKPOINT]
+    python benchmarks/rerank.py [--device cpu|cuda] [--queries 12] [--pages 16] [--folder CHECKPOINT]
 
 The checkpoint is random and of medium size (`jina_rag.testing.make_checkpoint`, size "mid"), with the proportions of
 the real checkpoint. Pages are PNG files of 850 x 1100 pixels, passed as paths. The benchmark excludes images in memory,
@@ -9,27 +9,28 @@ read again. A cached and an uncached reranker run alternately in one process, so
 Times are wall time per pair.
 
 first    The first query scores one page per call, with the cached and the uncached reranker alternately. The figure is
-         the median over pages of cached time / uncached time. `first_of_sums` is the ratio of the sums. The limit is at
-         most 1.05.
+         the median over pages of cached time / uncached time. `first_of_sums` is the ratio of the sums. The figure
+         `first` must be at most 1.05.
 later    Each later query scores all pages in one call with a filled cache. After each call, two pages are also scored
          uncached, because scoring all pages uncached would take minutes. `later_ms` is the median over queries,
-         `scratch_ms` the median over uncached pairs, and the figure is scratch_ms / later_ms. The limit is at least 30.
+         `scratch_ms` the median over uncached pairs, and the figure is scratch_ms / later_ms, which must be at
+         least 30.
 alone    The pairs that were scored uncached are also scored with a filled cache, one pair per call. The figure is
          scratch_ms / alone_ms.
 at_once  All pairs of queries and pages are scored in one call, in shuffled order with a filled cache, in one run. The
          figure is scratch_ms / at_once_ms.
 wrong    Largest absolute difference between a cached and the uncached raw score, over all pairs that were also scored
-         uncached. The limit is 1e-5, for --dtype float32 only.
+         uncached. With --dtype float32, the difference must be at most 1e-5.
 bytes    Size of the keys and values of one page, in bytes.
 
-One line follows for each cache in a shorter dtype. All queries are scored over 4 pages in one shuffled call, in one
-run:
+Two more lines follow, for caches in bfloat16 and float16. For each line, one call scores all pairs of queries and 4
+pages, in shuffled order:
 
 new_ms   Milliseconds per pair with an initially empty cache. Each page is computed once, for the first query, and the
          other queries use the cache.
-wrong    Largest absolute difference from the scores with a cache in the dtype of the model. No limit.
+wrong    Largest absolute difference from the scores with a cache in the dtype of the model, without a limit.
 
-The exit status is 1 if a figure is outside the limit.
+The exit status is 1 if `first`, `later` or `wrong` of the first line is outside its limit.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--questions", dest="queries", type=int, default=12)
+    parser.add_argument("--queries", type=int, default=12)
     parser.add_argument("--pages", type=int, default=16)
     parser.add_argument("--folder", type=Path, help="folder of the checkpoint, reused by later runs")
     options = parser.parse_args(arguments)

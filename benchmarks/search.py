@@ -42,7 +42,7 @@ YEARS = 10
 
 
 class RandomEmbedder(FakeEmbedder):
-    """An embedder that returns random query vectors, which do not change the cost of ranking."""
+    """An embedder that returns random query vectors. The cost of ranking does not depend on the vectors."""
 
     def __init__(self) -> None:
         super().__init__(dim=DIM, multi_dim=DIM, name="random")

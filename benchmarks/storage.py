@@ -3,8 +3,8 @@
     python benchmarks/storage.py JUDGED_FOLDER [--index DIR] [--quick]
 
 JUDGED_FOLDER is a judged folder of ``jina-rag evaluate``. The documents are embedded once, into the index DIR or a
-temporary index. For each setting, the benchmark writes a store from the vectors of the index, closes and measures the
-store, reopens the store, and searches all queries. Pages are scored by late interaction with the hubness correction,
+temporary index. For each setting, the benchmark writes the vectors of the index to a store, closes and reopens the
+store, measures the size, and searches all queries. Pages are scored by late interaction with the hubness correction,
 without the score of the dense vector. Columns:
 
 rows         multi-vector rows per page, including the rows of charts, tables and figures

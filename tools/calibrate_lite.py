@@ -6,7 +6,7 @@ ranges equal the ranges measured on real pages in 15 languages, because the larg
 not on the text.
 
 For each matrix product, the script selects the SmoothQuant exponent (Xiao et al., ICML 2023, equation 4) and the
-clipping of the range with the smallest squared error of the product.
+clipping of the range that minimize the squared error of the product.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def activations(weights: E5Weights, rng: np.random.Generator) -> dict[str, np.nd
 def choose(
     x: np.ndarray, weight: np.ndarray, *, asymmetric: bool, rng: np.random.Generator
 ) -> tuple[np.ndarray, float, int]:
-    """Return the quantization parameters of a matrix product with the smallest output error.
+    """Return the quantization parameters that minimize the output error of a matrix product.
 
     Args:
         x: Inputs, shape (tokens, columns), float32.

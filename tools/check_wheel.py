@@ -2,10 +2,10 @@
 
     python tools/check_wheel.py [--constraints constraints/cpu.txt] [EXTRA …]
 
-In each environment, the modules of the extra must import, and one call per module must succeed. The modules of other
-extras must raise an error with the pip command for the missing extra. In the environment of the extra `llama-index`, a
-second distribution of the `llama_index` namespace is installed. Uninstalling one distribution must not break the
-remaining distribution.
+In each environment, the modules of the extra must import, and one call per module must succeed. The modules of an extra
+that is not installed must raise an error with the pip command for the extra. In the environment of the extra
+`llama-index`, a second distribution of the `llama_index` namespace is installed. Uninstalling one distribution must not
+break the remaining distribution.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def main() -> None:
     """Run the checks, and exit with a non-zero status if a check fails."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
     extra_names = [name for name in extras if name not in ("all", "dev")]
-    assert set(extra_names) == set(CALLS) == set(MISSING), "the checks must cover exactly the extras of pyproject.toml"
+    assert set(extra_names) == set(CALLS) == set(MISSING), "CALLS and MISSING must list the extras of pyproject.toml"
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "extras", nargs="*", metavar="EXTRA", help=f"extras to check: {', '.join(extra_names)} (default: all)"
@@ -119,8 +119,9 @@ def check_contents(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     for package in ("jina_rag", "langchain_jina_rag", "llama_index/embeddings/jina_rag"):
         assert f"{package}/__init__.py" in names, package
-    leaves = [Path(name) for name in names if name.startswith("llama_index/")]
-    assert not [leaf for leaf in leaves if len(leaf.parts) < 4], "the wheel has files in shared llama_index packages"
+    leaves = [name for name in names if name.startswith("llama_index/")]
+    shared = [leaf for leaf in leaves if len(Path(leaf).parts) < 4]
+    assert not shared, f"the wheel has files in shared llama_index packages: {shared}"
     assert not [name for name in names if name.startswith(("tests/", "cookbooks/", "benchmarks/", "tools/"))]
 
 
@@ -161,7 +162,7 @@ class Environment:
         run([self._python, "-W", "ignore", "-c", source], cwd=self._work)
 
     def check_missing(self, source: str, extra: str) -> None:
-        """Run a Python program, which must fail with a message that names the extra in the last line."""
+        """Run a Python program, which must fail. The last line of the error must name the extra."""
         process = subprocess.run(
             [self._python, "-W", "ignore", "-c", source], cwd=self._work, capture_output=True, text=True, check=False
         )

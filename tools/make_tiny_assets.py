@@ -26,7 +26,7 @@ FOLDERS = {
     "v1": "jina-embedding-b-en-v1",
 }
 REDUNDANT = {"vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json", "spiece.model"}
-REDUNDANT |= {"sentencepiece.bpe.model"}  # tokenizer.json has the same content
+REDUNDANT |= {"sentencepiece.bpe.model"}  # omitted, because tokenizer.json has the same content
 IMAGES = ("tiny_30x30.png", "photo_320x240.png", "odd_57x43.png", "palette_128x96_P.png")
 SOURCE = "the published code, float32 on the CPU (transformers 4.52.4, peft 0.15.2, sentence-transformers 5.1.2)"
 

@@ -97,7 +97,7 @@ def run(path: Path, *, offline: bool = False, timeout: float = SECONDS) -> nbfor
             km=AsyncKernelManager(
                 kernel_name="python3",
                 connection_file=str(folder.parent / "kernel.json"),
-                # A socket in this folder is safe from other users of the machine, who could connect to a TCP socket.
+                # Use a socket in a private folder, because other users of the machine could connect to a TCP socket.
                 transport="tcp" if sys.platform == "win32" else "ipc",
             ),
             resources={"metadata": {"path": str(folder)}},

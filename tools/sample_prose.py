@@ -61,7 +61,7 @@ def read_texts(path: Path) -> Iterator[Text]:
             docstring = ast.get_docstring(node)
             if docstring:
                 yield text("docstring", node.body[0].lineno, docstring)
-        elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
+        elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and not _is_exit(node.exc):
             message = " ".join(filter(None, (_message(argument) for argument in node.exc.args)))
             if len(message.split()) > 2:
                 yield text("error", node.lineno, message)
@@ -78,6 +78,11 @@ def read_texts(path: Path) -> Iterator[Text]:
         lines, start = [token.string], token.start[0]
     if lines:
         yield text("comment", start, " ".join(lines))
+
+
+def _is_exit(call: ast.Call) -> bool:
+    """Return whether a call creates an exception that ends the program without an error text."""
+    return ast.unparse(call.func).rpartition(".")[2] in ("Exit", "SystemExit")
 
 
 def _message(node: ast.expr) -> str:

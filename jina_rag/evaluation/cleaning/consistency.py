@@ -128,7 +128,7 @@ class Consistency:
             queries = self._dense(self.embedder.encode_query([pair.query for pair in pairs], multi=False).single)
             passages = self._dense(self.embedder.encode_document([pair.passage for pair in pairs], multi=False).single)
         except InvalidInputError as exc:
-            if len(pairs) > 1:  # embed pairs one by one to drop only the pair that the embedder rejects
+            if len(pairs) > 1:  # retry each pair alone, to drop only the pairs that the embedder rejects
                 for pair in pairs:
                     yield from self._rank([pair], sample, hashes, drop)
                 return

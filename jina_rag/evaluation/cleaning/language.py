@@ -13,7 +13,7 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.cleaning.pairs import Dropped, OnDrop, Pair
 
 _MAX_READ = 500
-"""Maximum number of characters to identify a language. More characters take time and do not change the result."""
+"""Number of characters that identify a language. The rest of a text would take time and rarely change the result."""
 _WORDLESS = frozenset({"zxx"})
 """Codes that py3langid returns for a text without words, for example a text of numbers."""
 

@@ -23,12 +23,12 @@ UInt64 = npt.NDArray[np.uint64]
 Signature = npt.NDArray[np.uint16]
 _GAP: Final = re.compile(r"[\W_]+")
 _NGRAM_BATCH = 2048
-"""Number of n-grams that are hashed at once, so that memory does not grow with the length of a text."""
+"""Number of n-grams to hash at once. The limit keeps memory independent of the length of a text."""
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 
 
 def near_text(text: str) -> str:
-    """Return `text` in NFKC, case-folded, with one space for each run of other characters than letters and digits."""
+    """Return the letters and digits of `text` in NFKC, case-folded, with one space for each run of other characters."""
     return _GAP.sub(" ", unicodedata.normalize("NFKC", text).casefold()).strip()
 
 

@@ -19,7 +19,7 @@ from jina_rag.evaluation.cleaning.sqlite_scratch import scratch_table
 _BANDS = 24
 _QUERY_ROWS, _PASSAGE_ROWS = 3, 4
 _CANDIDATES = 32
-"""Maximum number of earlier pairs to compare with a pair. The pairs that share the most bands are selected."""
+"""Maximum number of earlier pairs to compare with a pair. Earlier pairs that share more bands take precedence."""
 
 
 @dataclass(frozen=True, slots=True)

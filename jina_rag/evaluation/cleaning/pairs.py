@@ -173,7 +173,7 @@ def dump(record: Mapping[str, Any]) -> bytes:
 
 def same_text(text: str) -> str:
     """Return `text` in NFKC, case-folded, without invisible characters, and with single spaces as white space."""
-    # NFKC is applied again after case folding, which can produce text that is not in NFKC, for example from U+0345.
+    # Normalize again, because the case-folded text may not be in NFKC, for example after folding U+0345.
     text_folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).translate(_INVISIBLE).casefold())
     return " ".join(text_folded.split())
 
@@ -184,7 +184,7 @@ def _record(line: bytes) -> Mapping[str, Any]:
     except UnicodeDecodeError as exc:
         raise InvalidInputError("not UTF-8 text.") from exc
     except (ValueError, RecursionError) as exc:
-        raise InvalidInputError("not JSON.") from exc  # The JSON report uses the message as a key.
+        raise InvalidInputError("not JSON.") from exc  # without details, because reports count lines by message
     if not isinstance(record, dict):
         raise InvalidInputError("not a JSON object.")
     return record

@@ -178,7 +178,7 @@ def _measure_time(
     folder: Path,
     progress: Progress | None,
 ) -> Iterator[Pair]:
-    """Yield `pairs` and record the seconds of the step: wait for the step minus wait for the previous step."""
+    """Yield `pairs` and record the time of the step: the wait for its pairs minus the wait for the pairs it reads."""
     for count in itertools.count(1):
         start = time.perf_counter()
         try:
@@ -196,7 +196,7 @@ def _measure_time(
 
 @contextmanager
 def _atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file that replaces `path` after the block succeeds."""
+    """Open a temporary file, which replaces the file at `path` if the ``with`` block succeeds."""
     with explain_os_errors(f"{path} cannot be written"), open_atomic(path, mode=FILE_MODE) as file:
         yield file
 

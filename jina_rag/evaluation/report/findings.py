@@ -93,8 +93,8 @@ def best(evaluation: Evaluation) -> dict[str, tuple[str, ...]]:
 
     Returns:
         Measure, ``"milliseconds"`` or ``"bytes"`` → names of the best settings. A measure or ``"milliseconds"`` has an
-        entry only if the best setting differs significantly from every other setting, which means that the interval of
-        the paired difference excludes zero. ``"bytes"`` lists the settings whose size exceeds the smallest size by at
+        entry only if the best setting differs significantly from every other setting: each interval of a paired
+        difference excludes zero. ``"bytes"`` lists the settings whose size exceeds the smallest size by at
         most 5 %, and has no entry if the list would contain all settings.
     """
     settings = evaluation.settings
@@ -116,7 +116,7 @@ def best(evaluation: Evaluation) -> dict[str, tuple[str, ...]]:
 
 
 def _is_better(evaluation: Evaluation, high: SettingResult, low: SettingResult, name: str) -> bool:
-    """Return whether `high` is significantly better than `low`, by the stored comparison or by a new comparison."""
+    """Return whether `high` is significantly better than `low`. Without a stored comparison, compare the settings."""
     for pair in evaluation.comparisons:
         if pair.measure == name and (pair.first, pair.second) == (low.name, high.name):
             return pair.difference.low > 0
@@ -127,13 +127,13 @@ def _is_better(evaluation: Evaluation, high: SettingResult, low: SettingResult, 
 
 def _is_faster(evaluation: Evaluation, fast: SettingResult, slow: SettingResult) -> bool:
     if not (fast.latency and slow.latency):
-        return False  # no latency per query, because the queries ran in batches
+        return False  # queries that ran in batches have no latencies to compare
     times = [{result.query_id: result.milliseconds for result in setting.per_query} for setting in (fast, slow)]
     return _is_less(times[0], times[1], evaluation.seed)
 
 
 def _is_less(first: Mapping[str, float], second: Mapping[str, float], seed: int) -> bool:
-    """Return whether the interval of the mean of `second` − `first` is above zero; False for different queries."""
+    """Return whether the interval of the mean of `second` − `first` is above zero; False if the queries differ."""
     return bool(first) and first.keys() == second.keys() and difference(first, second, seed=seed).low > 0
 
 
@@ -162,7 +162,7 @@ def groups(evaluation: Evaluation, kind: str, measure: str) -> list[GroupRow]:
     """Return the means and bootstrap intervals of a measure for each query group, largest group first.
 
     Args:
-        evaluation: The evaluation.
+        evaluation: The evaluation whose settings and queries are compared.
         kind: Property that groups the queries, ``"modality"`` or ``"language"``.
         measure: Name of the measure.
     """

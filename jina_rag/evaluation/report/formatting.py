@@ -6,7 +6,7 @@ import math
 from datetime import UTC, datetime
 
 _JOINERS = frozenset("\u200c\u200d\u200e\u200f")
-"""Joiners and direction marks of Persian, Hindi, Hebrew and Arabic text, which do not reorder the surrounding text."""
+"""Joiners and direction marks that `sanitize` keeps, because Persian, Hindi, Hebrew and Arabic text needs them."""
 
 
 def sanitize(text: object) -> str:

@@ -43,7 +43,7 @@ _SMALL = Bounds(300, 40_000)
 _MAX_RELEVANT = 2
 _MAX_HITS = 3
 _MAX_QUERY_BYTES = (_MAX_RELEVANT + 1) * _LARGE.bytes + (_MAX_HITS - 1) * _SMALL.bytes
-"""Maximum bytes of the images of one query. In base64, the images take 0.51 MB, or 5.1 MB for ten queries."""
+"""Maximum bytes of the images of one query: at most 0.51 MB in base64, or 5.1 MB for ten queries."""
 _MAX_BYTES = 20_000_000
 """Maximum bytes of all images, before base64. With more than 52 queries, images are scaled down."""
 
@@ -52,8 +52,8 @@ def write_html(evaluation: Evaluation, path: Path, *, documents: Mapping[str, Pa
     """Write the report of an evaluation as one self-contained HTML file, atomically.
 
     Args:
-        evaluation: The evaluation.
-        path: Path of the report. The images take at most 0.51 MB per lowest-scoring query, and 27 MB in total.
+        evaluation: An evaluation with at least one setting, whose results the report shows.
+        path: Path of the HTML file. The images take at most 0.51 MB per lowest-scoring query, and 27 MB in total.
         documents: Document name → path. Pages without a screenshot in an index are rendered from these files.
         failures: Number of lowest-scoring queries of the first setting to show with page images.
 
@@ -101,7 +101,15 @@ def render(evaluation: Evaluation, *, documents: Mapping[str, Path], failures: i
 
 @dataclass(frozen=True, slots=True)
 class _PageView:
-    """Template variables of a page of a lowest-scoring query."""
+    """A relevant or retrieved page, as the template shows the page below a lowest-scoring query.
+
+    Attributes:
+        page: Document name and page number.
+        image: The page image, or the reason why the page has no image.
+        grade: Relevance grade; None for an unjudged page.
+        rank: Rank, counted from 1; None for a page that was not retrieved.
+        score: Score of a retrieved page; None for a relevant page, and if the result has no scores.
+    """
 
     page: PageKey
     image: InlineImage

@@ -67,7 +67,7 @@ def images(
     """Return the image of each page, or an error message for a page that cannot be rendered.
 
     Args:
-        bounds: Page → size limits of the image.
+        bounds: Page to show → size limits of the image.
         evaluation: The evaluation, whose results hold the paths of the screenshots in the index.
         documents: Document name → path, for pages without a screenshot. Each document is opened once, in a worker
             process.
@@ -84,7 +84,7 @@ def images(
     }
     inline: dict[PageKey, InlineImage] = {}
     for page, path in screenshots.items():
-        # A page with a missing or damaged screenshot is rendered from the document below.
+        # Ignore a missing or damaged screenshot: the last loop renders the page from the document.
         with contextlib.suppress(IndexStateError):
             inline[page] = _encode(load_image(path), bounds[page])
     missing: dict[str, list[int]] = {}

@@ -86,7 +86,7 @@ def _scatter(
     highest: Sequence[float],
     unit: Callable[[float], str],
 ) -> Markup:
-    """Return a plot of quality against cost, with an interval of the quality and a line to the highest cost."""
+    """Return a plot of quality against cost, with lines for the interval of the quality and the range of the cost."""
 
     def draw(axes: Axes) -> None:
         from matplotlib.ticker import LogLocator, NullLocator

@@ -133,7 +133,7 @@ def outcomes(
 
     Args:
         results: Results of the query, from `by_query`.
-        query: The query.
+        query: The query with its relevance judgments, which determine the rank.
         measure: Name of the main measure.
     """
     return tuple(
@@ -149,16 +149,16 @@ def outcomes(
 
 
 def misses(evaluation: Evaluation, setting: SettingResult, measure: str, limit: int) -> list[Miss]:
-    """Return the queries with the lowest value of a measure, lowest first, excluding queries with the value 1.
+    """Return the queries with the lowest values of a measure, lowest first. Queries with the value 1 are excluded.
 
     Queries with equal values are ordered by the rank of the first relevant page, worst rank first, and then by the mean
     value of all settings.
 
     Args:
-        evaluation: The evaluation.
-        setting: The setting.
-        measure: Name of the measure.
-        limit: Maximum number of queries.
+        evaluation: The evaluation that contains `setting`.
+        setting: The setting whose results are searched for low values.
+        measure: Name of the measure that orders the queries.
+        limit: Maximum number of returned queries.
     """
     results = by_query(evaluation)
     imperfect = [r for r in setting.per_query if r.measures.get(measure, 1.0) < 1.0 - 1e-9]

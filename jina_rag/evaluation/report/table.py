@@ -16,7 +16,7 @@ def markdown(evaluation: Evaluation) -> str:
     """Return an evaluation as Markdown: settings with intervals, paired differences and provenance.
 
     Args:
-        evaluation: The evaluation.
+        evaluation: The evaluation to format. Without a setting, the result is one sentence.
 
     Returns:
         GitHub-flavored Markdown. Values of the best settings (see `best`) and significant differences are bold.
