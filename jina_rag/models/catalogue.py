@@ -11,12 +11,12 @@ from jina_rag.models.runtime import hub
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelDescription:
-    """Description of a model for users who choose one.
+    """Description of a model, for users who choose between models.
 
     Attributes:
         name: Name to load the model by: a short name or a hub id.
         title: Name of the published model.
-        family: Model family. All models of a family run with common code.
+        family: Model family. All models of a family share code.
         role: ``"embedder"`` (`load_embedder`), ``"reranker"`` (`load_reranker`), or ``"both"``.
         modality: Part of a page that the model reads: ``"text"`` or ``"image"``.
         languages: Supported languages, in words.
@@ -27,7 +27,7 @@ class ModelDescription:
         megabytes: Approximate size on disk in MB.
         licence: SPDX identifier or name of the license of the weights.
         package: Package that contains the weights; empty for models on the hub.
-        version: Version of that package; empty for models on the hub.
+        version: Version of `package`; empty for models on the hub.
         notes: Remarks on the choice of the model.
     """
 
@@ -183,5 +183,5 @@ def names_of(family: str) -> list[str]:
 
 
 def describe(family: str) -> ModelDescription:
-    """Return the description of the first model of a family. All models of a family have equal license and role."""
+    """Return the description of the first model of a family. All models of a family have the same license and role."""
     return next(model for model in MODELS.values() if model.family == family)

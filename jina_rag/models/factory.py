@@ -82,7 +82,7 @@ class LoadOptions:
         for option in fields(self):
             value = getattr(self, option.name)
             if option.name in names and value != getattr(defaults, option.name):
-                # False disables a feature, which is also valid for a model without that feature.
+                # Accept False, which only disables a feature that the model does not have.
                 if value is not False:
                     raise InvalidInputError(f"{model} {_REFUSAL_REASONS[option.name]}. Remove {option.name}={value!r}.")
 
@@ -102,7 +102,7 @@ def build(checkpoint: Checkpoint, options: LoadOptions) -> Any:  # noqa: ANN401 
 
     Args:
         checkpoint: Checkpoint to load.
-        options: Load options.
+        options: Device, dtype and the other arguments of `load_embedder` and `load_reranker`.
 
     Raises:
         CheckpointError: If the weights do not match the architecture.

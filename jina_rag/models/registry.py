@@ -110,7 +110,7 @@ def load_reranker(
             float32.
         max_pixels: Size in pixels (width times height) to which larger images are scaled down, for models that read
             images; None for the model's limit.
-        max_length: Maximum length of query and document in tokens; None for the model's limit.
+        max_length: Maximum total length of query and document in tokens; None for the model's limit.
         revision: Branch, tag or commit on the hub; None for ``main``.
         local_files_only: Disable downloads.
         allow_urls: Fetch images from http and https URLs, passed as ``{"image": "https://…"}``.
@@ -171,7 +171,7 @@ def find_checkpoint(
     Raises:
         ModelNotFoundError: If the model does not exist or cannot be downloaded.
         CheckpointError: If the checkpoint is of an unsupported family.
-        InvalidInputError: If the model has another role than `role`, or `revision` is passed for a folder.
+        InvalidInputError: If the role of the model is not `role`, or `revision` is passed for a folder.
     """
     name = os.fspath(name_or_path)
     model = MODELS.get(name)
@@ -183,7 +183,7 @@ def find_checkpoint(
             raise InvalidInputError(f"{name} is a folder, which has no revisions. Remove revision={revision!r}.")
         checkpoint = open_checkpoint(folder, name=os.path.abspath(folder))
     elif isinstance(name_or_path, str) and hub.is_hub_id(name):
-        require_packages()  # a missing package raises before gigabytes are downloaded
+        require_packages()  # check the packages before gigabytes are downloaded
         snapshot = hub.fetch(name, revision=revision, local_files_only=local_files_only)
         checkpoint = open_checkpoint(snapshot, name=name, revision=commit_in(snapshot))
     else:
@@ -212,7 +212,10 @@ def download(repo_id: str, *, revision: str | None = None) -> Checkpoint:
     if repo_id in catalogue.names_of("lite"):
         raise InvalidInputError(f"The weights of {repo_id!r} are part of a Python package. No download is needed.")
     if not hub.is_hub_id(repo_id):
-        raise InvalidInputError(f"repo_id is {repo_id!r}; expected a hub id of the form owner/model.")
+        raise InvalidInputError(
+            f"repo_id is {repo_id!r}; expected a hub id of the form owner/model. "
+            "Run `jina-rag models` to list the models."
+        )
     snapshot = hub.fetch(repo_id, revision=revision, local_files_only=False)
     checkpoint = open_checkpoint(snapshot, name=repo_id, revision=commit_in(snapshot))
     _warn_about_license(checkpoint)

@@ -26,7 +26,7 @@ def tiny_archive(family: str) -> Path:
 
 
 def unpack_tiny(family: str, folder: Path) -> Path:
-    """Unpack a tiny checkpoint into a folder.
+    """Unpack a tiny checkpoint into a folder, without the test images and the expected outputs.
 
     Args:
         family: One of `TINY_FAMILIES`.

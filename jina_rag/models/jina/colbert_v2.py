@@ -57,7 +57,8 @@ class ColbertOptions:
             and fastembed. ``"none"`` keeps all rows.
         query_length: Length of a query in tokens, special tokens and mask tokens included; longer queries are
             truncated.
-        attend_to_expansion: Whether tokens attend to the mask tokens that pad a query, as in the published code.
+        attend_to_expansion: Whether tokens attend to the mask tokens that pad a query. True corresponds to the
+            published code.
 
     Raises:
         InvalidInputError: If `skiplist` is unknown, or `query_length` is not an integer from 4 to 8,192.
@@ -131,7 +132,7 @@ class ColbertV2(CheckpointModel):
             out = files.shape("linear.weight")[0] if "linear.weight" in files else 128
             self._full_dim = int(out)
             self._module = nn.Module()
-            self._module.add_module("roberta", RotaryEncoder.empty(checkpoint.config))
+            self._module.add_module("roberta", RotaryEncoder.empty(checkpoint.config, checkpoint.folder))
             with torch.device("meta"):
                 self._module.add_module("linear", nn.Linear(int(checkpoint.config["hidden_size"]), out, bias=False))
             load(self._module, files, placement, ignore=_IGNORED, allow_unexpected=allow_unexpected)

@@ -1,4 +1,6 @@
-"""Jina Embeddings v1 (jina-embedding-s-en-v1, -b-, -l-): dense embeddings of English texts.
+"""Jina Embeddings v1: dense embeddings of English texts.
+
+The published models are jina-embedding-s-en-v1, jina-embedding-b-en-v1 and jina-embedding-l-en-v1.
 
 The model is a T5 encoder with mean pooling over at most 512 tokens, without prompt prefixes. The published vectors are
 not normalized and are compared by cosine similarity. `EmbeddingV1` normalizes the vectors unless `raw` is set.
@@ -165,7 +167,9 @@ def _empty_encoder(checkpoint: Checkpoint) -> Any:  # noqa: ANN401  # transforme
         with init_empty_weights(include_buffers=False):
             module = T5EncoderModel(T5Config(**options))
     except (ValueError, TypeError, KeyError) as exc:
-        raise CheckpointError(f"{checkpoint.folder}: invalid config.json ({exc}). Download the model again.") from exc
+        raise CheckpointError(
+            f"{checkpoint.folder}: config.json is invalid ({exc}). Download the model again."
+        ) from exc
     # `embed_tokens` and `shared` are one table; only the key `shared` of the weight file is loaded.
     del module.encoder.embed_tokens
     return module

@@ -62,7 +62,7 @@ class EmbeddingsV4(CheckpointModel):
     vector of an image is the mean over the image tokens, the start token and the end token. A document of several parts
     (texts and images in a list) becomes one prompt, ``<|im_start|>user`` … ``<|im_end|>``, and the dense vector is the
     mean over the tokens of all parts. The published code has no dense vector for documents of several parts, and no
-    scores are published.
+    evaluation scores of such vectors are published.
 
     Attributes:
         tasks: Tasks whose adapters are loaded; the first task is the default.

@@ -1,8 +1,8 @@
 """Task adapters of jina-embeddings-v4: LoRA matrices, loaded through peft.
 
-The published file contains the matrices of all tasks, and each key has the task name as an additional level. With such
-a file, peft alone would fill the matrices with zeros and only log a warning. This module loads the matrices itself and
-raises an error if a matrix is missing or invalid.
+The published file contains the matrices of all tasks, and each key has the task name as an additional level. For such
+a file, the loader of peft would fill the matrices with zeros and only log a warning. This module therefore loads the
+matrices without that loader, and raises an error if a matrix is missing or invalid.
 
 Source: Hu et al., LoRA: Low-Rank Adaptation of Large Language Models (2021), and the model card of jina-embeddings-v4.
 """
@@ -62,7 +62,7 @@ def add_adapters(
             **lora_options, use_rslora=bool(config.get("use_rslora")), lora_dropout=0.0, inference_mode=True
         )
         with warnings.catch_warnings():
-            # peft warns about several adapters on one module, which are intended here.
+            # Suppress the warning of peft about several adapters on one module: several adapters are intended.
             warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
             for task in tasks:
                 inject_adapter_in_model(lora, module, adapter_name=task, low_cpu_mem_usage=True)
@@ -109,7 +109,7 @@ def _load_matrices(
                 f"The adapter matrix {key!r} in {files.folder} has shape {files.shape(key)}; adapter_config.json "
                 f"requires {shapes[target]}. Download the model again."
             )
-        value = convert_tensor(files.tensor(key), key, placement)
+        value = convert_tensor(files, key, placement)
         if match["part"] == "B" and bool(value.any()):
             is_zero[match["task"]] = False
         set_tensor(module, target, value)
@@ -131,9 +131,9 @@ def _load_matrices(
 
 
 def merge_adapter(module: nn.Module, task: str) -> None:
-    """Merge a task's adapter into the weights and remove the adapter layers, which shortens forward passes.
+    """Merge a task's adapter into the weights and remove the adapter layers.
 
-    Vectors do not change.
+    Forward passes become faster, and the vectors do not change.
 
     Args:
         module: Module with adapters.

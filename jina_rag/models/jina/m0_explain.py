@@ -1,11 +1,11 @@
 """Attribution of a jina-reranker-m0 score to the image tokens of a document.
 
 The method ``"gradient"`` computes the contribution of each image token to the raw score by integrated gradients. The
-gradients are integrated from an image filled with the mean color to the original image, which costs several forward and
-backward passes.
+gradients are integrated from an image filled with the mean color to the original image. Each integration step costs one
+forward and one backward pass.
 
 The method ``"attention"`` computes the attention of the score token to each image token, averaged over layers and
-heads. The attention costs only one forward pass, but does not measure the effect of an image token on the score.
+heads. This method costs only one forward pass, but does not measure the effect of an image token on the score.
 
 Source: Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks (2017), for ``"gradient"``.
 """
@@ -95,7 +95,7 @@ def attribute(
                     f"Explaining a pair of {len(prompt)} tokens does not fit into the memory of "
                     f"{model.placement.device}. Lower max_pixels, or pass method='attention'."
                 ) from exc
-        release_memory(model.placement.device)  # after `except`, because the traceback keeps activations
+        release_memory(model.placement.device)  # after `except`, so that the activations can be freed
     if not (np.isfinite(weights).all() and np.isfinite(raw)):
         raise ModelError(
             f"The explanation contains NaN or infinity on {model.placement.device}. Load the model with "
@@ -144,7 +144,7 @@ def _mean_color_images(patches: torch.Tensor, grids: torch.Tensor) -> torch.Tens
 
 @contextmanager
 def _activation_checkpointing(base: Any) -> Iterator[None]:  # noqa: ANN401  # Qwen2VLModel or Qwen2_5_VLModel
-    """Keep only the input of each layer for the backward pass, which recomputes the activations, in this context.
+    """Store only the input of each layer until the context ends; the backward pass recomputes the activations.
 
     transformers supports activation checkpointing in training mode only, so this function patches the layers. The
     caller holds the model's lock.
@@ -181,8 +181,9 @@ def _attention(
 class _LastTokenAttention(TorchFunctionMode):
     """Records the attention weights of the last token in each causal attention call.
 
-    PyTorch's attention functions return no weights, so the weights are computed a second time. The mode affects the
-    current thread only. Calls of the vision tower are ignored, because attention in the vision tower is not causal.
+    PyTorch's attention functions return no weights, so the weights are computed a second time. The
+    `TorchFunctionMode` affects the current thread only. Calls of the vision tower are ignored, because attention in the
+    vision tower is not causal.
 
     Attributes:
         rows: Attention weights of each layer, averaged over the heads; shape (tokens,), float32.

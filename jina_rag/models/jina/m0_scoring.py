@@ -34,8 +34,8 @@ from jina_rag.models.runtime.prefix_cache import PrefixCache
 
 MIN_CACHED_TOKENS = 48
 """Minimum length of a cached text document in tokens, markup included. For short texts, the cache saves
-little: for a text of 6 tokens, each further query costs over half as much time as the first query; for a text of 32
-tokens, a sixth (measured on a medium-sized model with random weights)."""
+little: the time of each further query is over half of the time of the first query for a text of 6 tokens, and a sixth
+for a text of 32 tokens (measured on a medium-sized model with random weights)."""
 _MAX_RECOMPUTED_TOKENS = 8
 """Maximum number of document tokens that a cached prefix may lack. The last tokens of a document can depend on the
 query, so the missing tokens are recomputed for each query."""
@@ -109,8 +109,8 @@ class PairScorer:
     ) -> list[PromptPair]:
         """Return each pair with the cache key of the document and the number of shared tokens.
 
-        A token may span the border between document and query. The number of tokens that a prompt shares with the
-        document alone is therefore found by comparing token ids. The score token is never shared.
+        A token may span the border between document and query. The shared tokens of a prompt and
+        the separately tokenized document are therefore found by comparing token ids. The score token is never shared.
 
         Args:
             prompts: Prompt of each pair, ending with the score token.
@@ -164,8 +164,9 @@ class PairScorer:
     def _split_by_document(self, indices: Sequence[int], pairs: Sequence[PromptPair]) -> tuple[list[int], list[int]]:
         """Return the indices of pairs to compute now as whole prompts, and the indices of pairs to compute later.
 
-        A pair waits if another pair caches the document first. If pairs share documents, the documents computed now fit
-        into the cache together. A document that is too large for the cache is recomputed for each query.
+        A pair is computed later if an earlier pair of the same document is computed now. If pairs share documents, only
+        as many documents are computed now as fit into the cache together. A document that is too large for the cache is
+        recomputed for each query.
         """
         if self.prefixes is None:
             return list(indices), []
@@ -231,7 +232,7 @@ class PairScorer:
 
         def on_oom() -> bool:
             nonlocal is_device_full
-            is_device_full = True  # entries then stay in host memory
+            is_device_full = True  # leave entries in host memory from now on
             return self._free_memory()
 
         def prepare(indices: Sequence[int]) -> _CachedBatch:

@@ -118,7 +118,7 @@ class QwenVL:
         _prefer_flash_attention(base, placement)
         self.module.to(placement.device)  # moves the buffers; the rotary frequencies stay float32
         self.module.eval()
-        # transformers 5.24 renamed the cache argument and warns about the old name.
+        # transformers 5.24 renamed the cache argument and warns about the old name, so pass the name in the signature.
         parameters = inspect.signature(base.language_model.forward).parameters
         self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
         self.config: Any = base.config
@@ -248,7 +248,7 @@ class QwenVL:
             output = base.language_model(
                 inputs_embeds=embedded,
                 position_ids=batch.positions.to(device),
-                # transformers uses a dict of masks unchanged, and would rebuild a single mask without the cached keys.
+                # Pass a dict, because transformers would replace a single mask by a mask without the cached keys.
                 attention_mask=None if kv_cache is None else {_FULL_ATTENTION: kv_cache.mask},
                 use_cache=kv_cache is not None,
                 **({} if kv_cache is None else {self._cache_argument: kv_cache}),
@@ -287,7 +287,9 @@ def _build(checkpoint: Checkpoint, kind: str) -> Any:  # noqa: ANN401  # one of 
             config._attn_implementation = "sdpa"
             return (Qwen2_5_VLModel if is_qwen2_5 else Qwen2VLModel)(config)
     except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as exc:
-        raise CheckpointError(f"{checkpoint.folder}: invalid config.json ({exc}). Download the model again.") from exc
+        raise CheckpointError(
+            f"{checkpoint.folder}: config.json is invalid ({exc}). Download the model again."
+        ) from exc
 
 
 def _prefer_flash_attention(base: Any, placement: Placement) -> None:  # noqa: ANN401  # one of two stock classes

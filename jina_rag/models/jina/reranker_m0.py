@@ -88,7 +88,7 @@ class RerankerM0(CheckpointModel):
             placement: Device and dtype.
             max_pixels: Size in pixels (width times height) to which larger images are scaled down; None for the
                 published 602,112 (768 tokens).
-            max_length: Maximum length of query and document in tokens; None for 10,240, at most 32,768.
+            max_length: Maximum total length of query and document in tokens; None for 10,240, at most 32,768.
             opening: Limits for opening images; None for the defaults.
             prefix_cache: Limits of the cache of scored documents; None disables the cache. When a cached document
                 is scored for another query, only the tokens of the query are computed.
@@ -201,7 +201,7 @@ class RerankerM0(CheckpointModel):
             document: An image, a page, or a list of parts with at least one image.
             method: ``"gradient"`` computes the contribution of each image token to the raw score, by integrated
                 gradients that start from an image filled with the mean color. ``"attention"`` computes the attention of
-                the score token to each image token, which is faster and less exact.
+                the score token to each image token, which is faster, but does not measure the effect on the score.
             steps: Number of integration steps of the gradient method, at least 1.
             max_length: Maximum length of the pair in tokens; see `score_pairs`.
             max_pixels: Maximum image size in pixels; see `score_pairs`.

@@ -48,7 +48,7 @@ class TextTokenizer:
             self._vocabulary = _vocabulary(data)
             self._sentencepiece = data["model"].get("type") == "Unigram"
             self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(_disable_special_tokens(data, self._special)))
-        except Exception as exc:  # tokenizers raises plain Exception; transformers raises many classes
+        except Exception as exc:  # tokenizers raises `Exception` itself
             raise CheckpointError(f"{folder}: the tokenizer cannot be read ({exc}). Download the model again.") from exc
         self._tokenizer.encode_special_tokens = True
         self._folder = folder
@@ -160,7 +160,8 @@ _OLDER_FILES = {
 
 
 def _convert(folder: Path, name: str) -> dict[str, Any]:
-    # If a file of the older format is missing, transformers returns an empty tokenizer without an error.
+    # If a file of the older format is missing, transformers returns an empty tokenizer without an error, so the
+    # files are checked first.
     missing_files = [file for file in _OLDER_FILES[name] if not (folder / file).is_file()]
     if missing_files:
         raise ValueError(f"tokenizer.json and {missing_files[0]} are missing")

@@ -10,6 +10,7 @@ Source: Jha et al., Jina-ColBERT-v2 (2024), and the published code; Su et al., R
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -41,24 +42,27 @@ class RotaryEncoder(nn.Module):
         self._head_dim = hidden // heads
 
     @classmethod
-    def empty(cls, config: Mapping[str, Any]) -> RotaryEncoder:
+    def empty(cls, config: Mapping[str, Any], folder: Path) -> RotaryEncoder:
         """Return an encoder with parameters on the meta device.
 
         Args:
             config: Content of config.json.
+            folder: Folder of the checkpoint, for messages.
 
         Raises:
-            CheckpointError: If the config describes another architecture.
+            CheckpointError: If the config is invalid or describes another architecture.
         """
         only = {"hidden_act": "gelu", "position_embedding_type": "rotary"}
         for key, value in only.items():
             if config.get(key, value) != value:
-                raise CheckpointError(f"config.json has {key}={config[key]!r}, not {value!r}. Pass jina-colbert-v2.")
+                raise CheckpointError(
+                    f"{folder}: config.json has {key}={config[key]!r}; expected {value!r}. Pass jina-colbert-v2."
+                )
         try:
             with torch.device("meta"):
                 return cls(config)
         except (KeyError, TypeError, ValueError) as exc:
-            raise CheckpointError(f"config.json is invalid ({exc!r}). Download the model again.") from exc
+            raise CheckpointError(f"{folder}: config.json is invalid ({exc!r}). Download the model again.") from exc
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Return the hidden states, shape (batch, tokens, hidden), in the dtype of the weights.

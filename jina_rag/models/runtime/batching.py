@@ -17,7 +17,8 @@ from jina_rag.models.runtime.devices import Placement, is_out_of_memory, release
 
 _log = logging.getLogger("jina_rag")
 _WASTE = 0.15
-"""Largest fraction of padding in a batch (0 to 1). Above this fraction, two batches are faster than one."""
+"""Largest fraction of padding in a batch (0 to 1). Above this fraction, two smaller batches are faster than one
+batch."""
 _CALL_TOKENS = 64
 """Approximate fixed cost of one forward pass, expressed in tokens."""
 
@@ -28,8 +29,8 @@ Result = TypeVar("Result")
 def fill_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     """Group input indices into batches of at most `tokens` tokens, padding included, in order of decreasing length.
 
-    An input longer than `tokens` forms a batch of one. Inputs of similar length share a batch, because each input is
-    padded to the length of the longest input in the batch.
+    An input longer than `tokens` is the only input of a batch. Inputs of similar length share a batch, because each
+    input is padded to the length of the longest input in the batch.
 
     Args:
         lengths: Length of each input in tokens.
@@ -94,7 +95,7 @@ class BatchRunner(Generic[Prepared, Result]):
             compute: Function that runs the model on a prepared batch and returns one result for each index.
             batch_tokens: Token budget of one batch in this call, padding included; None for the budget of the runner.
             on_oom: Function that frees memory after an out-of-memory error and returns whether any memory was freed.
-                If True, the batch is retried once before the budget is halved.
+                If memory was freed, the batch is retried once before the budget is halved.
             sizes: Length of each input in tokens, for messages; None if equal to `lengths`.
 
         Raises:
@@ -104,7 +105,7 @@ class BatchRunner(Generic[Prepared, Result]):
         results: dict[int, Result] = {}
         is_retry = False
         batches = fill_batches(lengths, budget)
-        batches.reverse()  # `pop` takes the last batch
+        batches.reverse()  # because `pop` removes the last batch
         with ThreadPoolExecutor(1, thread_name_prefix="jina-rag-prepare") as executor:
             upcoming = executor.submit(prepare, batches[-1]) if batches else None
             while upcoming is not None:
@@ -117,7 +118,7 @@ class BatchRunner(Generic[Prepared, Result]):
                         raise
                     del prepared
                     if upcoming is not None and not upcoming.cancel():
-                        wait_for([upcoming])  # a running preparation could allocate the freed memory
+                        wait_for([upcoming])  # otherwise the thread could allocate the freed memory
                     upcoming = None
                     # One retry per batch: cached prefixes may refill the freed memory, so retries could loop forever.
                     is_retry = not is_retry and on_oom is not None and on_oom()

@@ -19,7 +19,8 @@ from jina_rag.images import LoadedImage
 from jina_rag.models.jina.vl_prompts import Prompt
 
 _MIN_FILE_AGE_NS = 5 * 10**9
-"""Minimum time since the last change of a file, in nanoseconds; digests of newer files are not cached."""
+"""Minimum time since the last change of a file, in nanoseconds; digests of files that changed more recently
+are not cached."""
 _MAX_CACHED_FILES = 20_000
 """Maximum number of cached file digests, which use about 10 MB of host memory."""
 _Stamp: TypeAlias = "tuple[int, int, int, int, int]"

@@ -112,7 +112,7 @@ def open_checkpoint(folder: Path, *, name: str, revision: str | None = None) -> 
 
 
 def family_of(config: Mapping[str, Any], folder: Path) -> Family:
-    """Return the model family of a checkpoint, from the architecture in the config or from keys of only one family.
+    """Return the model family of a checkpoint, from the architecture or from keys that only one family has.
 
     Args:
         config: Content of config.json.
@@ -227,5 +227,7 @@ def _sampled_digest(path: Path) -> bytes:
                 file.seek(8 + header + max(0, size - 8 - header - _SAMPLE_BYTES) * i // (_SAMPLE_COUNT - 1))
                 digest.update(file.read(_SAMPLE_BYTES))
     except OSError as exc:
-        raise CheckpointError(f"{path} cannot be read: {exc.strerror or exc}. Check the file.") from exc
+        raise CheckpointError(
+            f"{path} cannot be read: {exc.strerror or exc}. Check the permissions, or download the model again."
+        ) from exc
     return digest.digest()

@@ -69,7 +69,7 @@ def place(device: str, dtype: str, *, weight_bytes: int = 0, stored_dtype: torch
 
 
 def release_memory(device: torch.device) -> None:
-    """Return the memory that PyTorch's allocator caches on a device to the driver."""
+    """Free the unused memory that PyTorch's allocator holds on a device, so that other programs can use the memory."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
@@ -77,7 +77,7 @@ def release_memory(device: torch.device) -> None:
 
 
 def is_out_of_memory(exc: BaseException) -> bool:
-    """Return whether an error reports exhausted memory, in one of the messages of CUDA, MPS and the CPU."""
+    """Return whether an error of PyTorch reports that the memory of the CPU, a CUDA device or MPS is exhausted."""
     if isinstance(exc, torch.OutOfMemoryError | MemoryError):
         return True
     text = str(exc).lower()
@@ -87,7 +87,7 @@ def is_out_of_memory(exc: BaseException) -> bool:
 
 
 def no_autocast(device: torch.device) -> torch.autocast:
-    """Return a context that disables the caller's `torch.autocast`, which would change vectors and cached keys."""
+    """Return a context that disables the caller's `torch.autocast`, because autocast would change the results."""
     return torch.autocast(device.type, enabled=False)
 
 
@@ -102,7 +102,7 @@ def available_memory() -> int:
         return max(0, min([free * 1024, *_cgroup_headroom()]))
     try:
         free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
-    except (AttributeError, ValueError, OSError):  # Windows
+    except (AttributeError, ValueError, OSError):  # no sysconf on Windows
         free = 8 * 1024**3
     return free
 
@@ -118,7 +118,7 @@ def _cgroup_headroom() -> Iterator[int]:
             cache_names = ("total_inactive_file", "total_active_file")
         else:
             continue
-        # Limits of parent groups also apply. In a container, `path` may be a path on the host; missing files are
+        # Limits of parent groups also apply. In a container, `path` may be a path on the host, so missing files are
         # skipped.
         group = root / path.strip("/")
         for folder in (group, *group.parents):
@@ -126,7 +126,8 @@ def _cgroup_headroom() -> Iterator[int]:
                 break
             values = _read_text(folder / limit).strip(), _read_text(folder / usage).strip()
             if all(bound.isdigit() for bound in values):
-                # Cached file contents count as used memory, but can be reclaimed. Loading a checkpoint may cache much.
+                # Add the size of cached file contents, which count as used memory, but can be reclaimed. After a
+                # checkpoint is loaded, several gigabytes may be cached.
                 memory_stat = _read_numbers(folder / "memory.stat")
                 yield int(values[0]) - int(values[1]) + sum(memory_stat.get(name, 0) for name in cache_names)
 
@@ -223,8 +224,8 @@ def _auto_dtype(device: torch.device, weight_bytes: int, stored_dtype: torch.dty
 
 
 def _batch_tokens(device: torch.device) -> int:
-    # Large batches are slow on a CPU, because CPU caches are small. Batches of 1,024 tokens are faster than batches of
-    # 2,048 tokens, by 5 % on texts and 9 % on pages (measured). Batches of 2,048 tokens are faster than batches of
+    # On a CPU, use small batches, because CPU caches are small: batches of 1,024 tokens were faster than batches of
+    # 2,048 tokens, by 5 % on texts and 9 % on pages (measured), and batches of 2,048 tokens were faster than batches of
     # 4,096 tokens. Small batches also need less memory.
     return 1024 if device.type == "cpu" else 16_384
 

@@ -75,7 +75,7 @@ def _copy_to(prefix: CachedPrefix, device: torch.device) -> CachedPrefix | None:
     except (RuntimeError, MemoryError) as exc:
         if not is_out_of_memory(exc):
             raise
-        return None  # the cache then leaves an entry in host memory, or drops an entry from the device
+        return None  # `TwoTiers` then leaves a host entry in host memory, or drops a device entry
 
 
 class KVCache(Protocol):
@@ -97,8 +97,8 @@ class KVCache(Protocol):
             keys: Keys of the new tokens, shape (batch, heads, tokens, width).
             values: Values of the new tokens, in the shape and dtype of `keys`.
             layer: Index of the layer.
-            args: Not used.
-            rest: Not used.
+            args: Ignored; accepted because transformers may pass further arguments.
+            rest: Ignored, as `args`.
 
         Returns:
             Keys and values to attend to, each of shape (batch, heads, cached + tokens, width), in the decoder's dtype.

@@ -174,7 +174,7 @@ class SharedDevice:
             names = f"{room_for} and {model.name} do not fit into the memory of {self.device} together"
             _log.warning("%s. Each switch between the models copies weights, which takes time.", names)
         model.present = False  # after an interrupted move, the next use moves all weights to the device
-        with torch.inference_mode(False), torch.no_grad():  # inference tensors cannot be used outside inference mode
+        with torch.inference_mode(False), torch.no_grad():  # tensors of inference mode would be unusable elsewhere
             try:
                 self.move(model.module, to_device=to_device)
             except BaseException as exc:  # includes KeyboardInterrupt

@@ -21,7 +21,7 @@ StoredDtype = Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
 
 @dataclass(frozen=True, slots=True)
 class PrefixCache:
-    """Limits of a reranker's prefix cache, which stores the keys and values of scored pages.
+    """Limits of a reranker's prefix cache, which stores the keys and values of scored documents.
 
     Attributes:
         device_bytes: Maximum device memory in bytes; None for a quarter of the memory that is free after loading. On
@@ -168,7 +168,7 @@ class TwoTiers(Generic[CacheEntry]):
             return self._put_on_host(key, entry)
 
     def count(self, *, hits: int = 0, misses: int = 0) -> None:
-        """Increase the numbers of hits and misses."""
+        """Add to the number of hits and to the number of misses."""
         with self._lock:
             self._hits += hits
             self._misses += misses
@@ -182,7 +182,7 @@ class TwoTiers(Generic[CacheEntry]):
             return had_entries
 
     def clear(self) -> bool:
-        """Drop all entries and return whether the cache had any entries; hits and misses remain."""
+        """Drop all entries and return whether the cache had any entries; the numbers of hits and misses are kept."""
         with self._lock:
             had_entries = bool(self._device.entries or self._host.entries)
             self._device.clear()

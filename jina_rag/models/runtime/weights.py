@@ -142,26 +142,31 @@ def load(
                 f"{shapes[target]}. Download the model again."
             )
     for target, key in key_of.items():
-        set_tensor(module, target, convert_tensor(files.tensor(key), key, placement))
+        set_tensor(module, target, convert_tensor(files, key, placement))
 
 
-def convert_tensor(tensor: torch.Tensor, key: str, placement: Placement) -> torch.Tensor:
-    """Return a tensor on the device and in the dtype of `placement`, after checking for NaN and infinity.
+def convert_tensor(files: WeightFiles, key: str, placement: Placement) -> torch.Tensor:
+    """Return a tensor in the stored shape, on the device and in the dtype of `placement`.
+
+    Floating-point values are checked for NaN and infinity. Integer tensors keep the stored dtype.
 
     Args:
-        tensor: Any shape and dtype; only floating-point tensors are converted and checked.
-        key: Key of the tensor in the weight file, for messages.
+        files: Open weight files.
+        key: Key of the tensor in `files`.
         placement: Device and dtype of the result.
 
     Raises:
         CheckpointError: If a value is NaN or infinite.
     """
+    tensor = files.tensor(key)
     dtype = placement.dtype if tensor.is_floating_point() else tensor.dtype
     result = tensor.to(device=placement.device, dtype=dtype)
     if result.is_floating_point() and result.numel():
         low, high = torch.aminmax(result)  # one pass without a copy; NaN if any value is NaN
         if not (math.isfinite(low.item()) and math.isfinite(high.item())):
-            raise CheckpointError(f"The tensor {key!r} contains NaN or infinity. Download the model again.")
+            raise CheckpointError(
+                f"The tensor {key!r} in {files.folder} contains NaN or infinity. Download the model again."
+            )
     return result
 
 
