@@ -264,7 +264,7 @@ class Prefetch:
         regions: Maximum number of charts, tables and figures from the dense search. True for 50, False or 0 for none.
             With region candidates, `limit` and `lexical` count pages only, so that the regions of a few pages cannot
             crowd out other pages.
-        exhaustive: Maximum number of pages in an index for which search skips the first stage and scores every page.
+        exhaustive: If the index has at most this number of pages, search skips the first stage and scores every page.
             Stores ignore this field.
 
     Raises:

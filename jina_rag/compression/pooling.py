@@ -27,8 +27,8 @@ Assignment = npt.NDArray[np.int32]
 """Index of the pooled row of each of n original rows, shape (n,), int32."""
 
 _BLOCK = 1024
-"""Maximum number of rows that are clustered together. Pages with more rows are split into blocks, because
-comparing all pairs of rows takes seconds on such pages.
+"""Maximum number of rows that are clustered together. Pages with more rows are split into blocks, because comparing all
+pairs of rows takes seconds on such pages.
 """
 _ROUNDS = 32
 """Maximum number of merging rounds; 7 rounds are typical."""
