@@ -88,7 +88,7 @@ def possible_matches(manifest: Manifest, where: Where) -> list[DocumentRecord]:
 
 
 def document_matcher(where: Where) -> Callable[[str, Path, Mapping[str, Any]], bool]:
-    """Return a function of the id, path and metadata of a document that returns whether the document matches a filter.
+    """Return a function that takes the id, path and metadata of a document, and returns whether they match a filter.
 
     The filter is parsed once for all documents.
 

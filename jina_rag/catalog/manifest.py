@@ -46,7 +46,8 @@ _TABLES = (
     """CREATE TABLE IF NOT EXISTS documents (
   doc_id TEXT PRIMARY KEY, path BLOB NOT NULL, sha256 TEXT NOT NULL, next_sha256 TEXT, size INTEGER NOT NULL,
   mtime_ns INTEGER NOT NULL, metadata TEXT NOT NULL DEFAULT '{}', own_metadata TEXT NOT NULL DEFAULT '{}')""",
-    # Ids and paths with wildcards of removed documents: as a pattern, such a name stays literal (see `globs`).
+    # Ids and paths of removed documents, if they contain wildcards: a pattern equal to such a name stays literal (see
+    # `globs`).
     "CREATE TABLE IF NOT EXISTS former_names (name BLOB PRIMARY KEY)",
     """CREATE TABLE IF NOT EXISTS points (
   point_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, page INTEGER NOT NULL, kind TEXT NOT NULL, image TEXT)""",
@@ -187,7 +188,7 @@ class Manifest:
             IndexStateError: If the manifest is closed, or SQLite cannot write.
         """
         with self._lock:
-            if self._db.in_transaction:  # a transaction of this thread, because this thread holds the lock
+            if self._db.in_transaction:  # this thread holds the lock, so this thread began the transaction
                 yield self._db
                 return
             try:
@@ -244,7 +245,7 @@ class Manifest:
         return [record for doc_id in dict.fromkeys(doc_ids) if (record := self.document(doc_id)) is not None]
 
     def documents_with_text(self, texts: Sequence[str]) -> list[DocumentRecord]:
-        """Return all documents whose metadata has one of the texts as a value, and possibly further documents."""
+        """Return all documents whose metadata has one of the strings as a value, and possibly further documents."""
         any_of = " OR ".join("instr(d.metadata, ?)" for _ in texts)
         return self._documents(f"WHERE {any_of} ORDER BY d.doc_id", *(json.dumps(text) for text in texts))
 
@@ -277,7 +278,7 @@ class Manifest:
         ]  # fmt: skip
 
     def names(self) -> list[str]:
-        """Return the ids and paths of all documents, and the ids and paths with wildcards of removed documents."""
+        """Return the ids and paths of all documents; of removed documents, only names that contain wildcards."""
         rows = self._rows("SELECT doc_id, path FROM documents UNION ALL SELECT name, name FROM former_names")
         return [os.fsdecode(name) for row in rows for name in row]
 
@@ -348,7 +349,7 @@ class Manifest:
                 db.execute("UPDATE documents SET next_sha256 = ? WHERE doc_id = ?", (record.sha256, record.doc_id))
             else:
                 _upsert_document(db, record)
-            if is_new:  # the points of a new content will be written with the location of this document
+            if is_new:  # not stale: the points of a new content will be written with this location
                 self.mark_fresh([record.sha256])
 
     def finish(
@@ -475,7 +476,7 @@ def check_schema(settings: Mapping[str, Any], location: str) -> None:
 
 def _upsert_document(db: sqlite3.Connection, record: DocumentRecord) -> None:
     metadata, own_metadata = json.dumps(dict(record.metadata)), json.dumps(dict(record.own_metadata))
-    # INSERT OR REPLACE deletes the old row first, so the update triggers would not see the old values.
+    # An upsert, because INSERT OR REPLACE would delete the old row first and hide the old values from the triggers.
     db.execute(
         "INSERT INTO documents (doc_id, path, sha256, next_sha256, size, mtime_ns, metadata, own_metadata)"
         " VALUES (?, ?, ?, NULL, ?, ?, ?, ?) ON CONFLICT (doc_id) DO UPDATE SET path = excluded.path,"

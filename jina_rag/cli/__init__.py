@@ -68,7 +68,7 @@ class _InterruptAfterImports:
 
 
 def _preload_model(arguments: Sequence[str]) -> None:
-    """Load the model of a search in a thread while the command is imported, which cuts the start-up time by a third.
+    """Load the model of a search in a thread while the command is imported. This takes a third off the start-up time.
 
     The function reads the index option only. The command validates all arguments.
     """

@@ -51,7 +51,7 @@ def benchmark(
     ] = "auto",
     whole: Annotated[
         bool,
-        typer.Option("--whole-search", help="Measure the complete search over an index instead of the vectors alone."),
+        typer.Option("--whole-search", help="Measure the complete search over an index, not only the vectors."),
     ] = False,
     reranker: Annotated[str | None, typer.Option(help="Model that reranks the top documents.", metavar="NAME")] = None,
     rerank_top: Annotated[

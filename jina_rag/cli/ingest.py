@@ -164,12 +164,12 @@ def _pairs(options: list[str], name: str) -> dict[str, str]:
 
 
 def _metadata(options: list[str]) -> dict[str, str | int | float]:
-    """Parse the values of ``--metadata``. Values that spell a number become numbers, so that range filters apply."""
+    """Parse the values of ``--metadata``. Numeric strings become numbers, because range filters require numbers."""
     return {key: _number(value) for key, value in _pairs(options, "--metadata").items()}
 
 
 def _number(value: str) -> str | int | float:
-    """Return the number whose Python spelling is `value`, or `value` itself; "007" and "1e5" stay strings."""
+    """Return `value` as a number if Python writes the number like `value`; "007" and "1e5" stay strings."""
     for kind in (int, float):
         with suppress(ValueError):
             if str(kind(value)) == value and math.isfinite(kind(value)):

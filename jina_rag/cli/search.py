@@ -45,11 +45,11 @@ def search(
     filter: FilterOption = None,  # shadows the built-in to name the option
     image: Annotated[
         Path | None,
-        typer.Option(help="Image to search with, alone or in addition to QUERY.", metavar="FILE", dir_okay=False),
+        typer.Option(help="Image to search with, with or without QUERY.", metavar="FILE", dir_okay=False),
     ] = None,
     group_by: Annotated[
         str,
-        typer.Option(help="Return one hit per page, or one per document with its best page.", metavar="UNIT"),
+        typer.Option(help="Unit of the hits: page, or document (best page per document).", metavar="UNIT"),
     ] = "page",
     dedup: Annotated[bool, typer.Option("--dedup", help="Merge near-duplicate pages into one hit.")] = False,
     min_score: Annotated[
@@ -69,10 +69,12 @@ def search(
         ),
     ] = None,
     max_ms: Annotated[
-        float | None, typer.Option(help="Time limit of the reranker, in milliseconds.", min=0, metavar="MS")
+        float | None,
+        typer.Option(help="Time limit of the reranker, in milliseconds.", min=0, metavar="MS", show_default="no limit"),
     ] = None,
     max_images: Annotated[
-        int | None, typer.Option(help="Maximum number of page images to rerank.", min=0, metavar="N")
+        int | None,
+        typer.Option(help="Maximum number of page images to rerank.", min=0, metavar="N", show_default="no limit"),
     ] = None,
     stage: Annotated[
         list[str] | None,
@@ -116,7 +118,9 @@ def search(
     """
     if (queries is None) != (run is None):
         raise typer.BadParameter("--queries and --run require each other. Pass both options.")
-    if (query is None and image is None) if queries is None else query is not None:
+    if queries is not None and query is not None:
+        raise typer.BadParameter("QUERY and --queries exclude each other. Pass one of them.")
+    if queries is None and query is None and image is None:
         raise typer.BadParameter("Pass a QUERY or --image FILE, or --queries FILE.jsonl with --run OUT.jsonl.")
     out, err = console.consoles()
     filter_mapping = filters(filter or [])

@@ -17,7 +17,7 @@ from jina_rag.types import Box, IngestReport, ScoredPage
 
 _HITS_PER_QUERY = 3
 _SMALL_SIDE = 900
-"""Longest side in pixels of the page images below rank 1."""
+"""Longest side in pixels of the page images from rank 2."""
 _MAX_CLOSE_UP_AREA = 0.6
 """Maximum area of a region that the close-up shows, as a fraction of the page. For a larger region, the close-up shows
 the best-matching area of the page instead."""

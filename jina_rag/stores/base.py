@@ -236,7 +236,7 @@ class BaseStore(ABC):
 
     @abstractmethod
     def _write(self, points: Sequence[Point]) -> None:
-        """Write points, whose ids are distinct."""
+        """Write points with distinct ids."""
 
     @abstractmethod
     def _change(self, changes: Mapping[str, Mapping[str, Any]]) -> None:

@@ -8,7 +8,7 @@ import shutil
 from jina_rag.errors import IndexStateError
 
 RESERVE = 64 * 1024 * 1024
-"""Bytes of disk space that must stay free, because the engine preallocates files of half this size."""
+"""Bytes of disk space that must stay free, because the engine preallocates files of 32 MiB."""
 _SPACE_FACTOR = 3  # bytes of disk space per byte of vectors: vectors, log and other files of the engine
 
 

@@ -94,7 +94,7 @@ def filter_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def indexed_paths(paths: Iterable[str]) -> set[str]:
-    """Return the payload paths in `paths` that hold the numbers returned by `numbers`."""
+    """Return the paths of numbers for range filters, out of all payload paths with an index."""
     return {path for path in paths if path.startswith(f"{NUMBERS}.")}
 
 
@@ -141,7 +141,7 @@ def can_match(conditions: Sequence[Condition]) -> bool:
 
 
 def matches(payload: Mapping[str, Any], where: Where) -> bool:
-    """Return whether a payload matches a filter, with the result of a store; see `parse_where` for the errors."""
+    """Return whether a payload matches a filter, by the rules of the stores; see `parse_where` for the errors."""
     return meets_all(payload, parse_where(where))
 
 

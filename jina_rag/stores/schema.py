@@ -54,7 +54,7 @@ SIGNS = "signs"
 NEAR = "near"
 """Point id of the earlier page that a page nearly duplicates; see `catalog.near_duplicates.finder`."""
 BIAS = "bias"
-"""Mean score of a page for generic queries; see `Embedder.hubness`."""
+"""Mean score of a page for the reference queries; see `Embedder.hubness`."""
 REGIONS = "regions"
 """Charts, tables and figures of a page: a list of objects with the keys kind, box, caption and image."""
 HAS = "has"
@@ -185,8 +185,9 @@ def check_dims(stored: tuple[int, int], dims: tuple[int, int], location: object)
     """
     if stored != dims:
         raise IndexMismatchError(
-            f"The index at {location} has vectors of {stored[0]} and {stored[1]} dimensions, the model has {dims[0]} "
-            f"and {dims[1]}. Open the index with the model of the index, or ingest into a new index."
+            f"The index at {location} stores dense vectors and multi-vectors of {stored[0]} and {stored[1]} "
+            f"dimensions, but the vectors of the model have {dims[0]} and {dims[1]}. Open the index with the model "
+            "that built it, or ingest into a new index."
         )
 
 
@@ -214,7 +215,7 @@ def clean_payload(value: Any, max_depth: int = MAX_METADATA_DEPTH) -> Any:  # no
             return value if -(2**63) <= value < 2**64 else float(value)
         except OverflowError as exc:
             raise InvalidInputError(
-                "A payload contains a number of more than 308 digits. Pass the number as text."
+                "A payload contains a number of more than 308 digits. Pass the number as a string."
             ) from exc
     if isinstance(value, float) and math.isfinite(value):
         return value
@@ -228,7 +229,8 @@ def clean_payload(value: Any, max_depth: int = MAX_METADATA_DEPTH) -> Any:  # no
         return [clean_payload(item, max_depth - 1) for item in value]
     raise InvalidInputError(
         # reprlib shortens long and recursive values.
-        f"A payload contains {reprlib.repr(value)}, which is not JSON. Use strings, finite numbers, lists, objects."
+        f"A payload contains {reprlib.repr(value)}, which is not JSON. Use strings, finite numbers, booleans, lists "
+        "and objects."
     )
 
 
@@ -286,10 +288,13 @@ def decode_grid(text: str) -> TokenGrid:
         steps = np.frombuffer(raw, dtype="<u2").reshape(4, -1)
     except (ValueError, zlib.error) as exc:
         raise IndexCorruptError(
-            "A stored token grid is unreadable. Ingest the document again with force=True (--force)."
+            "The stored token grid of a page is unreadable. Ingest the documents again with force=True (--force)."
         ) from exc
     if kind not in ("words", "patches"):
-        raise IndexCorruptError(f"A stored token grid has the unknown kind {kind!r}. Update jina-rag.")
+        raise IndexCorruptError(
+            f"The stored token grid of a page has the kind {kind!r}; this version of jina-rag reads only words and "
+            "patches. Update jina-rag, or ingest the documents again with force=True (--force)."
+        )
     x1 = np.cumsum(steps[0] + steps[2], dtype=np.uint16)
     y0 = np.cumsum(steps[1], dtype=np.uint16)
     codes = np.stack([x1 - steps[2], y0, x1, y0 + np.cumsum(steps[3], dtype=np.uint16)], axis=1)

@@ -59,7 +59,7 @@ def test_oversized_grid_is_not_decompressed(monkeypatch):
     text = schema.encode_grid(TokenGrid(np.zeros((10_000, 4), "f4"), "words"))
     assert len(schema.decode_grid(text)) == 10_000
     monkeypatch.setattr(schema, "_MAX_GRID_BYTES", 79_999)
-    with pytest.raises(IndexCorruptError, match="Ingest the document again"):
+    with pytest.raises(IndexCorruptError, match="Ingest the documents again"):
         schema.decode_grid(text)
 
 

@@ -58,6 +58,6 @@ class NearDuplicateFinder:
     ) -> Iterator[tuple[str, PageContent]]:
         for hit in self._store.nearest(dense, limit=_MAX_CANDIDATES, where={schema.KIND: "page"}, keys=_KEYS):
             original_id = str(hit.payload.get(schema.NEAR) or hit.id)
-            # The stored copy of a re-indexed page, and near-duplicates of this page, are not earlier pages.
+            # A re-indexed page is compared neither with its stored copy nor with the near-duplicates of this copy.
             if original_id != point_id and hit.score >= MIN_COSINE and hit.payload.get(schema.REVISION) not in ignore:
                 yield original_id, PageContent.of_payload(hit.payload, self._images.folder)

@@ -69,7 +69,7 @@ def has_changed_number(only_a: Sequence[str], only_b: Sequence[str]) -> bool:
         only_a: Unmatched words of the first text; see `unmatched_words`.
         only_b: Unmatched words of the second text.
     """
-    if len(only_a) * len(only_b) > _MAX_PAIRS:  # words of a script that OCR cannot read
+    if len(only_a) * len(only_b) > _MAX_PAIRS:  # many unmatched words: OCR cannot read the script
         return False
     is_only_difference = len(only_a) + len(only_b) <= 2
     for one, other in itertools.product(only_a, only_b):

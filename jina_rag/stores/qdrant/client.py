@@ -74,7 +74,7 @@ class QdrantConnection:
             raise InvalidInputError("verify=False is not supported with gRPC. Pass a certificate file as verify.")
         if not isinstance(self.verify, bool) and not Path(self.verify).is_file():
             raise InvalidInputError(
-                f"The certificate file {os.fspath(self.verify)} does not exist. Check the path in verify."
+                f"The certificate file {os.fspath(self.verify)} does not exist. Pass the path of a PEM file as verify."
             )
 
     @property
@@ -138,7 +138,7 @@ class Remote:
         except JinaRagError:
             raise
         except Exception as exc:
-            _ = self.client  # raises the clearer IndexStateError if another thread closed the client
+            _ = self.client  # if another thread closed the client, this raises an IndexStateError that says so
             raise to_index_error(classify_error(exc), self.address, action) from exc
 
     def call_collection(self, action: str, method: str, **arguments: Any) -> Any:  # noqa: ANN401
@@ -222,23 +222,23 @@ def connect(qdrant_client: QdrantObject, url: str, connection: QdrantConnection)
             options["grpc_options"] = {"root_certificates": authority.read_bytes()}
         except OSError as exc:
             raise InvalidInputError(
-                f"The certificate file {authority} is unreadable ({exc}). Check the file in verify."
+                f"The certificate file {authority} is unreadable ({exc}). Pass a readable PEM file as verify."
             ) from exc
     return qdrant_client.QdrantClient(
         url=url,
         grpc_port=connection.grpc_port,
         prefer_grpc=connection.prefer_grpc,
         timeout=connection.seconds,
-        # The API key is passed as a header, because with `api_key` the client repeats the log line above as a warning.
+        # The API key is passed as a header, because with `api_key` the client repeats the warning logged above.
         headers=None if key is None else {"api-key": key},
-        # The client's version check only warns, in a thread; `open_collection` raises an error for an old server.
+        # The client's version check is off, because it only warns; `open_collection` raises an error for an old server.
         check_compatibility=False,
         **options,
     )
 
 
 def _checked_key(key: str, name: str) -> str:
-    # A key with any other character is an invalid header, and the resulting transport error would contain the key.
+    # Checked here, because any other character makes the header invalid, and the transport error would contain the key.
     if not key or not all("!" <= letter <= "~" for letter in key):
         raise InvalidInputError(f"{name} is not a valid API key; expected printable ASCII characters without spaces.")
     return key

@@ -57,7 +57,7 @@ def decode(record: QdrantObject) -> Point:
 
 
 def _matrix(rows: Sequence[Sequence[float]]) -> Float32:
-    """Return rows of Python numbers as an array, shape (tokens, dim). The module struct is 3 times as fast as NumPy."""
+    """Return rows of Python numbers as an array, shape (tokens, dim). struct takes a third of the time of NumPy."""
     matrix = np.empty((len(rows), len(rows[0])), dtype=np.float32)
     row_format = struct.Struct(f"={matrix.shape[1]}f")
     for i, row in enumerate(rows):

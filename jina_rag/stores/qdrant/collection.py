@@ -71,7 +71,7 @@ def open_collection(
     except IndexNotFoundError:
         if not create:
             raise IndexNotFoundError(
-                f"No index at {remote.address}. Create one with `jina-rag ingest PATH --index URL`."
+                f"No index at {remote.address}. Create the index with `jina-rag ingest PATH --index URL`."
             ) from None
         _create(remote, dims, facts, storage, tiers=version is None or version >= _TIERS_VERSION)
         description = _describe(remote)
@@ -120,7 +120,7 @@ def vector_params(
             f"Vectors of {storage.datatype} require Qdrant {_TIERS_VERSION[0]}.{_TIERS_VERSION[1]} or newer. Update "
             'the server, or pass storage="exact" (--storage exact).'
         )
-    # Multi-vectors stay on disk, because a search reads the large multi-vectors of a few candidates only.
+    # Multi-vectors stay on disk, because a search reads the multi-vectors of only a few candidates.
     cold = {"memory": models.Memory.COLD} if tiers and hasattr(models, "Memory") else {"on_disk": True}
     dense = models.VectorParams(size=dims[0], distance=models.Distance.DOT)
     multi = models.VectorParams(
@@ -138,7 +138,7 @@ def vector_params(
 
 
 def _quantization(models: QdrantObject, storage: Storage) -> QdrantObject:
-    """Return the configuration of the quantized copy of the rows, which a search scans first."""
+    """Return the configuration of the quantized copy of the rows; a search scans the copy before the rows."""
     if storage.quantization == "int8":
         return models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8))
     if storage.quantization == "binary":

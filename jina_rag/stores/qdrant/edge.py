@@ -122,8 +122,8 @@ class EdgeStore(BaseQdrantStore):
         if vacuum or (self._has_changes and self.storage.quantization is not None):
             self.optimize()
         if self._has_changes and self.storage.log:
-            # The next open replays the last log record. This empty record is last instead of a batch of pages, which
-            # saves 100 ms per command-line search.
+            # The next open replays the last log record. Replaying this empty record instead of a batch of pages saves
+            # 100 ms per command-line search.
             self._shard.update(self._types.UpdateOperation.delete_points([_ABSENT_POINT_ID]))
         if self._has_changes:
             self._shard.flush()
@@ -153,7 +153,7 @@ class EdgeStore(BaseQdrantStore):
                 self._flush_without_log()
 
     def _flush_without_log(self) -> None:
-        """Flush a store without a log, whose writes are durable only after a flush."""
+        """Flush the store if it has no log: without a log, a write is durable only after a flush."""
         if not self.storage.log:
             self.flush()
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _FORMAT: Final = 3
 """Format version of the store. Points of earlier formats lack the numbers for range filters."""
 _DATATYPES: Final = {"float16": "Float16", "int8": "Turbo8", "int4": "Turbo4"}
-"""Names of the datatypes in the engine. The engine's Uint8 accepts only integers from 0 to 255."""
+"""Names of the datatypes in the engine. Turbo8 stands for int8, because Uint8 accepts only integers from 0 to 255."""
 _PARTS: Final = ("dense", "multi", "lexical", "payload", "log", "other")
 _READ_AHEAD_LIMIT: Final = 64 * 1024 * 1024
 """Maximum bytes of multi-vectors to read ahead: about 2,000 indexed pages with the storage "compact"."""
@@ -162,7 +162,7 @@ def _read_ahead(data: Path) -> None:
 
 def _create(engine: QdrantObject, temporary: Path, final: Path, dim: int, multi_dim: int, storage: Storage) -> None:
     with engine_errors(final.parent, "be created"):
-        # A process killed during creation leaves this folder, which never contains points.
+        # A process killed during creation leaves this folder. The folder never contains points and can be deleted.
         if temporary.exists():
             shutil.rmtree(temporary)
         (temporary / "shard").mkdir(mode=0o700, parents=True)
@@ -201,7 +201,7 @@ def _check_facts(file: Path, folder: Path, dim: int, multi_dim: int, storage: St
 
 def _config(engine: QdrantObject, dim: int, multi_dim: int, storage: Storage) -> QdrantObject:
     datatypes = engine.VectorStorageDatatype
-    # Dense vectors only select candidates, for which float16 is sufficient. "exact" stores float32.
+    # float16 is sufficient for dense vectors, because they only select candidates. The storage "exact" uses float32.
     dense_datatype = None if storage.datatype == "float16" else datatypes.Float16
     dense = engine.EdgeVectorParams(dim, engine.Distance.Dot, datatype=dense_datatype)
     multi = engine.EdgeVectorParams(

@@ -89,7 +89,7 @@ def classify_error(exc: BaseException) -> RequestFailure:
 
 
 def to_index_error(failure: RequestFailure, address: Address, action: str) -> IndexStateError:
-    """Return the index error for a failed request, whose message contains the reason, the URL and a remedy.
+    """Return the index error for a failed request. The message contains the reason, the URL and a remedy.
 
     Args:
         failure: Failure of the request.
@@ -116,7 +116,7 @@ def to_index_error(failure: RequestFailure, address: Address, action: str) -> In
         "too_large": f"{prefix}: the request exceeds the size limit of the server{detail}. "
         "Raise the size limit of the server to 32 MiB or more.",
         "not_qdrant": f"The server at {address.url} is not a Qdrant server{detail}. Check the URL.",
-        "not_found": f"No index at {address}{detail}. Create one with `jina-rag ingest PATH --index URL`.",
+        "not_found": f"No index at {address}{detail}. Create the index with `jina-rag ingest PATH --index URL`.",
         "exists": f"{prefix}: the collection already exists{detail}. Use another collection name.",
         "rejected": f"{prefix}{detail}.",
     }
@@ -129,7 +129,8 @@ def _from_status(status: int, exc: Any) -> RequestFailure:  # noqa: ANN401  # an
     try:
         message = json.loads(exc.content)["status"]["error"]
     except (ValueError, KeyError, TypeError):
-        # A response in another format than Qdrant's comes from a gateway or from another server.
+        # A gateway or another server sent the response, because it is not in Qdrant's format. Status 404 therefore
+        # does not mean that the collection is missing.
         message = f"status {status}"
         kind = "not_qdrant" if kind == "not_found" else kind
     retry_after = exc.headers.get("retry-after", "")
@@ -144,7 +145,8 @@ def _make_failure(kind: FailureKind, message: object, wait: float | None = None)
         kind = "untrusted"
     elif "larger than allowed" in words:
         kind = "too_large"
-    # The server also reports "not found" for a point that another process has deleted.
+    # The server also reports "not found" for a deleted point, so only a message about the collection means that the
+    # index is missing.
     elif kind == "not_found" and "collection" not in words:
         kind = "rejected"
     return RequestFailure(kind, text if len(text) <= _MAX_REASON_LENGTH else f"{text[:_MAX_REASON_LENGTH]}…", wait)

@@ -11,9 +11,9 @@ from jina_rag.stores.qdrant.errors import FailureKind, RequestFailure, classify_
 
 _FIRST_WAIT: Final = 0.5
 _MAX_WAIT: Final = 30
-"""Upper limit of the random wait before the first retry and of all waits, in seconds; the limit doubles per retry."""
+"""Upper limit of the random wait in seconds: `_FIRST_WAIT` before the first retry, doubled per retry to `_MAX_WAIT`."""
 _MAX_SERVER_WAIT: Final = 300
-"""Maximum wait in seconds that a server may demand; a request with a longer wait fails at once."""
+"""Maximum wait in seconds that a server may demand. If a server demands more, the request is not retried."""
 _RETRYABLE: Final[dict[FailureKind, str]] = {
     "unreachable": "no answer", "timeout": "timeout", "rate_limited": "too many requests", "unavailable": "unavailable",
 }  # fmt: skip
