@@ -16,7 +16,11 @@ def copy(
     target: Annotated[str, typer.Argument(help="Target index: folder or Qdrant collection URL.", metavar="TO")],
     assets_dir: Annotated[
         Path | None,
-        typer.Option(help="Folder of page images and manifest, only if TO is a Qdrant collection.", metavar="DIR"),
+        typer.Option(
+            help="Folder of page images and manifest, only if TO is a Qdrant collection.",
+            metavar="DIR",
+            show_default="user data folder",
+        ),
     ] = None,
     source_assets_dir: Annotated[
         Path | None,
@@ -24,6 +28,7 @@ def copy(
             "--from-assets-dir",
             help="Folder of page images and manifest, only if FROM is a Qdrant collection.",
             metavar="DIR",
+            show_default="user data folder",
         ),
     ] = None,
     json: JsonOption = False,

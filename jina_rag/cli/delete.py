@@ -48,7 +48,7 @@ def delete(
     with open_index(index, assets_dir) as document_index:
         names: list[str | None] = [*documents] if documents else [None]
         counts = {name: document_index.delete(name, filter=filter_mapping or None) for name in names}
-    missing = [name or "--filter" for name, count in counts.items() if not count]
+    missing = [name or "the filter" for name, count in counts.items() if not count]
     removed = sum(counts.values())
     if json:
         failed = [{"path": name, "reason": "No such document in the index."} for name in missing]
@@ -56,9 +56,8 @@ def delete(
     else:
         err.print(f"Deleted {console.count(removed, 'document')}.")
         for name in missing:
-            name = console.one_line(name)
             err.print(
-                f"[red]No such document in the index:[/] {name}. "
+                f"[red]No document matches {console.one_line(name)}.[/] "
                 "Run `jina-rag info --documents` to list the documents.",
                 soft_wrap=True,
             )

@@ -38,6 +38,8 @@ def verify(index: IndexOption, assets_dir: AssetsOption = None, json: JsonOption
             prefix = f"{console.one_line(problem.doc_id)}: " if problem.doc_id else ""
             out.print(f"[red]{prefix}[/]{console.one_line(problem.message)}", soft_wrap=True)
         out.print(
-            "Run `jina-rag ingest PATH --force` on these documents or on the folder of the documents.", soft_wrap=True
+            f"Run `jina-rag ingest PATH --index {console.one_line(index)} --force` with the files or the folder of "
+            "these documents.",
+            soft_wrap=True,
         )
     raise typer.Exit(console.PARTLY if problems else console.OK)

@@ -110,8 +110,8 @@ def open_session(location: str, options: OpenOptions) -> tuple[SharedSession, In
         options = replace(options, connection=address.connection)
     elif options.assets_dir is not None or options.api_key is not None:
         raise InvalidInputError(
-            f"assets_dir and api_key apply only to the URL of a Qdrant server, not to {location}. Omit assets_dir and "
-            "api_key."
+            f"assets_dir (--assets-dir) and api_key apply only to an index on a Qdrant server, not to {location}. "
+            "Omit both."
         )
     else:
         root = Path(os.path.abspath(location))

@@ -310,7 +310,7 @@ def _classify(path: Path, root: Path, *, is_root: bool) -> SourceEvent:
     if is_root:
         reason = "The content is neither a PDF, an image nor an office file in a supported format."
         return Failure(path, f"{reason} Convert the file to PDF.")
-    return Skipped(path, "The file is not a PDF, image or office file.")
+    return Skipped(path, "The file is not a PDF, image or office file. Convert the file to PDF to index it.")
 
 
 def _is_hidden(path: Path) -> bool:

@@ -100,7 +100,7 @@ def test_python_m_runs_the_same_program():
         (["search", "-i", "kb"], ["Pass a QUERY or --image FILE, or --queries"]),
         (
             ["search", "x", "-i", "kb", "--queries", "q.jsonl", "--run", "r.jsonl"],
-            ["Pass a QUERY or --image FILE, or --queries"],
+            ["QUERY and --queries exclude each other"],
         ),
         (["search", "-i", "kb", "--queries", "q.jsonl"], ["--queries and --run require each other"]),
         (["search", "x", "-i", "kb", "--filter", "year"], ["--filter 'year'", "KEY=VALUE"]),
@@ -256,7 +256,7 @@ def test_unreachable_server_prints_one_sentence(cli, docs, tmp_path):
     for command in (("ingest", docs), ("search", "whales"), ("info",), ("verify",)):
         cli(*command, "-i", missing, "--assets-dir", tmp_path / "files").assert_usage_error("No Qdrant server answers")
     cli("search", "x", "-i", "http://127.0.0.1:6333").assert_usage_error("has no collection name")
-    cli("search", "x", "-i", tmp_path / "kb", "--assets-dir", tmp_path).assert_usage_error("apply only to the URL")
+    cli("search", "x", "-i", tmp_path / "kb", "--assets-dir", tmp_path).assert_usage_error("apply only to an index")
 
 
 @pytest.mark.parametrize(

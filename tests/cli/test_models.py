@@ -20,8 +20,7 @@ def test_models_lists_all_models(cli):
 
 
 def test_download_error_names_the_reason(cli):
-    cli("models", "download", "jinaai/jina-reranker-m0").assert_usage_error(
-        "not on this machine"
-    )  # offline, see conftest
+    # Downloads are disabled, see conftest.
+    cli("models", "download", "jinaai/jina-reranker-m0").assert_usage_error("not on this machine")
     cli("models", "download", "lite").assert_usage_error("part of a Python package")
-    cli("models", "download", "no id").assert_usage_error("Write it as owner/model")
+    cli("models", "download", "no id").assert_usage_error("of the form owner/model")

@@ -117,7 +117,7 @@ def test_assets_folder_of_another_index_raises(url, docs, tmp_path):
         index.ingest(docs, settings=NO_OCR)
     with open_index(f"{url}-2", tmp_path / "second", embedder=FakeEmbedder()) as index:
         index.ingest(docs, settings=NO_OCR)
-    with pytest.raises(IndexMismatchError, match="belongs to another index"):
+    with pytest.raises(IndexMismatchError, match="belongs to an index other than"):
         DocumentIndex.open(f"{url}-2", assets_dir=tmp_path / "files", embedder=FakeEmbedder())
     with pytest.raises(IndexCorruptError, match="no longer exists"):
         DocumentIndex.open(f"{url}-3", assets_dir=tmp_path / "files", embedder=FakeEmbedder())
@@ -195,7 +195,7 @@ def test_address_parse_reads_options_and_rejects_invalid_addresses():
         with pytest.raises(InvalidInputError, match="must not contain a user") as error:
             Address.parse(invalid)
         assert not any(part in str(error.value) for part in ("s3cret", "user:", "host"))
-    with pytest.raises(InvalidInputError, match="apply only to the URL"):
+    with pytest.raises(InvalidInputError, match="apply only to an index on a Qdrant server"):
         DocumentIndex.open("kb", assets_dir="x")
 
 
@@ -248,7 +248,7 @@ def test_index_with_other_assets_is_read_only(url, docs, tmp_path):
             lambda: guest_index.delete("animals.pdf"),
             lambda: guest_index.copy(tmp_path / "copy"),
         ):
-            with pytest.raises(IndexStateError, match="manifest is in another assets folder"):
+            with pytest.raises(IndexStateError, match="manifest is in an assets folder other than"):
                 attempt()
         with pytest.raises(InvalidInputError, match="manifest is in another assets folder"):
             guest_index.search("whales", filter={"path": "*"})
@@ -262,7 +262,7 @@ def test_index_with_other_assets_is_read_only(url, docs, tmp_path):
 def test_server_options_raise_for_a_folder(tmp_path):
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         for options in ({"api_key": "k"}, {"assets_dir": tmp_path / "files"}):
-            with pytest.raises(InvalidInputError, match="apply only to the URL"):
+            with pytest.raises(InvalidInputError, match="apply only to an index on a Qdrant server"):
                 index.copy(tmp_path / "copy", **options)
-            with pytest.raises(InvalidInputError, match="apply only to the URL"):
+            with pytest.raises(InvalidInputError, match="apply only to an index on a Qdrant server"):
                 DocumentIndex.open(tmp_path / "kb", **options)

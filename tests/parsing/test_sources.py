@@ -58,7 +58,9 @@ def test_source_file_reports_reason_for_non_document(tmp_path):
 def test_non_document_skipped_in_folder_but_fails_if_passed(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("BM: text that starts like a bitmap")
-    assert reasons(find_sources([tmp_path]), Skipped) == {"notes.txt": "The file is not a PDF, image or office file."}
+    assert reasons(find_sources([tmp_path]), Skipped) == {
+        "notes.txt": "The file is not a PDF, image or office file. Convert the file to PDF to index it."
+    }
     assert "neither a PDF, an image nor an office file" in reasons(find_sources([path]), Failure)["notes.txt"]
 
 

@@ -159,7 +159,7 @@ def test_function_and_readme_examples_run(example_folder):
         (block,) = code_blocks(langchain_jina_rag.documents_to_content_blocks.__doc__)
         exec(block, namespace)
         assert any(part["type"] == "image" for part in model.requests[0][0].content_blocks)
-    namespace = {"question": query}
+    namespace = {"query": query}
     (block,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     assert len([line for line in block.splitlines() if line]) == 3
     exec(block, namespace)
