@@ -96,7 +96,7 @@ class Parts:
         self.seconds["words"] = clock(lambda: self._pdf_pages(words))[1]
 
     def _regions(self) -> None:
-        # The time to read words and images is excluded here, because other parts measure that time.
+        # Excludes the time to read words and images, which other stages of this benchmark measure.
         cpu_seconds = 0.0
 
         def regions(document: PyMuPdfRenderer, page: Any) -> None:

@@ -100,7 +100,7 @@ def _message(node: ast.expr) -> str:
 
 
 def draw(texts: list[Text], number: int, rng: random.Random) -> list[Text]:
-    """Draw one text from each room, and further texts from all rooms with equal probability, `number` in total."""
+    """Draw one text from each room (see `Text.room`), and the others from all texts; `number` texts in total."""
     rooms = sorted({text.room for text in texts})
     sample = [rng.choice([text for text in texts if text.room == room]) for room in rooms][:number]
     others = [text for text in texts if text not in sample]

@@ -30,7 +30,9 @@ def doctor(
     ] = None,
     expected: Annotated[
         Path | None,
-        typer.Option(help="Compare the outputs of the model with this file.", metavar="FILE.zip", dir_okay=False),
+        typer.Option(
+            help="Compare the outputs of the model with those in this file.", metavar="FILE.zip", dir_okay=False
+        ),
     ] = None,
     write_expected: Annotated[
         Path | None,

@@ -28,8 +28,8 @@ def negation(
     """Run the negation test of Jina Embeddings v1.
 
     Prints the measured and the published accuracies.
-    Easy: the anchor is closer to the entailment than to the negative.
-    Hard: the entailment is closer to the anchor than to the negative.
+    Easy accuracy: fraction of triplets whose anchor is closer to the entailment than to the negative.
+    Hard accuracy: fraction of triplets whose entailment is closer to the anchor than to the negative.
 
     Examples:
 

@@ -112,7 +112,7 @@ def run_demo(
             report_queries.append(ReportQuery(sample.query, sample.kind, seconds, report_hits, sample.note))
         index_info = index.info()
     report = output / "report.html"
-    # File names may contain bytes that are invalid in UTF-8; the HTML contains such bytes as character references.
+    # File names may contain bytes that are invalid in UTF-8; the HTML encodes these bytes as character references.
     html = render_report(tuple(report_queries), ReportSummary(index_info, ingest, modality, sample_documents()))
     report.write_text(html, encoding="utf-8", errors="xmlcharrefreplace", newline="\n")
     return DemoResult(report, tuple(answers), ingest, index_info, time.perf_counter() - start)

@@ -272,7 +272,7 @@ def targets_for(
 def means_for(
     benchmark: str, *, published: ReferenceScores | None = None, **filters: Unpack[ScoreFilter]
 ) -> tuple[Mean, ...]:
-    """Return all means of a benchmark, in the order of the file.
+    """Return all published mean scores of a benchmark, in the order of the file.
 
     Args:
         benchmark: mteb's name of the benchmark.

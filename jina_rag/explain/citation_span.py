@@ -59,7 +59,7 @@ def _line(boxes: Float32, start: int) -> npt.NDArray[np.int_]:
     same_line = np.flatnonzero(overlap >= 0.5 * np.minimum(heights, y1 - y0))
     same_line = same_line[np.argsort(boxes[same_line, 0], kind="stable")]
     gap = _WORD_GAP * max(float(np.median(heights[same_line])), 1e-4)
-    # The gap is a fraction of the page height and is compared with fractions of the page width.
+    # `gap` is a fraction of the page height; `_PAGE_ASPECT` converts the gap to a fraction of the page width.
     right_edges = np.maximum.accumulate(boxes[same_line, 2])[:-1]
     breaks = np.flatnonzero(boxes[same_line[1:], 0] - right_edges > gap * _PAGE_ASPECT) + 1
     return next(run for run in np.split(same_line, breaks) if start in run)

@@ -123,10 +123,13 @@ def cite(
             of words and boxes.
     """
     heat_boxes, weights = explanation.boxes, explanation.weights
-    if len(heat_boxes) != len(weights) or (words is not None and len(words[0]) != len(words[1])):
+    if len(heat_boxes) != len(weights):
         raise InvalidInputError(
-            "explanation has different numbers of boxes and weights, or words has different numbers of words and "
-            "boxes. Pass one box per weight and one box per word."
+            f"explanation has {len(heat_boxes)} boxes and {len(weights)} weights; expected one box per weight."
+        )
+    if words is not None and len(words[0]) != len(words[1]):
+        raise InvalidInputError(
+            f"words has {len(words[0])} words and {len(words[1])} boxes; expected one box per word."
         )
     words = _valid_words(words)
     brightest = explanation.brightest

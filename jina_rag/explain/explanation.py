@@ -226,7 +226,10 @@ class Explanation:
         return self.weights if token is None else self.of_token(token)
 
     def _blur_share(self, size: tuple[int, int]) -> float:
-        """Return the blur radius as a fraction of the longer side: `_WORD_BLUR`, or a quarter of a patch."""
+        """Return the blur radius as a fraction of the longer image side.
+
+        The radius is `_WORD_BLUR` for words, and a quarter of the patch side for patches.
+        """
         if self.kind == "words" or not len(self.boxes):
             return _WORD_BLUR
         sides = np.median(self.boxes[:, 2:] - self.boxes[:, :2], axis=0) * size

@@ -98,7 +98,7 @@ class IndexSettings:
         revision: Commit of a model from the hub.
         dim: Length of the stored dense vectors.
         multi_dim: Length of the stored rows of the multi-vectors.
-        storage: How vectors are stored.
+        storage: Vector storage of the index.
         id: Random id of the index, stored on the server and in the assets folder.
         schema: Version of the index format.
         version: Version of jina_rag that created the index.

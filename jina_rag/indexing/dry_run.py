@@ -181,7 +181,7 @@ class DryRun:
         return self._sample(tasks)
 
     def _sample(self, tasks: Sequence[tuple[IndexTask, list[int]]]) -> tuple[float, float, str]:
-        """Return the values of `_cost`, measured on a few sample pages that are spread over all documents."""
+        """Measure the cost per page, as returned by `_cost`, on a few pages that are spread over all documents."""
         pages = [(task, number) for task, numbers in tasks for number in numbers]
         step = max(1, len(pages) // SAMPLE_PAGES)
         sample = pages[step // 2 :: step][:SAMPLE_PAGES]

@@ -55,7 +55,7 @@ class Placement:
         how: ``"unchanged"`` for the same file, possibly with a new modification time; ``"moved"`` for a renamed or
             moved file; ``"duplicate"`` for a file with the same bytes as another file.
         other: The previous record of the document; for a duplicate, the record of the document with the same bytes.
-        replaces: Previous id of a moved document, which is deleted from the index; otherwise None.
+        replaces: Previous id of a moved document; the record of this id is deleted. None for other documents.
     """
 
     path: Path

@@ -151,7 +151,7 @@ class OcrCache:
         self.close()
 
     def _run(self, work: Callable[[sqlite3.Connection], _T]) -> _T | None:
-        """Return the result of `work`, run in a transaction; None if the cache is closed or the file fails."""
+        """Return the result of `work`, run in a transaction; None if the cache is closed or unreadable."""
         with self._lock:
             if self._closed:
                 return None

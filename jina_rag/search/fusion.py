@@ -52,7 +52,7 @@ class Rescore:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A page between two search stages, with the scores of the completed stages.
+    """A candidate page, with the scores of the completed search stages.
 
     Attributes:
         page_id: Id of the page's point.

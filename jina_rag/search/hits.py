@@ -37,8 +37,8 @@ def locations(resources: IndexResources, payload: Mapping[str, Any], where: Wher
         files = [Location(str(doc_id), Path(path), dict(meta)) for doc_id, path, meta in columns]
     else:
         return []
-    # In the store, a different file with this page can match each condition. A hit requires one file that matches all
-    # conditions.
+    # All files with the same page share one point, so each condition of the store may match a different file. A hit
+    # requires one file that matches all conditions.
     is_match = document_matcher(where)
     matches = [file for file in files if is_match(file.doc_id, file.path, file.metadata)]
     return matches + [file for file in files if file not in matches] if matches else []

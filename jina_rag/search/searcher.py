@@ -81,7 +81,7 @@ class SearchRequest:
 
 @dataclass
 class _PendingHit:
-    """A hit under construction: the candidate, the files of the page, and the pages folded into the hit."""
+    """An incomplete hit: the candidate, the files of the page, and the other pages merged into the hit."""
 
     candidate: Candidate
     point: Point

@@ -233,9 +233,9 @@ def test_paragraph_box_stays_in_column_on_dense_page():
 
 
 def test_mismatched_boxes_raise_invalid_input_error():
-    with pytest.raises(InvalidInputError, match="different numbers of boxes"):
+    with pytest.raises(InvalidInputError, match="expected one box per word"):
         cite(HIT, heat_map(*PAGE, {"xi": 1}), words=(["one"], PAGE[1]))
-    with pytest.raises(InvalidInputError, match="different numbers of boxes"):
+    with pytest.raises(InvalidInputError, match="expected one box per weight"):
         cite(HIT, Explanation(PAGE[1], np.zeros(2, dtype=np.float32), Path("x")))
 
 

@@ -29,8 +29,8 @@ class JinaLocalRerank(RerankerOptions, BaseDocumentCompressor, Serializable):
 
     Setup:
         The default model, jina-reranker-m0, requires the extra ``models`` and is downloaded once. ``"lite"`` is
-        installed with jina_rag and requires no download. ``"lite"`` reads only text and lowers the quality of a search:
-        nDCG@5 decreased by 0.008 (5 pages reranked) to 0.032 (10 pages reranked).
+        installed with jina_rag and requires no download. ``"lite"`` reads only text. Compared
+        with no reranking, it lowered nDCG@5 by 0.008 (5 pages reranked) to 0.032 (10 pages reranked).
 
         .. code-block:: bash
 
@@ -91,7 +91,7 @@ class JinaLocalRerank(RerankerOptions, BaseDocumentCompressor, Serializable):
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
-        """Return True, because the fields define the compressor, and the model is reloaded by name."""
+        """Return True: the fields of the compressor define it, and the model is loaded again by name."""
         return True
 
     @property

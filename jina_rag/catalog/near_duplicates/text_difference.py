@@ -28,7 +28,7 @@ def normalize_words(words: Iterable[str]) -> dict[int, str]:
 
 
 def overlap(a: Sequence[str], b: Sequence[str]) -> float:
-    """Return the fraction of common words of two texts, 0 to 1: multiset intersection over multiset union."""
+    """Return the Jaccard similarity of the word multisets of two texts, from 0 to 1."""
     first, second = Counter(a), Counter(b)
     return (first & second).total() / max((first | second).total(), 1)
 

@@ -85,13 +85,14 @@ class Cleaning:
         scratch: Path | None = None,
         progress: Progress | None = None,
     ) -> Iterator[Pair]:
-        """Yield the pairs that stay, in input order, and replace `report`.
+        """Yield the kept pairs in input order, and set `report` to the report of this run.
 
         Args:
             pairs: Input pairs, which the pipeline reads once.
             on_drop: Called with each dropped pair; None to ignore dropped pairs.
             scratch: Folder for the steps' temporary files; None for the system's temporary folder.
-            progress: Called with the step name and the number of passed pairs for each passed pair; None to ignore.
+            progress: Called after each pair that a step keeps, with the step name and the number of pairs that the
+                step has kept; None to ignore.
         """
         report = self.report = CleaningReport([StepReport(step.name, step.settings) for step in self.steps])
         with tempfile.TemporaryDirectory(prefix="jina-rag-clean-", dir=scratch) as root, ExitStack() as open_steps:

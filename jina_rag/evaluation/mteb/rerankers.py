@@ -1,4 +1,4 @@
-"""mteb cross-encoders for the rerankers of jina_rag, which score pairs of a query and a text or image document."""
+"""Adapters that let mteb use the rerankers of jina_rag as cross-encoders for text and image documents."""
 
 from __future__ import annotations
 

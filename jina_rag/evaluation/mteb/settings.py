@@ -62,11 +62,11 @@ class BenchmarkSetting:
         pipeline: Evaluate the search pipeline over an index, with `storage`, `stages` and `reranker`; False evaluates
             the vectors without an index.
         reranker: A reranker, or a model name or folder for `jina_rag.load_reranker`; None for no reranking. Without
-            `pipeline`, mteb reranks the top `rerank_top` documents of the vectors.
+            `pipeline`, mteb reranks the `rerank_top` documents that rank highest by the vectors.
         rerank_top: Number of documents per query to rerank without `pipeline`.
         storage: Vector storage of the index, with `pipeline` only; None for the default.
         stages: Search stages, with `pipeline` only; empty for the default stages.
-        parts: Parts to read of documents with a text and an image, see `ContentParts`.
+        parts: For documents with a text and an image: the parts to read; see `ContentParts`.
         options: Loading options of the models.
 
     Raises:

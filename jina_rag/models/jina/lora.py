@@ -51,7 +51,9 @@ def add_adapters(
     config = read_json(folder / "adapter_config.json")
     for key, default in _UNSUPPORTED_OPTIONS.items():
         if config.get(key, default) not in (default, [] if default is None else default):
-            raise CheckpointError(f"{folder} has adapters with {key}={config[key]!r}. Pass adapters without {key}.")
+            raise CheckpointError(
+                f"{folder}: adapters with {key}={config[key]!r} are not supported. Use adapters without {key}."
+            )
     lora_options = {
         key: config[key]
         for key in ("r", "lora_alpha", "target_modules", "exclude_modules", "rank_pattern", "alpha_pattern")

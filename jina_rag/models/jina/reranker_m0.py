@@ -4,7 +4,7 @@ Deliberate differences from the published code:
 
 - The documents of one call can mix texts and images, and so can the queries. The published code requires that all
   documents are of one kind, and all queries are of one kind.
-- Every image is rotated according to EXIF orientation.
+- Every image is rotated according to its EXIF orientation.
 - Special tokens in an input text are encoded as ordinary text.
 - Scores are also available without the sigmoid.
 

@@ -122,7 +122,7 @@ def _mark_special_tokens(data: dict[str, Any]) -> dict[str, Any]:
     A fine-tuned checkpoint may store markup tokens as ordinary added tokens, but user text must not match markup.
     Qwen's tokens for tools and code infilling are unchanged, as published.
     """
-    is_unigram = isinstance(data["model"]["vocab"], list)  # jina-colbert-v2 and v1: all added tokens are markup
+    is_unigram = isinstance(data["model"]["vocab"], list)  # jina-colbert-v2 and v1: all added tokens are special tokens
     added_tokens = [
         {**token, "special": bool(token.get("special") or is_unigram or _MARKUP.match(token["content"]))}
         for token in data.get("added_tokens") or []

@@ -93,7 +93,7 @@ class E5:
         return self._frames[side], [self._weights.eos]
 
     def tokenize(self, words: Sequence[str]) -> list[tuple[Token, ...]]:
-        """Return the tokens of each word; words of less than 100 characters are cached.
+        """Return the tokens of each word; words of fewer than 100 characters are cached.
 
         Args:
             words: Words, without white space.

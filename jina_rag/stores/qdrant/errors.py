@@ -129,7 +129,7 @@ def _from_status(status: int, exc: Any) -> RequestFailure:  # noqa: ANN401  # an
     try:
         message = json.loads(exc.content)["status"]["error"]
     except (ValueError, KeyError, TypeError):
-        # A gateway or another server sent the response, because it is not in Qdrant's format. Status 404 therefore
+        # The response is not in Qdrant's format, so a gateway or another server sent the response. Status 404 then
         # does not mean that the collection is missing.
         message = f"status {status}"
         kind = "not_qdrant" if kind == "not_found" else kind

@@ -263,6 +263,6 @@ class JinaVectorStore(IndexOwner, BasePydanticVectorStore):
         return {**BaseModel.__getstate__(self), "__pydantic_private__": private}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Skip __init__, which LlamaIndex calls here and which opens the index: only one process can open an index
-        # folder, and an unpickled store is possibly not used at all.
+        # LlamaIndex calls __init__ here, which would open the index. The index is opened at first use instead, because
+        # only one process can open an index folder.
         BaseModel.__setstate__(self, state)
