@@ -313,7 +313,7 @@ class Location:
 
 @dataclass(frozen=True, slots=True)
 class SimilarPage:
-    """A near-duplicate page that search folded into a hit.
+    """A near-duplicate page that search merged into a hit.
 
     Attributes:
         location: Location of the file that contains the page.
@@ -369,7 +369,7 @@ class ScoredPage:
         scores: Score in each stage that scored the page, by stage name.
         steps: Per-stage ranks and scores, in stage order; empty unless the search ran with ``explain=True``.
         other_pages: Page numbers of further hits in the same document, best first, if hits are grouped by document.
-        similar: Near-duplicate pages folded into this hit, if the search ran with deduplication.
+        similar: Near-duplicate pages merged into this hit, if the search ran with deduplication.
         text: All words of the page, or the whole text if the hit is a text passed to `DocumentIndex.add`.
         added: Whether the content was passed to `DocumentIndex.add`. False for pages of files.
     """

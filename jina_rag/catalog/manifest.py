@@ -403,7 +403,7 @@ class Manifest:
         self._write("UPDATE contents SET is_stale = 0 WHERE sha256 = ?", *((sha256,) for sha256 in hashes))
 
     def orphans(self) -> list[str]:
-        """Return the contents that are neither the current nor the next content of a document."""
+        """Return the SHA-256 hashes of the contents that no document uses, neither as current nor as next content."""
         rows = self._rows(
             "SELECT sha256 FROM contents WHERE sha256 NOT IN (SELECT sha256 FROM documents)"
             " AND sha256 NOT IN (SELECT next_sha256 FROM documents WHERE next_sha256 IS NOT NULL)"
@@ -420,7 +420,7 @@ class Manifest:
                 self._write(f"DELETE FROM {table} WHERE sha256 = ?", *((sha256,) for sha256 in hashes))  # noqa: S608
 
     def points(self, sha256: str) -> list[PointRecord]:
-        """Return the points of a content, sorted by page and kind."""
+        """Return the points of the content with this SHA-256 hash, sorted by page and kind."""
         rows = self._rows("SELECT point_id, page, kind, image FROM points WHERE sha256 = ? ORDER BY page, kind", sha256)
         return [PointRecord(*row) for row in rows]
 

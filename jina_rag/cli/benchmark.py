@@ -51,7 +51,7 @@ def benchmark(
     ] = "auto",
     whole: Annotated[
         bool,
-        typer.Option("--whole-search", help="Measure the complete search over an index, not only the vectors."),
+        typer.Option("--whole-search", help="Measure the search pipeline over an index, not only the vectors."),
     ] = False,
     reranker: Annotated[str | None, typer.Option(help="Model that reranks the top documents.", metavar="NAME")] = None,
     rerank_top: Annotated[
@@ -90,7 +90,7 @@ def benchmark(
     ] = 20.0,
     json: JsonOption = False,
 ) -> None:
-    """Measure a model or the whole search on public benchmarks.
+    """Measure a model or the search pipeline on public benchmarks.
 
     Prints the published scores next to the measured scores.
 

@@ -45,12 +45,15 @@ def clean_command(
     near: Annotated[
         float,
         typer.Option(
-            help="Minimum similarity of the passages of near-duplicate pairs, from 0 to 1.",
+            help="Minimum Jaccard similarity of the passages of two near-duplicate pairs, from 0 to 1.",
             metavar="N",
         ),
     ] = 0.8,
     near_query: Annotated[
-        float, typer.Option(help="Minimum similarity of the queries of near-duplicate pairs, from 0 to 1.", metavar="N")
+        float,
+        typer.Option(
+            help="Minimum Jaccard similarity of the queries of two near-duplicate pairs, from 0 to 1.", metavar="N"
+        ),
     ] = 0.7,
     no_near: Annotated[bool, typer.Option("--no-near", help="Keep near-duplicates.")] = False,
     embedder: Annotated[
@@ -85,7 +88,7 @@ def clean_command(
 
     For training or evaluation data. Drops incomplete pairs, exact duplicates and near-duplicates.
     With --language, drops pairs in other languages.
-    With --embedder, drops pairs whose passage does not answer the query.
+    With --embedder, drops pairs whose passage ranks below --rank for the query.
 
     Examples:
 

@@ -64,7 +64,8 @@ def measure(
         typer.Option(
             "--index",
             "-i",
-            help="Location of the indexes, which later runs reuse. Each embedder and storage has its own index.",
+            help="Location of the indexes, which later runs reuse. "
+            "Each combination of embedder and storage has its own index.",
             metavar="DIR|URL",
             show_default="temporary folder",
         ),
@@ -104,7 +105,7 @@ def measure(
         ),
     ] = None,
     no_latency: Annotated[
-        bool, typer.Option("--no-latency", help="Search in batches: faster, but without latencies.")
+        bool, typer.Option("--no-latency", help="Search in batches, which is faster, and measure no latency.")
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Search again instead of reusing the cached rankings of an earlier run.")
@@ -150,7 +151,7 @@ def measure(
     """Measure retrieval on judged queries: nDCG, Recall, RR, latency and index size.
 
     Repeat an option to compare several settings in one run.
-    With --index, a later run reuses the indexes and the cached rankings, also after an interruption.
+    With --index, a later run reuses the indexes and the cached rankings, even after an interruption.
 
     Related commands (add --help for the options):
 

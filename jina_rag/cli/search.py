@@ -45,7 +45,7 @@ def search(
     filter: FilterOption = None,  # shadows the built-in to name the option
     image: Annotated[
         Path | None,
-        typer.Option(help="Image to search with, with or without QUERY.", metavar="FILE", dir_okay=False),
+        typer.Option(help="Query image, alone or in addition to QUERY.", metavar="FILE", dir_okay=False),
     ] = None,
     group_by: Annotated[
         str,

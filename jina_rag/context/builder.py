@@ -146,9 +146,9 @@ def build_context(
 ) -> Context:
     """Build the context that a chat model needs to answer from pages.
 
-    If the page texts together exceed `max_tokens`, short texts stay complete. Each long text is cut to a common number
-    of tokens around the snippet of the hit. If `max_tokens` is too small for all pages, the texts and images of the
-    last pages are omitted.
+    If the page texts together exceed `max_tokens`, short texts stay complete. All long texts are cut to the same
+    number of tokens, around the snippet of the hit. If `max_tokens` is too small for all pages, the texts and images of
+    the last pages are omitted.
 
     Args:
         hits: Pages, best first.
@@ -252,7 +252,7 @@ def _assemble(
 
 
 def _number_line(number: int, image_source: int | None) -> str:
-    """Return the line before a source's text: the source number, and the first source with the same image."""
+    """Return the line before the text of a source: the source number, and the source that shows the image."""
     if image_source is None:
         return f"[{number}] (without a picture)"
     return f"[{number}]" + ("" if image_source == number else f" (its picture is that of [{image_source}])")

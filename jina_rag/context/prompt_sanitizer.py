@@ -327,7 +327,7 @@ def _cut(excerpt: Excerpt, length: int, focus: int = 0) -> str:
         part = part[min(borders) :] if borders else part
     if not part.strip():
         return CUT_MARK
-    # Mark the end if text after the part is omitted, or if the beginning has no mark.
+    # A shortened text has at least one cut mark: the end is marked if the beginning has no mark.
     prefix = f"{_CUT_MARK_BEFORE} " if start > 0 or excerpt.cut_before else ""
     suffix = f" {CUT_MARK}" if start + length < len(text) or excerpt.cut_after or not prefix else ""
     return f"{prefix}{part.strip()}{suffix}"

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from jina_rag.models.lite.stopwords import PARTICLES, STOP_WORDS
 from jina_rag.sparse import terms
 
-# Above the largest share (0.77) and the longest run (4 words) of 119 queries that a person wrote without copying.
+# 119 queries that a person wrote without copying share at most 77 % of their content words with the page, and at most
+# 4 words in sequence. Both limits are higher.
 MIN_COPIED_SHARE, MIN_WORDS, MIN_COPIED_RUN = 0.85, 5, 6
 """Minimum values for `Leak.is_copied`: share of content words, number of content words, and words in the run."""
 MIN_JACCARD = 0.8

@@ -344,7 +344,7 @@ class DocumentIndex:
                 same type.
             group_by: ``"page"`` returns pages. ``"document"`` returns each document once, with the best page of the
                 document; other matching pages are in `ScoredPage.other_pages`.
-            dedup: Whether to fold near-duplicate pages into one hit; the folded pages are in `ScoredPage.similar`.
+            dedup: Whether to merge near-duplicate pages into one hit; the other pages are in `ScoredPage.similar`.
             min_score: Drop hits below this score; with a reranker, also hits that the reranker did not score. Default:
                 keep all hits.
             details: Whether to find the best region and the snippet of each hit.

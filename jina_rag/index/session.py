@@ -59,7 +59,7 @@ _STOP_POLL_SECONDS = 0.05
 
 
 class StoppedWaiting(Exception):  # not an error: the caller requested the stop
-    """The stop event of a run was set while the run waited for the write lock."""
+    """The stop event of an ingestion was set while the ingestion waited for the write lock."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,8 +156,8 @@ class Ingestion:
             for document in list(self._open_documents.values()):
                 if document.changed_on_disk or (not document.ended and _has_changed(document.task)):
                     self._abandon(document)
-            # The checkpoint deletes the previous content of open documents. A moved file that has the same content is
-            # recorded first, so that the content is kept.
+            # `_checkpoint` deletes the previous content of the documents in progress. A moved file with the same
+            # content is recorded before `_checkpoint`, so that the content is kept.
             if self._all_planned and self._open_documents:
                 self._place_complete()
             self._checkpoint(force=True)

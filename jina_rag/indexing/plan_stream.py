@@ -28,7 +28,7 @@ class PlanStream:
 
         Args:
             items: Iterator returned by `Planner.plan`. The planning thread iterates over `items`.
-            halt: Event that is set when the context exits. While the event is set, `items` must end, and the callers of
+            halt: Event that is set when the context exits. Once the event is set, `items` must end, and the callers of
                 `tasks` and `outcomes` must stop waiting.
         """
         self.task_count = 0

@@ -135,7 +135,7 @@ def _spread(pixels: Pixels, axis: int) -> Pixels:
 
 
 def _contrast(pixels: Pixels) -> int:
-    """Return the maximum minus the minimum of the image channel with the largest difference."""
+    """Return the largest value range (maximum minus minimum) of any image channel."""
     highest, lowest = (_channel_extremes(ufunc, pixels, 0) for ufunc in (np.maximum, np.minimum))
     return int((highest.max(axis=0).astype(int) - lowest.min(axis=0)).max())
 

@@ -168,7 +168,7 @@ class _Stream:
                 continue
             if item is None:
                 return
-            if isinstance(item, BaseException):  # an error that would fail all documents
+            if isinstance(item, BaseException):  # an error that affects all documents
                 raise item
             yield self._with_words(item) if isinstance(item, _PendingOcr) else item
 

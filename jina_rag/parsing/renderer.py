@@ -134,7 +134,7 @@ class DocumentRenderer(Renderer):
 
     @abstractmethod
     def _page(self, number: int) -> tuple[Page, tuple[Box, ...]]:
-        """Return a page and the boxes of the raster images as fractions of the page. The caller checks `number`."""
+        """Return an existing page, and the boxes of the raster images as fractions of the page."""
 
     def _make_page(
         self,

@@ -1,4 +1,4 @@
-"""Deduplication of hits: near-duplicate pages are folded into the hit with the highest score.
+"""Deduplication of hits: near-duplicate pages are merged into the hit with the highest score.
 
 `jina_rag.catalog.near_duplicates.page_match` compares two pages.
 """

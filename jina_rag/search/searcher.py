@@ -189,7 +189,7 @@ class _Search:
         self.last_time = now
 
     def _fold(self, ranking: Sequence[Candidate], end: int) -> tuple[list[_PendingHit], bool]:
-        """Return the first `end` hits, each with the pages folded into the hit, and whether further hits exist."""
+        """Return the first `end` hits, each with the pages merged into the hit, and whether further hits exist."""
         request = self.request
         pending: list[_PendingHit] = []
         documents: dict[str, _PendingHit] = {}
@@ -218,7 +218,10 @@ class _Search:
         return pending, False
 
     def _visible(self, ranking: Sequence[Candidate], limit: int) -> list[Candidate]:
-        """Drop pages without visible files, for example of unfinished replacements, from the first `limit` pages."""
+        """Drop pages without a visible file until `limit` pages are visible.
+
+        A page has no visible file, for example, during an unfinished replacement.
+        """
         visible: list[Candidate] = []
         for start in range(0, len(ranking), limit):
             visible += [candidate for candidate, _, _ in self._fetch(ranking[start : start + limit], limit)]

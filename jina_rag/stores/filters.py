@@ -222,7 +222,7 @@ def _checked_bound(key: str, name: str, value: object) -> float:
 
 
 def _is_empty(limits: Range) -> bool:
-    """Return whether no number is within the range. A store never passes an empty range to an engine."""
+    """Return whether the range is empty. A store never passes an empty range to an engine."""
     low = limits.gt if limits.gte is None else limits.gte
     high = limits.lt if limits.lte is None else limits.lte
     return low is not None and high is not None and (low > high or (low == high and not in_range(low, limits)))

@@ -156,7 +156,10 @@ def difference(a: PageContent, b: PageContent) -> float | None:
 
 
 def _matching_points(a: PageContent, b: PageContent) -> image_match.PointPairs | None:
-    """Return the box centers of the words that occur exactly once on each page, shape (n, 2); None without boxes."""
+    """Return the box centers on `a` and on `b`, each of shape (n, 2), of the words that occur once on both pages.
+
+    Return None if a page has no boxes.
+    """
     if a.boxes is None or b.boxes is None:
         return None
     counts, other_counts = Counter(a.words), Counter(b.words)

@@ -224,7 +224,7 @@ class RerankerM0(CheckpointModel):
     def _prompts(
         self, pairs: Sequence[Pair], limit: int, document_limit: int, max_pixels: int | None
     ) -> tuple[list[Prompt], list[list[Segment]]]:
-        """Open the query and the document of each pair and return the result of `_join`."""
+        """Read the query and the document of each pair, and return the prompts and document segments (see `_join`)."""
         # An item in several pairs is opened once. `id` is unique, because `pairs` keeps all items alive.
         segments_of: dict[int, list[Segment]] = {}
         for number, (query, document) in enumerate(pairs, start=1):

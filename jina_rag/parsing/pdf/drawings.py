@@ -12,8 +12,8 @@ from jina_rag.types import Box, Float32
 
 Drawings: TypeAlias = tuple[Float32, npt.NDArray[np.bool_]]
 
-# A path with more than `MAX_PIECES` lines is one shape, because single lines of a drawing do not matter for the layout.
-# After `MANY_SHAPES` shapes of a page, every path is one shape.
+# A path with more than `MAX_PIECES` lines counts as one shape, because single lines of a drawing do not matter for the
+# layout. After `MANY_SHAPES` shapes of a page, every path counts as one shape.
 MAX_PIECES = 500
 MANY_SHAPES = 4000
 # A color with every channel above this value counts as paper white.

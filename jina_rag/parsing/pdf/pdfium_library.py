@@ -55,7 +55,8 @@ class PdfiumFile:
         self.raw = library()
         self._content: bytes | None = None
         self.document = self._load(path, passwords)
-        # PDFium draws form fields only if the document has a form environment. This PDFium build cannot run scripts.
+        # PDFium draws form fields only if the document has a form environment. The
+        # environment is safe, because this PDFium build cannot run scripts.
         self._form_info = self.raw.FPDF_FORMFILLINFO(version=1)
         self.form: Handle = None
         if self.raw.FPDF_GetFormType(self.document) != self.raw.FORMTYPE_NONE:
@@ -111,8 +112,8 @@ class PdfiumFile:
             The ``FPDF_PAGE`` handle.
         """
         raw = self.raw
-        # Flattening converts the annotations to objects at the end of the page. The original objects are removed,
-        # because flattening may damage the fonts of the original objects.
+        # Flattening converts the annotations to page objects at the end of the page. The earlier page objects are then
+        # removed, because flattening may damage their fonts.
         with self.page(index) as page:
             raw.FPDFPage_Flatten(page, raw.FLAT_NORMALDISPLAY)
         with self.page(index) as page:

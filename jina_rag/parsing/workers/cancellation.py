@@ -37,7 +37,9 @@ class Stop:
 
     @contextmanager
     def kill_on_stop(self, kill: Callable[[], None]) -> Iterator[None]:
-        """Register `kill` during the context. `kill` is called if a stop is requested or was requested before.
+        """Keep `kill` registered until the context exits.
+
+        `kill` is called if a stop is requested or was requested before.
 
         Args:
             kill: Function that kills a process. `kill` may be called from any thread, and must not block, because the
