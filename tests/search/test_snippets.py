@@ -119,7 +119,7 @@ def test_words_of_rejects_changed_text_and_broken_boxes():
     payload = describe(page_with_words(["two", "words"]), np.zeros((0, 4), "f4"), None, [])
     assert words_of({**payload, "text": "now three words"}) is None
     assert words_of({"text": "two words"}) is None
-    with pytest.raises(IndexCorruptError, match=r"(?i)ingest the document again"):
+    with pytest.raises(IndexCorruptError, match=r"(?i)ingest the documents again"):
         words_of({**payload, "words": "words:AAAA"})
 
 
