@@ -121,7 +121,7 @@ def measure(
         typer.Option(
             min=0,
             max=1000,
-            help="Number of lowest-scoring queries to list.",
+            help="Number of queries to list with the lowest values of the first measure.",
             metavar="N",
             show_default="0; 10 in the report",
         ),

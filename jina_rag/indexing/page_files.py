@@ -216,5 +216,5 @@ def _box(sides: Sequence[Any]) -> Box:
 
 def _kind(name: str) -> RegionKind:
     if name not in get_args(RegionKind):
-        raise ValueError(f"unknown kind of region {name!r}")
+        raise ValueError(f"unknown region kind {name!r}; expected one of {', '.join(get_args(RegionKind))}")
     return name  # type: ignore[return-value]

@@ -156,7 +156,8 @@ def _characters(encoder: Session, outputs: int, release: str) -> tuple[str, ...]
     characters = ("", *lines, " ")
     if len(characters) != outputs:
         raise CheckpointError(
-            f"The OCR model of rapidocr {release} has {outputs} outputs for {len(characters)} characters. {_REINSTALL}"
+            f"The OCR model of rapidocr {release} has {outputs} outputs; expected {len(characters)}, one per character. "
+            f"{_REINSTALL}"
         )
     return characters
 

@@ -116,7 +116,7 @@ class Models:
             )
         if not search and self.vectors(task) == "multi":
             raise InvalidInputError(
-                f"The task is of type {kind}, which requires single vectors. Pass vectors='single' (--vectors single)."
+                f"The task is of type {kind}, which requires dense vectors. Pass vectors='single' (--vectors single)."
             )
         if self._setting.pipeline:
             return
