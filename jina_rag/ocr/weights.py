@@ -156,8 +156,8 @@ def _characters(encoder: Session, outputs: int, release: str) -> tuple[str, ...]
     characters = ("", *lines, " ")
     if len(characters) != outputs:
         raise CheckpointError(
-            f"The OCR model of rapidocr {release} has {outputs} outputs; expected {len(characters)}, one per character. "
-            f"{_REINSTALL}"
+            f"The OCR model of rapidocr {release} has {outputs} outputs; expected {len(characters)}, one per "
+            f"character. {_REINSTALL}"
         )
     return characters
 

@@ -146,8 +146,8 @@ class IsolatedDocument(Renderer):
         """
         if self._lost_count >= _MAX_LOST:
             raise DocumentError(
-                f"The page was not rendered: the document caused {_MAX_LOST} crashes or timeouts. Re-export the file, or "
-                "raise Limits.max_seconds (--limit max_seconds=N)."
+                f"The page was not rendered: the document caused {_MAX_LOST} crashes or timeouts. "
+                "Re-export the file, or raise Limits.max_seconds (--limit max_seconds=N)."
             )
         try:
             worker = self._ready.get_nowait()
