@@ -64,13 +64,13 @@ UNITS = {
     r"^dpi$": "per inch|dpi",
     r"(^|_)(tokens|max_length)($|_)": "token",
     r"(^|_)(share|fraction|threshold|similarity|overlap|confidence|probability)($|_)": (
-        r"\b0\b|\b1\b|fraction|%|cosine|score"
+        r"\b0\b|\b1\b|fraction|%|cosine|score|token"
     ),
     r"^(box|boxes|frame)$": "fraction|pixel|point",
 }
 NUMBER = re.compile(r"\b(int|float|Box|tuple)\b")
 SEE = re.compile(r"\b[Ss]ee (also )?`|`[\w.]+`'s|\bAs `|\bSame as `|\bImplement `")
-"""A reference to the protocol method or class that describes the parameters."""
+"""A reference to a protocol method or class, which may replace the description of parameters, but not shapes and units."""
 
 
 def is_public(path: str) -> bool:
@@ -197,15 +197,15 @@ def missing(item: Any) -> list[str]:
             lacks.append(f"parameter {name}")
             continue
         text = description or doc.text
-        if ARRAY.search(annotation) and "Callable" not in annotation and not SHAPE.search(text) and not refers:
+        if ARRAY.search(annotation) and "Callable" not in annotation and not SHAPE.search(text):
             lacks.append(f"shape of {name}")
         if NUMBER.search(annotation) and (description or exported):
             for pattern, unit in UNITS.items():
-                if re.search(pattern, name) and not re.search(unit, text, re.IGNORECASE) and not refers:
+                if re.search(pattern, name) and not re.search(unit, text, re.IGNORECASE):
                     lacks.append(f"unit of {name}")
     returns = "" if item.is_class or item.is_module else str(item.annotation if is_property(item) else item.returns)
     text = f"{doc.returns} {doc.text}"
-    if ARRAY.search(returns) and "Callable" not in returns and not refers:
+    if ARRAY.search(returns) and "Callable" not in returns:
         if not SHAPE.search(text):
             lacks.append("shape of the result")
         if not DTYPE.search(text):

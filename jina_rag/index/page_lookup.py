@@ -41,7 +41,18 @@ def pages_by_id(resources: IndexResources, ids: Sequence[str]) -> list[ScoredPag
 def nearest_pages(
     resources: IndexResources, vector: Float32 | Sequence[float], *, dim: int, k: int, where: Where | None
 ) -> list[ScoredPage]:
-    """Return the pages nearest to a dense vector; see `DocumentIndex.nearest`."""
+    """Return the pages nearest to a dense vector; see `DocumentIndex.nearest`.
+
+    Args:
+        resources: Open resources of the index.
+        vector: Dense vector, shape (dim,), which is scaled to length 1; a zero vector returns no pages.
+        dim: Length of the stored dense vectors.
+        k: Maximum number of pages.
+        where: Filter; None for all pages.
+
+    Raises:
+        InvalidInputError: If an argument is invalid.
+    """
     unit_vector = _unit_vector(vector, dim)
     check_whole_number("k", k, minimum=1)
     where = resolve_paths(checked_filter(where), resources.manifest)

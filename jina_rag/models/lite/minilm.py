@@ -44,7 +44,8 @@ class MiniLM:
         fingerprint: First 12 hexadecimal digits of the sha256 of the weights.
         dim: Length of a token vector, 384.
         typical: See `Backbone.typical`.
-        centre: None, because the vectors need no centering; see `Backbone.centre`.
+        centre: None instead of a mean vector of shape (dim,), because the vectors need no centering; see
+            `Backbone.centre`.
     """
 
     name = "lite-en"

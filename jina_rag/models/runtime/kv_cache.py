@@ -121,7 +121,12 @@ class PrefixRecorder:
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, _layer: int, /, *_args: object, **_rest: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Record a layer's keys and values, and return keys and values unchanged; see `KVCache.update`."""
+        """Record the keys and values of a layer, and return them unchanged; see `KVCache.update`.
+
+        Args:
+            keys: Keys, shape (batch, heads, tokens, width), in the dtype of the decoder.
+            values: Values, in the shape and dtype of `keys`.
+        """
         self._states += (keys, values)
         return keys, values
 
@@ -190,7 +195,16 @@ class PrefixReplay:
     def update(
         self, keys: torch.Tensor, values: torch.Tensor, layer: int, /, *_args: object, **_rest: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return a layer's cached keys and values, followed by `keys` and `values`; see `KVCache.update`."""
+        """Return the cached keys and values of a layer, followed by the new ones; see `KVCache.update`.
+
+        Args:
+            keys: Keys of the new tokens, shape (batch, heads, tokens, width).
+            values: Values of the new tokens, in the shape of `keys`.
+            layer: Index of the layer.
+
+        Returns:
+            Keys and values, each of shape (batch, heads, cached + tokens, width), in the dtype of the decoder.
+        """
         for start, stop in self._equal_ranges:
             states = torch.stack([self._cached[row][layer] for row in range(start, stop)], dim=1)
             self._states[:, start:stop, :, : states.shape[3]].copy_(states)
