@@ -70,7 +70,7 @@ UNITS = {
 }
 NUMBER = re.compile(r"\b(int|float|Box|tuple)\b")
 SEE = re.compile(r"\b[Ss]ee (also )?`|`[\w.]+`'s|\bAs `|\bSame as `|\bImplement `")
-"""A reference to a protocol method or class, which may replace the description of parameters, but not shapes and units."""
+"""A reference to a protocol method or class. It may replace descriptions of parameters, but not shapes and units."""
 
 
 def is_public(path: str) -> bool:
