@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jina_rag.cli.common import JsonOption
+from jina_rag.cli.common import DeviceOption, DtypeOption, JsonOption
 from jina_rag.cli.output import console
 
 if TYPE_CHECKING:
@@ -72,10 +72,8 @@ def benchmark(
             "--language", help="Restrict the tasks to a language, for example eng or jpn. Repeatable.", metavar="CODE"
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="Dtype of the weights: auto, float32, bfloat16 or float16.", metavar="DTYPE")
-    ] = "auto",
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="Maximum pixels per image; larger images are scaled down.", metavar="N")
     ] = None,

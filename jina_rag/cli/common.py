@@ -46,6 +46,10 @@ FilterOption = Annotated[
         metavar="KEY=VALUE",
     ),
 ]
+DeviceOption = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")]
+DtypeOption = Annotated[
+    str, typer.Option(help="Dtype of the weights: auto, float32, bfloat16 or float16.", metavar="DTYPE")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; messages go to stderr.")]
 EmbedderOption = Annotated[
     str | None,

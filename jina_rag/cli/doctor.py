@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jina_rag.cli.common import JsonOption, check_parent_folder
+from jina_rag.cli.common import DeviceOption, DtypeOption, JsonOption, check_parent_folder
 from jina_rag.cli.output import console
 
 if TYPE_CHECKING:
@@ -42,10 +42,8 @@ def doctor(
             dir_okay=False,
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")] = "auto",
-    dtype: Annotated[
-        str, typer.Option(help="Dtype of the weights: auto, float32, bfloat16 or float16.", metavar="DTYPE")
-    ] = "auto",
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "auto",
     offline: Annotated[bool, typer.Option("--offline", help="Use local models only; download none.")] = False,
     json: JsonOption = False,
 ) -> None:

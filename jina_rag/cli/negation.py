@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from jina_rag.cli.common import JsonOption
+from jina_rag.cli.common import DeviceOption, JsonOption
 from jina_rag.cli.output import console
 
 
@@ -22,7 +22,7 @@ def negation(
         ),
     ] = None,
     embedder: Annotated[str, typer.Option("--embedder", "-e", help="Embedding model.", metavar="NAME")] = "lite",
-    device: Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")] = "auto",
+    device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Run the negation test of Jina Embeddings v1.
