@@ -189,7 +189,7 @@ def test_failed_tasks_are_listed_and_other_tasks_run(tmp_path) -> None:
     setting = BenchmarkSetting(model=FakeEmbedder(), vectors="multi")
     run = run_benchmark(setting=setting, output=tmp_path, tasks=[pairs, broken_task, tasks()[0]])
     assert [outcome.task for outcome in run.outcomes] == ["First"]
-    assert "single vectors" in run.failed["PairsTask"]
+    assert "vectors='single' (--vectors single)" in run.failed["PairsTask"]
     assert run.failed["Broken"] == "The data of Broken cannot be loaded: RuntimeError: no such config. Repeat the run."
     auto = run_benchmark(setting=BenchmarkSetting(model=FakeEmbedder()), output=tmp_path, tasks=[pairs])
     assert auto.outcomes[0].measure == "cosine_spearman"
