@@ -116,9 +116,9 @@ def build(checkpoint: Checkpoint, options: LoadOptions) -> Any:  # noqa: ANN401 
 
     from jina_rag.models.runtime.devices import place
     from jina_rag.models.runtime.offload import shared_device
-    from jina_rag.models.runtime.weights import WeightFiles
+    from jina_rag.models.runtime.weights import open_weights
 
-    with WeightFiles(checkpoint.weights) as files:
+    with open_weights(checkpoint) as files:
         stored_dtype, stored_bytes = files.stored_dtype(), files.total_bytes()
     placement = place(options.device, options.dtype, weight_bytes=stored_bytes, stored_dtype=stored_dtype)
     size = stored_bytes * placement.dtype.itemsize // stored_dtype.itemsize

@@ -32,7 +32,7 @@ from jina_rag.models.runtime.batching import BatchRunner
 from jina_rag.models.runtime.checkpoints import Checkpoint, CheckpointModel
 from jina_rag.models.runtime.devices import Placement, no_autocast
 from jina_rag.models.runtime.output_checks import check_vectors
-from jina_rag.models.runtime.weights import WeightFiles, load
+from jina_rag.models.runtime.weights import load, open_weights
 from jina_rag.protocols import EncodeOptions, Input
 from jina_rag.scoring import normalise
 from jina_rag.types import Embeddings, Float32, TokenGrid
@@ -128,7 +128,7 @@ class ColbertV2(CheckpointModel):
         self._options = options or ColbertOptions()
         self._max_length = length_limit(max_length, MAX_LENGTH, minimum=4, maximum=MAX_LENGTH)
         self._tokenizer = TextTokenizer(checkpoint.folder, fallback="XLMRobertaTokenizer")
-        with WeightFiles(checkpoint.weights) as files:
+        with open_weights(checkpoint) as files:
             out = files.shape("linear.weight")[0] if "linear.weight" in files else 128
             self._full_dim = int(out)
             self._module = nn.Module()

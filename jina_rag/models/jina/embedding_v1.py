@@ -26,7 +26,7 @@ from jina_rag.models.runtime.batching import BatchRunner
 from jina_rag.models.runtime.checkpoints import UNRELATED_TO_VECTORS, Checkpoint, CheckpointModel
 from jina_rag.models.runtime.devices import Placement, no_autocast
 from jina_rag.models.runtime.output_checks import check_vectors
-from jina_rag.models.runtime.weights import WeightFiles, load
+from jina_rag.models.runtime.weights import load, open_weights
 from jina_rag.protocols import EncodeOptions, Input
 from jina_rag.scoring import normalise
 from jina_rag.types import Embeddings, Float32
@@ -81,7 +81,7 @@ class EmbeddingV1(CheckpointModel):
         self._tokenizer = TextTokenizer(checkpoint.folder, fallback="T5Tokenizer")
         self._eos = self._tokenizer.special("</s>")
         self._module = _empty_encoder(checkpoint)
-        with WeightFiles(checkpoint.weights) as files:
+        with open_weights(checkpoint) as files:
             load(self._module, files, placement, ignore=_IGNORED, allow_unexpected=allow_unexpected)
         self._module.encoder.embed_tokens = self._module.shared
         self._module.to(placement.device).eval()

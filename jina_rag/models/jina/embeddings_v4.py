@@ -127,7 +127,7 @@ class EmbeddingsV4(CheckpointModel):
         folder = checkpoint.folder / "adapters"
         if not folder.is_dir():
             raise CheckpointError(f"{checkpoint.folder} has no folder 'adapters'. Download the model again.")
-        add_adapters(self._model.module, folder, self.tasks, placement, rename=rename_key)
+        add_adapters(self._model.module, checkpoint, self.tasks, placement, rename=rename_key)
         if len(self.tasks) == 1:
             merge_adapter(self._model.module, self.tasks[0])
         self._active = self.tasks[0] if len(self.tasks) == 1 else ""

@@ -12,15 +12,14 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from jina_rag.errors import CheckpointError
-from jina_rag.models.runtime.checkpoints import read_json
+from jina_rag.models.runtime.checkpoints import Checkpoint
 from jina_rag.models.runtime.devices import Placement
-from jina_rag.models.runtime.weights import WeightFiles, convert_tensor, set_tensor
+from jina_rag.models.runtime.weights import WeightSource, convert_tensor, open_weights, set_tensor
 
 _KEY = re.compile(r"(?:base_model\.model\.)?(?P<path>.+)\.lora_(?P<part>[AB])\.(?P<task>[^.]+)\.weight")
 _UNSUPPORTED_OPTIONS = {"use_dora": False, "lora_bias": False, "bias": "none", "modules_to_save": None}
@@ -28,7 +27,7 @@ _UNSUPPORTED_OPTIONS = {"use_dora": False, "lora_bias": False, "bias": "none", "
 
 def add_adapters(
     module: nn.Module,
-    folder: Path,
+    checkpoint: Checkpoint,
     tasks: Sequence[str],
     placement: Placement,
     *,
@@ -38,7 +37,7 @@ def add_adapters(
 
     Args:
         module: Module whose layers get the adapters.
-        folder: Folder with adapter_config.json and adapter_model.safetensors.
+        checkpoint: Checkpoint whose folder ``adapters`` has adapter_config.json and adapter_model.safetensors.
         tasks: Tasks whose adapters are loaded.
         placement: Device and dtype of the matrices.
         rename: Function that maps the layer name in a key to the layer name in `module`.
@@ -48,7 +47,8 @@ def add_adapters(
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    config = read_json(folder / "adapter_config.json")
+    folder = checkpoint.folder / "adapters"
+    config = checkpoint.json("adapters/adapter_config.json")
     for key, default in _UNSUPPORTED_OPTIONS.items():
         if config.get(key, default) not in (default, [] if default is None else default):
             raise CheckpointError(
@@ -70,16 +70,13 @@ def add_adapters(
                 inject_adapter_in_model(lora, module, adapter_name=task, low_cpu_mem_usage=True)
     except (ValueError, TypeError, KeyError) as exc:
         raise CheckpointError(f"{folder}: adapter_config.json is invalid ({exc}). Download the model again.") from exc
-    path = folder / "adapter_model.safetensors"
-    if not path.is_file():
-        raise CheckpointError(f"{folder} has no {path.name}. Download the model again.")
-    with WeightFiles([path]) as files:
+    with open_weights(checkpoint, [folder / "adapter_model.safetensors"]) as files:
         _load_matrices(module, files, tasks, placement, rename=rename)
 
 
 def _load_matrices(
     module: nn.Module,
-    files: WeightFiles,
+    files: WeightSource,
     tasks: Sequence[str],
     placement: Placement,
     *,

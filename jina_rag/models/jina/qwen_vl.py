@@ -32,7 +32,7 @@ from jina_rag.models.runtime.checkpoints import UNRELATED_TO_VECTORS, Checkpoint
 from jina_rag.models.runtime.devices import Placement
 from jina_rag.models.runtime.kv_cache import KVCache, attend_with_cache
 from jina_rag.models.runtime.offload import OffloadedWeights
-from jina_rag.models.runtime.weights import WeightFiles, load, renamer
+from jina_rag.models.runtime.weights import load, open_weights, renamer
 
 _log = logging.getLogger("jina_rag")
 
@@ -112,7 +112,7 @@ class QwenVL:
         self.module.add_module("model", base)
         for name, head in heads.items():
             self.module.add_module(name, head)
-        with WeightFiles(checkpoint.weights) as files:
+        with open_weights(checkpoint) as files:
             load(self.module, files, placement, rename=rename_key, ignore=_IGNORED, allow_unexpected=allow_unexpected)
         base.visual.patch_embed = _LinearPatches(base.visual.patch_embed)
         _prefer_flash_attention(base, placement)

@@ -15,6 +15,7 @@ from jina_rag.protocols import EmbedderDefaults
 
 if TYPE_CHECKING:
     from jina_rag.models.runtime.devices import Placement
+    from jina_rag.models.runtime.weights import WeightOpener
 
 Family: TypeAlias = Literal["v4", "m0", "colbert-v2", "v1"]
 
@@ -41,6 +42,8 @@ class Checkpoint:
         config: Content of config.json.
         revision: Commit hash, for a checkpoint from the hub; None for a local folder.
         weights: Safetensors files, in a fixed order.
+        opener: Function that opens the weight files; None to read safetensors files. Another opener may create the
+            tensors instead, as `jina_rag.testing.random_checkpoint` does.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Checkpoint:
     config: Mapping[str, Any] = field(repr=False)
     revision: str | None = None
     weights: tuple[Path, ...] = ()
+    opener: WeightOpener | None = field(default=None, repr=False)
 
     def json(self, name: str, *, required: bool = True) -> dict[str, Any]:
         """Return the content of a JSON file in the folder.

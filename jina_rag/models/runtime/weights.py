@@ -1,6 +1,7 @@
-"""Loading of safetensors files into modules on the meta device, with strict checks of keys, shapes and values.
+"""Loading of weights into modules on the meta device, with strict checks of keys, shapes and values.
 
-Modules are built on the meta device, without memory, and filled tensor by tensor. On the CPU, a tensor that
+The tensors come from a `WeightSource`: the safetensors files of a checkpoint, or another source that the checkpoint
+names. Modules are built on the meta device, without memory, and filled tensor by tensor. On the CPU, a tensor that
 keeps the stored dtype is a view of the memory-mapped file and needs no further memory. A missing key raises an error,
 whereas transformers prints a report and leaves the parameter randomly initialized.
 """
@@ -11,23 +12,64 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from jina_rag.errors import CheckpointError
+from jina_rag.models.runtime.checkpoints import Checkpoint
 from jina_rag.models.runtime.devices import Placement
 
 _MAX_LISTED_KEYS = 3
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
+class WeightSource(Protocol):
+    """Tensors by key; `WeightFiles` reads them from files. Iteration yields the keys.
+
+    Attributes:
+        folder: Folder that error messages name.
+    """
+
+    folder: Path
+
+    def __iter__(self) -> Iterator[str]: ...
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """Return the shape of a tensor, without reading the values.
+
+        Args:
+            key: Key of the tensor.
+        """
+        ...
+
+    def tensor(self, key: str) -> torch.Tensor:
+        """Return a tensor in the stored shape and dtype, on any device.
+
+        Args:
+            key: Key of the tensor.
+        """
+        ...
+
+    def total_bytes(self) -> int:
+        """Return the total size of all tensors in bytes, as stored."""
+        ...
+
+    def stored_dtype(self) -> torch.dtype:
+        """Return the most frequent floating-point dtype of the tensors; float32 if none is floating-point."""
+        ...
+
+
+WeightOpener: TypeAlias = "Callable[[Sequence[Path]], AbstractContextManager[WeightSource]]"
+"""Function that opens weight files and returns the tensors in a context manager."""
+
+
 class WeightFiles:
-    """Context manager that opens safetensors files and returns the tensors by key.
+    """Context manager that opens safetensors files and returns the tensors by key; implements `WeightSource`.
 
     Args:
         paths: Safetensors files of one folder; each key must occur in only one file.
@@ -36,7 +78,7 @@ class WeightFiles:
         folder: Folder of the files.
 
     Raises:
-        CheckpointError: On entry, if a file is damaged or a key occurs twice.
+        CheckpointError: On entry, if a file is missing or damaged, or a key occurs twice.
     """
 
     def __init__(self, paths: Sequence[Path]) -> None:
@@ -51,6 +93,8 @@ class WeightFiles:
                 try:
                     file = stack.enter_context(safe_open(path, framework="pt", device="cpu"))
                     keys = list(file.keys())
+                except FileNotFoundError as exc:
+                    raise CheckpointError(f"{path.parent} has no {path.name}. Download the model again.") from exc
                 except (SafetensorError, OSError) as exc:
                     raise CheckpointError(
                         f"The weight file {path} is damaged or truncated ({exc}). Download the model again."
@@ -91,9 +135,22 @@ class WeightFiles:
         return dtypes[0] if dtypes else torch.float32
 
 
+def open_weights(checkpoint: Checkpoint, paths: Sequence[Path] | None = None) -> AbstractContextManager[WeightSource]:
+    """Open weight files with the opener of a checkpoint.
+
+    Args:
+        checkpoint: Checkpoint that selects the opener.
+        paths: Files to open; None for the weights of the checkpoint, without adapters.
+
+    Raises:
+        CheckpointError: On entry of the context, if a file is missing or damaged, or a key occurs twice.
+    """
+    return (checkpoint.opener or WeightFiles)(checkpoint.weights if paths is None else paths)
+
+
 def load(
     module: nn.Module,
-    files: WeightFiles,
+    files: WeightSource,
     placement: Placement,
     *,
     rename: Callable[[str], str] = str,
@@ -145,7 +202,7 @@ def load(
         set_tensor(module, target, convert_tensor(files, key, placement))
 
 
-def convert_tensor(files: WeightFiles, key: str, placement: Placement) -> torch.Tensor:
+def convert_tensor(files: WeightSource, key: str, placement: Placement) -> torch.Tensor:
     """Return a tensor in the stored shape, on the device and in the dtype of `placement`.
 
     Floating-point values are checked for NaN and infinity. Integer tensors keep the stored dtype.
