@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import os
 import re
 import time
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from jina_rag._extras import require
 from jina_rag.config import Limits
 from jina_rag.errors import InvalidInputError, LimitExceededError
+from jina_rag.types import EncodedImage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -126,6 +128,28 @@ class LoadedImage:
             white.alpha_composite(layer)
             image = white
         return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def encode_jpeg(image: Image, quality: int) -> EncodedImage:
+    """Return an image as a JPEG file.
+
+    Args:
+        image: An image in any mode; converted to RGB.
+        quality: JPEG quality, 1 to 100.
+
+    Raises:
+        InvalidInputError: If JPEG does not support the image: no pixels, or a side above 65,500 pixels.
+    """
+    buffer = BytesIO()
+    try:
+        image.convert("RGB").save(buffer, "JPEG", quality=quality)
+    except (OSError, ValueError, SystemError) as exc:
+        raise InvalidInputError(
+            f"An image of {image.width} x {image.height} pixels cannot be stored as JPEG ({exc}). "
+            "Use an image with 1 to 65,500 pixels per side."
+        ) from exc
+    content = buffer.getvalue()
+    return EncodedImage(content, hashlib.sha256(content).hexdigest(), quality)
 
 
 def inline_jpeg(image: Image, *, width: int, height: int, max_bytes: int) -> tuple[str, tuple[int, int]]:

@@ -7,7 +7,7 @@ Boxes are fractions of the displayed page with the origin at the top left: ``(x0
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -84,6 +84,21 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
+class EncodedImage:
+    """An image as the bytes of a JPEG file.
+
+    Attributes:
+        content: Bytes of the JPEG file.
+        sha256: SHA-256 of `content`, 64 hexadecimal digits.
+        quality: JPEG quality of the encoding, 1 to 100.
+    """
+
+    content: bytes = field(repr=False)
+    sha256: str
+    quality: int
+
+
+@dataclass(frozen=True, slots=True)
 class PageScreenshot:
     """The rendered image of a page, as a viewer displays the page.
 
@@ -94,6 +109,23 @@ class PageScreenshot:
 
     image: Image
     dpi: float
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPage:
+    """Data of an index that depend only on a page, computed outside the thread that writes the index.
+
+    Attributes:
+        screenshot: The page screenshot as a JPEG file.
+        crops: The crops of the regions as JPEG files, in the order of ``Page.regions``.
+        lexical: Term weights of the words of the page and of the file name.
+        region_lexical: Term weights of each region, in the order of ``Page.regions``.
+    """
+
+    screenshot: EncodedImage
+    crops: tuple[EncodedImage, ...]
+    lexical: SparseVector
+    region_lexical: tuple[SparseVector, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +142,9 @@ class Page:
         regions: Charts, tables and figures.
         warnings: Problems found while parsing the page, one message each (blank render, repaired file, reduced
             resolution).
+        prepared: Encoded images and term weights of the page; None if an index computes them. The field is no parameter
+            and ignored in comparisons. ``dataclasses.replace`` does not copy the field, because the encoded images and
+            term weights belong to the previous words, regions and screenshot.
     """
 
     doc_id: str
@@ -120,11 +155,22 @@ class Page:
     words: tuple[Word, ...] = ()
     regions: tuple[Region, ...] = ()
     warnings: tuple[str, ...] = ()
+    prepared: PreparedPage | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def text(self) -> str:
         """The words of the page, joined by single spaces."""
         return " ".join(word.text for word in self.words)
+
+    def with_prepared(self, prepared: PreparedPage | None) -> Page:
+        """Return a copy of the page with another value of `prepared`.
+
+        Args:
+            prepared: Encoded images and term weights of this page, from `parsing.preparation.prepare`; or None.
+        """
+        page = replace(self)
+        object.__setattr__(page, "prepared", prepared)
+        return page
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -28,16 +28,14 @@ from jina_rag.compression import cut_rows, pool_tokens
 from jina_rag.compression.pooling import Assignment
 from jina_rag.config import IngestSettings, Storage
 from jina_rag.indexing.page_payload import describe, describe_text
+from jina_rag.parsing.preparation import crop, prepare, region_text
 from jina_rag.parsing.workers.cancellation import call_in_thread
 from jina_rag.protocols import Embedder, Input
 from jina_rag.reference_queries import ReferenceQueries
 from jina_rag.scoring import normalise
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles
-from jina_rag.types import Box, Float32, Page, Point, Region, TokenGrid
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from jina_rag.types import Box, Float32, Page, Point, Region, SparseVector, TokenGrid
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,16 +165,18 @@ class PointBuilder:
         for (page, encoded), vectors in zip(pages, regions, strict=True):
             page_id = schema.point_id(sha256, page.number)
             rows, assignment = self._stored_rows(encoded.rows, page_id)
-            crops = [self._images.put(crop(page, region.box), self._quality) for region in page.regions]
+            prepared = page.prepared
+            if prepared is None or prepared.screenshot.quality != self._quality:
+                prepared = prepare(page, self._quality)
+            crops = [self._images.put_encoded(image) for image in prepared.crops]
             common = locations | self._payload(
                 sha256, rows, page.number, page.count, {region.kind for region in page.regions}
             )
             # `vectors` is empty if regions are not stored as points.
             for number, (region, image, vector) in enumerate(zip(page.regions, crops, vectors, strict=False)):
-                points.append(self._region(common, page, number, region, image, vector))
-            image = self._images.put(page.screenshot.image, self._quality)
-            # The sparse vector includes the file name, which is often the only text of a photo.
-            words = f"{page.text}\n{PurePosixPath(page.doc_id).stem}"
+                lexical = prepared.region_lexical[number]
+                points.append(self._region(common, page.number, number, region, image, lexical, vector))
+            image = self._images.put_encoded(prepared.screenshot)
             payload: dict[str, Any] = {
                 schema.KIND: "page",
                 schema.IMAGE: image,
@@ -185,7 +185,7 @@ class PointBuilder:
             }
             if page_id in near:
                 payload[schema.NEAR] = near[page_id]
-            point = Point(page_id, encoded.dense, rows if len(rows) else None, sparse.document_vector(words), payload)
+            point = Point(page_id, encoded.dense, rows if len(rows) else None, prepared.lexical, payload)
             points.append((point, PointRecord(page_id, page.number, "page", image)))
         return points
 
@@ -241,16 +241,23 @@ class PointBuilder:
         return stored if self._embedder.modality == "image" else pool_tokens(stored, _REGION_POOL_FACTOR)[0]
 
     def _region(
-        self, common: Mapping[str, Any], page: Page, number: int, region: Region, image: str, vector: EncodedPage | None
+        self,
+        common: Mapping[str, Any],
+        page: int,
+        number: int,
+        region: Region,
+        image: str,
+        lexical: SparseVector,
+        vector: EncodedPage | None,
     ) -> BuiltPoint:
         sha256 = str(common[schema.REVISION])
-        point_id = schema.point_id(sha256, page.number, f"region{number}")
+        point_id = schema.point_id(sha256, page, f"region{number}")
         rows = None if vector is None else self._region_rows(vector.rows, point_id)
         point = Point(
             point_id,
             None if vector is None else vector.dense,
             rows if rows is not None and len(rows) else None,
-            sparse.document_vector(_text_of(page, region)),
+            lexical,
             {
                 **common,
                 schema.KIND: region.kind,
@@ -259,7 +266,7 @@ class PointBuilder:
                 schema.IMAGE: image,
             },
         )
-        return point, PointRecord(point_id, page.number, region.kind, image)
+        return point, PointRecord(point_id, page, region.kind, image)
 
     def _region_vectors(self, pages: Sequence[tuple[Page, EncodedPage]]) -> list[list[EncodedPage | None]]:
         """Return the embeddings of the regions of each page; None for a region without text or tokens to embed."""
@@ -273,7 +280,7 @@ class PointBuilder:
                 elif encoded.grid is not None and len(encoded.dense) == encoded.rows.shape[1]:
                     vectors[i][j] = _region_slice(page, region, encoded)
                     continue
-                elif text := _text_of(page, region):
+                elif text := region_text(page, region):
                     # Passed as a string, a text that looks like a data URI would be read as an image.
                     inputs.append({"text": text})
                 else:
@@ -289,20 +296,6 @@ class PointBuilder:
 
     def _bias(self, rows: Float32) -> float:
         return self._background.bias(rows) if self._embedder.hubness else 0.0
-
-
-def crop(page: Page, box: Box) -> Image:
-    """Return the part of the screenshot inside a box, with a width and height of at least one pixel.
-
-    Args:
-        page: The page.
-        box: Box as fractions of the page.
-    """
-    width, height = page.screenshot.image.size
-    x0, y0, x1, y1 = box
-    left, top = min(int(x0 * width), width - 1), min(int(y0 * height), height - 1)
-    right, bottom = max(left + 1, round(x1 * width)), max(top + 1, round(y1 * height))
-    return page.screenshot.image.crop((left, top, right, bottom))
 
 
 def _region_slice(page: Page, region: Region, encoded: EncodedPage) -> EncodedPage | None:
@@ -325,13 +318,3 @@ def _caption_boxes(page: Page, region: Region) -> list[Box]:
         if texts[start : start + len(caption)] == caption:
             return [word.box for word in page.words[start : start + len(caption)]]
     return []
-
-
-def _text_of(page: Page, region: Region) -> str:
-    """Return the caption of a region, followed by the words inside the box of the region."""
-    return " ".join([region.caption, *(word.text for word in page.words if _inside(word.box, region.box))]).strip()
-
-
-def _inside(box: Box, region: Box) -> bool:
-    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-    return region[0] <= x <= region[2] and region[1] <= y <= region[3]

@@ -29,6 +29,7 @@ from jina_rag.ocr.interruption import interruptible
 from jina_rag.parsing.layout.boxes import area, merge_boxes
 from jina_rag.parsing.layout.scan_regions import find_regions_in_pixels
 from jina_rag.parsing.office import as_pdf
+from jina_rag.parsing.preparation import prepare as prepare_page
 from jina_rag.parsing.renderer import Renderer
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.parsing.workers.cancellation import POLL_SECONDS, Stop, wait_for
@@ -87,6 +88,7 @@ def read_pages(
     *,
     ocr_cache: OcrCache | None = None,
     check: Callable[[], None] = lambda: None,
+    prepare: bool = False,
 ) -> Generator[Event, None, None]:
     """Iterate over the pages of documents, in the order of the documents.
 
@@ -104,6 +106,8 @@ def read_pages(
         ocr_cache: Cache of OCR results; None for no cache.
         check: Called every 0.05 seconds in the thread of the caller while the caller waits for a page. An exception
             from `check` stops the iteration.
+        prepare: Whether to set ``Page.prepared``: the images as JPEG files of ``settings.jpeg_quality``, and the term
+            weights. The work is done in the worker processes, and for pages read by OCR in the OCR threads.
 
     Yields:
         The events of each document and of the pages of the document.
@@ -112,7 +116,7 @@ def read_pages(
         MissingDependencyError: If a package that rendering or OCR requires is not installed.
         CheckpointError: If the weights of the OCR models are invalid.
     """
-    stream = _Stream(settings or IngestSettings(), ocr_cache, check)
+    stream = _Stream(settings or IngestSettings(), ocr_cache, check, prepare)
     producer = threading.Thread(target=stream.produce, args=(sources,), name="jina-rag-render", daemon=True)
     producer.start()
     try:
@@ -137,10 +141,13 @@ class _StoppedError(Exception):
 class _Stream:
     """The threads of one `read_pages` call, and the queue between the threads. None marks the end of the queue."""
 
-    def __init__(self, settings: IngestSettings, cache: OcrCache | None, check: Callable[[], None]) -> None:
+    def __init__(
+        self, settings: IngestSettings, cache: OcrCache | None, check: Callable[[], None], prepare: bool
+    ) -> None:
         self._settings = settings
         self._cache = cache
         self._check = check
+        self._prepare_pages = prepare
         self._queue: queue.Queue[Event | _PendingOcr | BaseException | None] = queue.Queue(settings.look_ahead)
         self._stop = Stop()
         self._ocr_pool = ThreadPoolExecutor(settings.ocr_threads, thread_name_prefix="jina-rag-ocr")
@@ -206,7 +213,7 @@ class _Stream:
                     continue
                 page, images = result
                 page = replace(page, path=source.path)
-                self._put(self._start_ocr(page, images, source.revision) or page)
+                self._put(self._start_ocr(page, images, source.revision) or self._prepared(page))
             self._put(DocumentEnd(source, len(numbers) - failed, failed))
 
     def _render(self, renderer: Renderer, numbers: Sequence[int]) -> Generator[tuple[int, _Result], None, None]:
@@ -255,7 +262,10 @@ class _Stream:
             ocr_words = read_areas(image, areas, skip_boxes=text_boxes, cache=self._cache, revision=revision)
         words = (*page.words, *ocr_words)
         regions = find_regions_in_pixels(image, words) if detect else page.regions
-        return replace(page, words=words, regions=regions)
+        return self._prepared(replace(page, words=words, regions=regions))
+
+    def _prepared(self, page: Page) -> Page:
+        return page.with_prepared(prepare_page(page, self._settings.jpeg_quality)) if self._prepare_pages else page
 
     def _check_stop(self) -> None:
         if self._stop.is_set:

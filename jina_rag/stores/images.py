@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 import struct
@@ -13,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jina_rag._files import write_atomic
-from jina_rag.errors import IndexCorruptError, IndexStateError, InvalidInputError
+from jina_rag.errors import IndexCorruptError, IndexStateError
+from jina_rag.images import encode_jpeg
+from jina_rag.types import EncodedImage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -51,20 +52,24 @@ class ImageFiles:
             InvalidInputError: If JPEG does not support the image: no pixels, or a side above 65,500 pixels.
             IndexStateError: If the file cannot be written.
         """
-        buffer = io.BytesIO()
-        try:
-            image.convert("RGB").save(buffer, "JPEG", quality=quality)
-        except (OSError, ValueError, SystemError) as exc:
-            raise InvalidInputError(
-                f"An image of {image.width} x {image.height} pixels cannot be stored as JPEG ({exc}). "
-                "Use an image with 1 to 65,500 pixels per side."
-            ) from exc
-        content = buffer.getvalue()
-        digest = hashlib.sha256(content).hexdigest()
-        name = f"{digest[:2]}/{digest}.jpg"
+        return self.put_encoded(encode_jpeg(image, quality))
+
+    def put_encoded(self, image: EncodedImage) -> str:
+        """Store the bytes of a JPEG file.
+
+        Args:
+            image: The encoded image. `put_encoded` does not decode the image, and trusts the hash.
+
+        Returns:
+            Name of the file relative to the folder, as returned by `put`.
+
+        Raises:
+            IndexStateError: If the file cannot be written.
+        """
+        name = f"{image.sha256[:2]}/{image.sha256}.jpg"
         try:
             if not self.is_intact(name):
-                self._write(name, content)
+                self._write(name, image.content)
         except OSError as exc:
             raise IndexStateError(
                 f"Writing a page image to {self.folder} failed: {exc.strerror or exc}. "
