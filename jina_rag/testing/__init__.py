@@ -13,7 +13,15 @@ True
 from __future__ import annotations
 
 from jina_rag.stores.memory import MemoryStore
-from jina_rag.testing.checkpoints import make_checkpoint
+from jina_rag.testing.checkpoints import make_checkpoint, random_checkpoint
 from jina_rag.testing.fakes import FakeEmbedder, FakeReranker, make_page, sample_pdf
 
-__all__ = ["FakeEmbedder", "FakeReranker", "MemoryStore", "make_checkpoint", "make_page", "sample_pdf"]
+__all__ = [
+    "FakeEmbedder",
+    "FakeReranker",
+    "MemoryStore",
+    "make_checkpoint",
+    "make_page",
+    "random_checkpoint",
+    "sample_pdf",
+]

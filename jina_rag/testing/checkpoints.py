@@ -1,4 +1,4 @@
-"""Random checkpoints in the on-disk layout of the published models, for tests and benchmarks."""
+"""Random checkpoints in the layout of the published models, on disk or drawn on a device, for tests and benchmarks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import json
 import math
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jina_rag._extras import require
 from jina_rag.errors import InvalidInputError
+from jina_rag.models.runtime.checkpoints import Checkpoint, family_of
 from jina_rag.models.tiny_checkpoints import tiny_archive, unpack_tiny
 from jina_rag.testing.checkpoint_shapes import Shapes, adapter_shapes, config_of, shapes_of
 
@@ -78,6 +79,67 @@ def make_checkpoint(
         raise InvalidInputError(
             f"shards is {shards} and rank is {rank}; expected shards from 1 to {len(shapes)} and a rank of at least 1."
         )
+    folder = _write_folder(family, config, path)
+    _write_weights(folder, shapes, shards=shards, seed=seed, dtype=dtype)
+    if family == "v4":
+        _write_adapter_config(folder, rank, alpha)
+        _write_adapters(folder / "adapters", config, rank, seed=seed + 1, dtype=dtype)
+    return folder
+
+
+def random_checkpoint(
+    family: str,
+    size: str = "tiny",
+    path: Path | str | None = None,
+    *,
+    device: str = "cpu",
+    seed: int = 0,
+    dtype: str | None = None,
+) -> Checkpoint:
+    """Return a random checkpoint without weight files: each tensor is drawn on a device when a model is loaded.
+
+    A checkpoint of the published size is therefore loaded in seconds, and needs neither disk space nor host memory. The
+    folder contains the config, the tokenizer and the settings of the image processor only.
+
+    Args:
+        family: ``"v4"``, ``"m0"``, ``"colbert-v2"`` or ``"v1"``.
+        size: ``"tiny"``, ``"mid"`` or ``"full"``; see `make_checkpoint`.
+        path: A new or empty folder. None: a new temporary folder.
+        device: Device on which the tensors are drawn.
+        seed: Seed of the weights; equal seeds give equal weights on one kind of device.
+        dtype: Dtype of the drawn tensors; None for the dtype of the published model. See `make_checkpoint`.
+
+    Returns:
+        The checkpoint, which `jina_rag.models.factory.build` loads.
+
+    Raises:
+        InvalidInputError: If `family`, `size` or `dtype` is unknown, or the folder is not empty.
+        MissingDependencyError: If torch is not installed (extra ``models``).
+    """
+    with zipfile.ZipFile(tiny_archive(family)) as archive:
+        config, rank = config_of(family, size, json.loads(archive.read("config.json")))
+    dtype = dtype or ("float32" if family == "v1" else "bfloat16")
+    if dtype not in _BYTES:
+        raise InvalidInputError(f"dtype is {dtype!r}; expected one of {', '.join(_BYTES)}.")
+    require("torch", extra="models")
+    from jina_rag.testing.random_weights import RandomWeights
+
+    folder = _write_folder(family, config, path)
+    if family == "v4":
+        _write_adapter_config(folder, rank, None)
+
+    def draw(paths: Sequence[Path]) -> RandomWeights:
+        shapes = shapes_of(family, config)
+        if paths[0].parent.name == "adapters":
+            shapes = _adapter_tensor_shapes(config, rank)
+        return RandomWeights(paths[0].parent, shapes, device=device, dtype=dtype, seed=seed)
+
+    weights = (folder / "model.safetensors",)  # no such file: `draw` uses only the folder
+    return Checkpoint(str(folder), folder, family_of(config, folder), config, weights=weights, opener=draw)
+
+
+def _write_folder(family: str, config: Mapping[str, Any], path: Path | str | None) -> Path:
+    """Write all files of a checkpoint except the weights to a new or empty folder, and return the folder."""
     folder = Path(tempfile.mkdtemp(prefix="jina-rag-checkpoint-")) if path is None else Path(path)
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise InvalidInputError(f"{folder} is not an empty folder. Pass a new or empty folder.")
@@ -85,9 +147,6 @@ def make_checkpoint(
     for weights in folder.rglob("*.safetensors"):
         weights.unlink()
     _write_json(folder / "config.json", config)
-    _write_weights(folder, shapes, shards=shards, seed=seed, dtype=dtype)
-    if family == "v4":
-        _write_adapters(folder / "adapters", config, rank, alpha, seed=seed + 1, dtype=dtype)
     return folder
 
 
@@ -99,6 +158,8 @@ def _key_in_layout(key: str, layout: str) -> str:
 
 def _write_weights(folder: Path, shapes: Shapes, *, shards: int, seed: int, dtype: str) -> None:
     torch = require("torch", extra="models")
+    from jina_rag.testing.random_weights import draw_tensor
+
     width = _BYTES[dtype]
     total = sum(math.prod(shape) for shape in shapes.values()) * width
     shards = max(shards, math.ceil(total / _SHARD_BYTES))
@@ -106,7 +167,10 @@ def _write_weights(folder: Path, shapes: Shapes, *, shards: int, seed: int, dtyp
     weight_map: dict[str, str] = {}
     for number, shard in enumerate(_split_shards(shapes, total / width / shards, shards), start=1):
         name = f"model-{number:05}-of-{shards:05}.safetensors" if shards > 1 else "model.safetensors"
-        _save({key: _random_tensor(key, shape, generator, dtype) for key, shape in shard.items()}, folder / name)
+        _save(
+            {key: draw_tensor(key, shape, generator, getattr(torch, dtype)) for key, shape in shard.items()},
+            folder / name,
+        )
         weight_map |= dict.fromkeys(shard, name)
     if shards > 1:
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
@@ -126,35 +190,31 @@ def _split_shards(shapes: Shapes, target: float, shards: int) -> Iterator[Shapes
     yield shard
 
 
-def _write_adapters(
-    folder: Path, config: Mapping[str, Any], rank: int, alpha: float | None, *, seed: int, dtype: str
-) -> None:
-    torch = require("torch", extra="models")
-    generator = torch.Generator().manual_seed(seed)
-    adapter_config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    _write_json(
-        folder / "adapter_config.json", adapter_config | {"r": rank, "lora_alpha": rank if alpha is None else alpha}
-    )
-    tensors = {
-        f"{key}.{task}.weight": _random_tensor(key, shape, generator, dtype)
+def _write_adapter_config(folder: Path, rank: int, alpha: float | None) -> None:
+    path = folder / "adapters" / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    _write_json(path, config | {"r": rank, "lora_alpha": rank if alpha is None else alpha})
+
+
+def _adapter_tensor_shapes(config: Mapping[str, Any], rank: int) -> Shapes:
+    """Return the shapes of the LoRA matrices of all tasks, by key in the published layout."""
+    return {
+        f"{key}.{task}.weight": shape
         for key, shape in adapter_shapes(config, rank).items()
         for task in config["task_names"]
     }
-    _save(tensors, folder / "adapter_model.safetensors")
 
 
-def _random_tensor(key: str, shape: tuple[int, ...], generator: Any, dtype: str) -> Any:  # noqa: ANN401  # torch's
-    """Return random values that keep activations at about 1: norm weights near 1, other weights scaled by fan-in."""
+def _write_adapters(folder: Path, config: Mapping[str, Any], rank: int, *, seed: int, dtype: str) -> None:
     torch = require("torch", extra="models")
-    tensor = torch.empty(shape, dtype=getattr(torch, dtype))
-    if len(shape) == 1:
-        norm = key.endswith("weight")  # a one-dimensional tensor is a norm weight or a bias
-        return tensor.normal_(1.0 if norm else 0.0, 0.1 if norm else 0.02, generator=generator)
-    if "embed" in key.rsplit(".", 2)[-2] or key.startswith("shared"):
-        return tensor.normal_(0, 0.02 if "token_type" in key else 0.5, generator=generator)
-    # Small adapter weights change the values of the outputs, but hardly the scale of the outputs.
-    scale = 0.3 if key.endswith(".lora_B") else 0.7
-    return tensor.normal_(0, scale / math.sqrt(math.prod(shape[1:])), generator=generator)
+    from jina_rag.testing.random_weights import draw_tensor
+
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {
+        key: draw_tensor(key, shape, generator, getattr(torch, dtype))
+        for key, shape in _adapter_tensor_shapes(config, rank).items()
+    }
+    _save(tensors, folder / "adapter_model.safetensors")
 
 
 def _save(tensors: Mapping[str, Any], path: Path) -> None:

@@ -13,7 +13,10 @@ import numpy as np
 import pytest
 
 from jina_rag.errors import InvalidInputError
+from jina_rag.models.factory import LoadOptions, build
+from jina_rag.models.runtime.checkpoints import open_checkpoint
 from jina_rag.models.tiny_checkpoints import TINY_FAMILIES, tiny_archive, unpack_tiny
+from jina_rag.testing import make_checkpoint, random_checkpoint
 from jina_rag.testing.checkpoint_shapes import adapter_shapes, config_of, shapes_of
 
 TASKS = ("retrieval", "text-matching", "code")
@@ -290,3 +293,37 @@ def _pair_inputs(check: dict) -> list:
 def test_import_of_testing_does_not_import_torch():
     code = "import sys, jina_rag.testing; sys.exit(any(m in sys.modules for m in ('torch', 'safetensors')))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("family", ["v4", "m0"])
+def test_random_checkpoint_loads_without_weight_files(family, tmp_path):
+    pytest.importorskip("torch")
+    checkpoint = random_checkpoint(family, path=tmp_path / family)
+    assert not list((tmp_path / family).rglob("*.safetensors"))
+    model = build(checkpoint, LoadOptions(device="cpu", dtype="float32"))
+    again = build(checkpoint, LoadOptions(device="cpu", dtype="float32"))
+    other = build(random_checkpoint(family, device="cpu", seed=1), LoadOptions(device="cpu", dtype="float32"))
+
+    def output(model):
+        if family == "m0":
+            return model.score("growth", ["Revenue grew.", "A list."], raw=True)
+        return model.encode_query(["growth"]).single
+
+    np.testing.assert_array_equal(output(model), output(again))
+    assert np.abs(output(model) - output(other)).max() > 1e-3
+
+
+def test_random_checkpoint_has_the_tensors_of_a_written_checkpoint(tmp_path):
+    """Both kinds of checkpoint have the same keys, shapes, sizes and dtypes, adapters included."""
+    pytest.importorskip("torch")
+    from jina_rag.models.runtime.weights import open_weights
+
+    drawn = random_checkpoint("v4", path=tmp_path / "drawn", dtype="float32")
+    written = open_checkpoint(make_checkpoint("v4", path=tmp_path / "written", dtype="float32"), name="v4")
+    for name in ("model.safetensors", "adapters/adapter_model.safetensors"):
+        with (
+            open_weights(drawn, [drawn.folder / name]) as tensors,
+            open_weights(written, [written.folder / name]) as files,
+        ):
+            assert {key: tensors.shape(key) for key in tensors} == {key: files.shape(key) for key in files}
+            assert (tensors.total_bytes(), tensors.stored_dtype()) == (files.total_bytes(), files.stored_dtype())
