@@ -26,13 +26,14 @@ import json
 import re
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import transformers
+from accelerate import init_empty_weights
 from peft import PeftConfig, PeftModelForFeatureExtraction, set_peft_model_state_dict
 from PIL import Image
 from safetensors import safe_open
@@ -40,6 +41,7 @@ from torch import nn
 from transformers.image_utils import load_image
 
 Source = str | Path | Image.Image
+TensorReader = Callable[[Path, str], dict[str, torch.Tensor]]
 PAD = "<|image_pad|>"
 IMAGE = f"<|vision_start|>{PAD}<|vision_end|>"
 IMAGE_PROMPT = f"<|im_start|>user\n{IMAGE}Describe the image.<|im_end|>\n"
@@ -63,15 +65,26 @@ def _tensors(folder: Path, prefix: str = "") -> dict[str, torch.Tensor]:
     return tensors
 
 
+def _new_key(key: str) -> str:
+    """Return the name of a tensor in transformers 5."""
+    key = re.sub(r"^visual\.", "model.visual.", key)
+    return re.sub(r"^model\.(?!language_model\.|visual\.)", "model.language_model.", key)
+
+
 def _rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 class _Published:
-    """Base class of v4 and m0, which loads the stock model and prepares the tokens and pixels of a batch."""
+    """Base class of v4 and m0, which loads the stock model and prepares the tokens and pixels of a batch.
 
-    def __init__(self, folder: Path, dtype: torch.dtype, padding_side: str) -> None:
+    `read` replaces the weight files: like `_tensors`, it returns the tensors of a folder whose names start with a
+    prefix. The tensors can be on any device, and the model is then on that device.
+    """
+
+    def __init__(self, folder: Path, dtype: torch.dtype, padding_side: str, read: TensorReader | None) -> None:
         self.folder, self.dtype, self.device = Path(folder), dtype, "cpu"
+        self._read_weights, self._has_files = read or _tensors, read is None
         self.config = _json(self.folder / "config.json")
         # The Auto classes would prompt on stdin for permission to run the remote code named in auto_map.
         tokenizer_config = _json(self.folder / "tokenizer_config.json")
@@ -87,14 +100,29 @@ class _Published:
 
     def _stock(self, name: str, head: str, unused: str | None = None) -> Any:
         """Load the stock model, without the checkpoint keys that start with `head`."""
-        config = {key: value for key, value in self.config.items() if key not in UNUSED}
-        # transformers converts old key names for stock classes only. The decoder of a subclass would be random.
-        model, info = getattr(transformers, f"{name}ForConditionalGeneration").from_pretrained(
-            str(self.folder), config=getattr(transformers, f"{name}Config")(**config), dtype=self.dtype,
-            attn_implementation="sdpa", output_loading_info=True,
-        )  # fmt: skip
-        missing = [key for key in info["missing_keys"] if key != unused]
-        unexpected = [key for key in info["unexpected_keys"] if not key.startswith(("lm_head.", head))]
+        numbers = {key: value for key, value in self.config.items() if key not in UNUSED}
+        config = getattr(transformers, f"{name}Config")(**numbers)
+        stock = getattr(transformers, f"{name}ForConditionalGeneration")
+        if self._has_files:
+            # transformers converts old key names for stock classes only. The decoder of a subclass would be random.
+            model, info = stock.from_pretrained(
+                str(self.folder), config=config, dtype=self.dtype, attn_implementation="sdpa", output_loading_info=True
+            )
+            missing, unexpected = info["missing_keys"], info["unexpected_keys"]
+        else:
+            config._attn_implementation = "sdpa"
+            with init_empty_weights(include_buffers=False):
+                model = stock(config)
+            weights = self._read_weights(self.folder, "")
+            tensors = {_new_key(key): value.to(self.dtype) for key, value in weights.items()}
+            self.device = str(next(iter(tensors.values())).device)
+            missing, unexpected = model.load_state_dict(tensors, strict=False, assign=True)
+            model.tie_weights()
+            if model.lm_head.weight is model.get_input_embeddings().weight:
+                missing = [key for key in missing if key != "lm_head.weight"]
+            model.to(self.device)  # moves the buffers
+        missing = [key for key in missing if key != unused]
+        unexpected = [key for key in unexpected if not key.startswith(("lm_head.", head))]
         if missing or unexpected:
             raise RuntimeError(
                 f"{self.folder}: missing keys {missing[:3]}, unexpected keys {unexpected[:3]}. Expected the keys of "
@@ -139,20 +167,24 @@ class _Published:
 class PublishedV4(_Published):
     """jina-embeddings-v4 as published: an embedder of texts and images."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__(folder, dtype, "right")
+    def __init__(
+        self, folder: Path, dtype: torch.dtype = torch.float32, *,
+        read: TensorReader | None = None, tasks: Sequence[str] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(folder, dtype, "right", read)
+        self.tasks = list(tasks or self.config["task_names"])
         model = self._stock("Qwen2_5_VL", "multi_vector_projector.")
-        weights = _tensors(self.folder, "multi_vector_projector.")
+        weights = self._read_weights(self.folder, "multi_vector_projector.")
         # Attach the projector first, because the adapters include weights for the projector.
-        model.multi_vector_projector = nn.Linear(*reversed(weights["weight"].shape)).to(dtype)
+        model.multi_vector_projector = nn.Linear(*reversed(weights["weight"].shape)).to(self.device, dtype)
         model.multi_vector_projector.load_state_dict(weights)
         self.model = self._with_adapters(model).eval()
         self.projector = self.model.base_model.model.multi_vector_projector
 
     def _with_adapters(self, model: Any) -> Any:
         """Load one adapter per task. Task names are removed from keys, because peft skips keys with a task name."""
-        folder, tasks = self.folder / "adapters", self.config["task_names"]
-        tensors = _tensors(folder)
+        folder, tasks = self.folder / "adapters", self.tasks
+        tensors = self._read_weights(folder, "")
         with warnings.catch_warnings():  # peft uses a deprecated attribute of transformers
             warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
             peft_model = PeftModelForFeatureExtraction(model, PeftConfig.from_pretrained(str(folder)), tasks[0])
@@ -240,13 +272,14 @@ class PublishedV4(_Published):
 class PublishedM0(_Published):
     """jina-reranker-m0 as published: a reranker of (query, document) pairs with one modality per side and call."""
 
-    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__(folder, dtype, "left")  # left padding, so that the score token is last
+    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32, *, read: TensorReader | None = None) -> None:
+        super().__init__(folder, dtype, "left", read)  # left padding, so that the score token is last
         self.model = self._stock("Qwen2VL", "score.", unused="lm_head.weight")
         self.model.lm_head = nn.Identity()
-        weights = _tensors(self.folder, "score.")
+        weights = self._read_weights(self.folder, "score.")
         hidden = weights["0.weight"].shape[0]
-        self.model.score = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1)).to(dtype)
+        score = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        self.model.score = score.to(self.device, dtype)
         self.model.score.load_state_dict(weights)
         self.processor = self._processor(*M0_PIXELS)
 
