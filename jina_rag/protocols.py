@@ -15,6 +15,7 @@ from jina_rag.types import (
     Prefetch,
     SparseVector,
     StoreHit,
+    StoreQuery,
     Where,
 )
 
@@ -359,6 +360,19 @@ class MultiVectorStore(Protocol):
 
         Returns:
             Hits, best first.
+        """
+        ...
+
+    def query_batch(self, queries: Sequence[StoreQuery]) -> list[list[StoreHit]]:
+        """Run several queries in one call of the store.
+
+        Each query has the hits that it would have in a call of its own.
+
+        Args:
+            queries: The queries.
+
+        Returns:
+            The hits of each query, best first, in the order of `queries`.
         """
         ...
 

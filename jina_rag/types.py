@@ -6,7 +6,7 @@ Boxes are fractions of the displayed page with the origin at the top left: ``(x0
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -298,6 +298,26 @@ class StoreHit:
     id: str
     score: float
     payload: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreQuery:
+    """A query of a vector store: rank points by one vector.
+
+    Attributes:
+        vector: Dense vector, shape (dim,), float32; multi-vector, shape (query tokens, multi_dim), float32, for exact
+            MaxSim; or term weights, which match only points that share a term with the query.
+        limit: Maximum number of hits, at least 1.
+        where: Filter on the payload; None for all points.
+        ids: Ids of the points to rank; None for all points. Unknown ids are ignored.
+        keys: Payload keys to return with the hits; None for all keys.
+    """
+
+    vector: Float32 | SparseVector
+    limit: int
+    where: Where | None = None
+    ids: Collection[str] | None = None
+    keys: Sequence[str] | None = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple, Self, get_args
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.stores import schema
 from jina_rag.stores.filters import Condition, can_match, parse_where
-from jina_rag.types import Float32, Point, Prefetch, RegionKind, SparseVector, StoreHit, Where
+from jina_rag.types import Float32, Point, Prefetch, RegionKind, SparseVector, StoreHit, StoreQuery, Where
 
 DELETE_BATCH: Final = 10_000
 """Maximum number of ids per delete call of an engine."""
@@ -24,12 +24,38 @@ class Stage(NamedTuple):
         using: Name of the stored vector to compare with.
         limit: Maximum number of points to return, at least 1.
         conditions: Filter conditions, all of which a point must meet.
+        ids: Ids of the points to rank; None for all points.
     """
 
     vector: Float32 | SparseVector
     using: str
     limit: int
     conditions: Sequence[Condition]
+    ids: Collection[str] | None = None
+
+    @property
+    def can_match(self) -> bool:
+        """Whether any point can be a hit; an engine is not asked for other stages."""
+        has_points = self.ids is None or len(self.ids) > 0
+        return (
+            has_points
+            and (not isinstance(self.vector, SparseVector) or len(self.vector.indices) > 0)
+            and can_match(self.conditions)
+        )
+
+
+class StagedQuery(NamedTuple):
+    """A query of one or two stages for an engine.
+
+    Attributes:
+        stage: The final ranking.
+        candidates: Candidate stages. If there are any, `stage` ranks only points that a candidate stage returns.
+        keys: Payload keys of the hits; None for all keys.
+    """
+
+    stage: Stage
+    candidates: Sequence[Stage]
+    keys: Sequence[str] | None
 
 
 class BaseStore(ABC):
@@ -126,24 +152,20 @@ class BaseStore(ABC):
             InvalidInputError: If a vector has the wrong shape, `multi` has no rows, `limit` is below 1, `where` is
                 invalid, or `prefetch` is set but neither `dense` nor `lexical`.
         """
-        schema.checked_vector(multi, 2, self.multi_dim, "query multi-vector")
-        if len(multi) == 0:
-            raise InvalidInputError("The query multi-vector has no rows. Pass at least one row.")
         if dense is not None:
             schema.checked_vector(dense, 1, self.dim, "dense query vector")
         if prefetch is not None and dense is None and lexical is None:
             raise InvalidInputError("prefetch requires a query vector. Pass dense, lexical or both.")
-        conditions = parse_where(where or {})
-        stage = Stage(multi, schema.MULTI, limit, conditions)
+        stage = self._stage(StoreQuery(self._checked_multi(multi), limit, where))
         if prefetch is None:
-            return self._rank(stage, (), keys)
+            return self._rank([StagedQuery(stage, (), keys)])[0]
         has_terms = lexical is not None and len(lexical.indices)
         vectors = {schema.DENSE: dense, schema.LEXICAL: lexical if has_terms else None}
         pages: Where = {schema.KIND: "page"} if prefetch.regions else {}
         candidates = [
             # Each candidate stage has the conditions of the final ranking, so that the candidates do not depend on the
             # engine.
-            Stage(vector, name, count, conditions + parse_where(kind_filter))
+            Stage(vector, name, count, [*stage.conditions, *parse_where(kind_filter)])
             for name, count, kind_filter in (
                 (schema.DENSE, prefetch.limit, pages),
                 (schema.LEXICAL, prefetch.lexical_limit, pages),
@@ -151,7 +173,7 @@ class BaseStore(ABC):
             )
             if count > 0 and (vector := vectors[name]) is not None
         ]
-        return self._rank(stage, candidates, keys) if candidates else []
+        return self._rank([StagedQuery(stage, candidates, keys)])[0] if candidates else []
 
     def nearest(
         self,
@@ -176,13 +198,25 @@ class BaseStore(ABC):
         Raises:
             InvalidInputError: If the vector has the wrong shape, `limit` is below 1, or `where` is invalid.
         """
-        conditions = parse_where(where or {})
         if not isinstance(vector, SparseVector):
             schema.checked_vector(vector, 1, self.dim, "dense vector")
-            return self._rank(Stage(vector, schema.DENSE, limit, conditions), (), keys)
-        if not len(vector.indices):
-            return []
-        return self._rank(Stage(vector, schema.LEXICAL, limit, conditions), (), keys)
+        return self.query_batch([StoreQuery(vector, limit, where, keys=keys)])[0]
+
+    def query_batch(self, queries: Sequence[StoreQuery]) -> list[list[StoreHit]]:
+        """Run several queries in one call of the engine; see `MultiVectorStore.query_batch`.
+
+        Args:
+            queries: The queries. All queries are validated before the call.
+
+        Returns:
+            The hits of each query by descending score, in the order of `queries`; hits with equal scores are sorted by
+            id.
+
+        Raises:
+            InvalidInputError: If a query has a vector of the wrong shape, a multi-vector without rows, a limit below 1,
+                an invalid filter, or an id that is not a UUID. No query is run.
+        """
+        return self._rank([StagedQuery(self._stage(query), (), query.keys) for query in queries])
 
     def fetch(self, ids: Sequence[str], *, vectors: bool = True) -> list[Point]:
         """Return the existing points among `ids`, in the order of `ids`.
@@ -225,12 +259,34 @@ class BaseStore(ABC):
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _rank(self, stage: Stage, candidates: Sequence[Stage], keys: Sequence[str] | None) -> list[StoreHit]:
-        if stage.limit < 1:
-            raise InvalidInputError(f"limit is {stage.limit}; expected at least 1.")
-        if not can_match(stage.conditions):
-            return []
-        return sorted(self._query(stage, candidates, keys), key=lambda hit: (-hit.score, hit.id))
+    def _stage(self, query: StoreQuery) -> Stage:
+        vector = query.vector
+        if isinstance(vector, SparseVector):
+            using = schema.LEXICAL
+        elif vector.ndim == 1:
+            using = schema.DENSE
+            schema.checked_vector(vector, 1, self.dim, "dense vector")
+        else:
+            using = schema.MULTI
+            self._checked_multi(vector)
+        if query.limit < 1:
+            raise InvalidInputError(f"limit is {query.limit}; expected at least 1.")
+        ids = None if query.ids is None else list(dict.fromkeys(schema.checked_id(value) for value in query.ids))
+        return Stage(vector, using, query.limit, parse_where(query.where or {}), ids)
+
+    def _checked_multi(self, multi: Float32) -> Float32:
+        schema.checked_vector(multi, 2, self.multi_dim, "query multi-vector")
+        if len(multi) == 0:
+            raise InvalidInputError("The query multi-vector has no rows. Pass at least one row.")
+        return multi
+
+    def _rank(self, queries: Sequence[StagedQuery]) -> list[list[StoreHit]]:
+        answered = [query for query in queries if query.stage.can_match]
+        hits = iter(self._query_batch(answered) if answered else ())
+        return [
+            sorted(next(hits), key=lambda hit: (-hit.score, hit.id)) if query.stage.can_match else []
+            for query in queries
+        ]
 
     # Engine calls. All ids, points and vectors are already validated.
 
@@ -251,8 +307,8 @@ class BaseStore(ABC):
         """Delete all points that meet the conditions."""
 
     @abstractmethod
-    def _query(self, stage: Stage, candidates: Sequence[Stage], keys: Sequence[str] | None) -> Iterable[StoreHit]:
-        """Return the best points, in any order; with `candidates`, only points that a candidate stage returns."""
+    def _query_batch(self, queries: Sequence[StagedQuery]) -> Iterable[Iterable[StoreHit]]:
+        """Return the best points of each query, in any order; `queries` is not empty, and each query can match."""
 
     @abstractmethod
     def _fetch(self, ids: list[str], *, vectors: bool) -> Iterable[Point]:

@@ -10,7 +10,7 @@ from typing import Any
 from jina_rag.errors import IndexStateError
 from jina_rag.scoring import maxsim_many
 from jina_rag.stores import schema
-from jina_rag.stores.base import BaseStore, Stage
+from jina_rag.stores.base import BaseStore, Stage, StagedQuery
 from jina_rag.stores.filters import Condition, meets_all
 from jina_rag.types import Point, SparseVector, StoreHit
 
@@ -68,16 +68,33 @@ class MemoryStore(BaseStore):
     def _delete_matching(self, conditions: Sequence[Condition]) -> None:
         self._delete_ids([point.id for point in self._matching(conditions)])
 
-    def _query(self, stage: Stage, candidates: Sequence[Stage], keys: Sequence[str] | None) -> Iterable[StoreHit]:
-        points = self._matching(stage.conditions)
-        if candidates:
-            candidate_ids = {hit.id for candidate in candidates for hit in self._rank(candidate, (), ())}
+    def _query_batch(self, queries: Sequence[StagedQuery]) -> Iterable[Iterable[StoreHit]]:
+        return [self._query(query) for query in queries]
+
+    def _query(self, query: StagedQuery) -> Iterator[StoreHit]:
+        points = self._selected(query.stage)
+        if query.candidates:
+            candidate_ids = {
+                point_id
+                for stage in query.candidates
+                if stage.can_match
+                for point_id in self._best_ids(stage, self._scores(stage, self._selected(stage)))
+            }
             points = [point for point in points if point.id in candidate_ids]
-        scores = self._scores(stage, points)
-        for point_id in sorted(scores, key=lambda point_id: (-scores[point_id], point_id))[: stage.limit]:
+        scores = self._scores(query.stage, points)
+        for point_id in self._best_ids(query.stage, scores):
             payload = self._points_by_id[point_id].payload
-            selected = {key: value for key, value in payload.items() if keys is None or key in keys}
+            selected = {key: value for key, value in payload.items() if query.keys is None or key in query.keys}
             yield StoreHit(point_id, scores[point_id], selected)
+
+    def _selected(self, stage: Stage) -> list[Point]:
+        points = self._matching(stage.conditions)
+        ids = None if stage.ids is None else set(stage.ids)
+        return [point for point in points if ids is None or point.id in ids]
+
+    @staticmethod
+    def _best_ids(stage: Stage, scores: Mapping[str, float]) -> list[str]:
+        return sorted(scores, key=lambda point_id: (-scores[point_id], point_id))[: stage.limit]
 
     def _scores(self, stage: Stage, points: Sequence[Point]) -> dict[str, float]:
         """Return the score of each point that has the vector `stage.using`, by point id."""

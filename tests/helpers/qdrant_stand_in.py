@@ -173,18 +173,9 @@ def serve(state, method, path, request):
             name, request.filter, limit=request.limit, offset=request.offset, with_payload=request.with_payload
         )
         return {"points": to_json(records), "next_page_offset": next_offset}
-    assert endpoint == "/points/query", path
-    request = models.QueryRequest.model_validate(body)
-    result = client.query_points(
-        name,
-        query=request.query,
-        using=request.using,
-        prefetch=request.prefetch,
-        query_filter=request.filter,
-        limit=request.limit,
-        with_payload=request.with_payload,
-    )
-    return {"points": to_json(result.points)}
+    assert endpoint == "/points/query/batch", path
+    requests = models.QueryRequestBatch.model_validate(body).searches
+    return [{"points": to_json(result.points)} for result in client.query_batch_points(name, requests)]
 
 
 def to_json(items):
@@ -252,19 +243,14 @@ def answer_grpc(client, method, request, version):
         return messages.ScrollResponse(
             result=[RestToGrpc.convert_record(item) for item in result], next_page_offset=next_offset
         )
-    if method == "Query":
-        stages = [GrpcToRest.convert_prefetch_query(item) for item in request.prefetch]
-        query = GrpcToRest.convert_query(request.query)
-        result = client.query_points(
-            name,
-            query=query,
-            using=request.using,
-            prefetch=stages or None,
-            query_filter=selection,
-            limit=request.limit,
-            with_payload=payload,
+    if method == "QueryBatch":
+        results = client.query_batch_points(name, [query_from_grpc(item) for item in request.query_points])
+        return messages.QueryBatchResponse(
+            result=[
+                messages.BatchResult(result=[RestToGrpc.convert_scored_point(item) for item in result.points])
+                for result in results
+            ]
         )
-        return messages.QueryResponse(result=[RestToGrpc.convert_scored_point(item) for item in result.points])
     update_result = messages.UpdateResult(operation_id=1, status=messages.UpdateStatus.Completed)
     if method == "UpdateBatch":
         steps = [GrpcToRest.convert_points_update_operation(item) for item in request.operations]
@@ -277,6 +263,19 @@ def answer_grpc(client, method, request, version):
     else:
         assert method == "CreateFieldIndex", method
     return messages.PointsOperationResponse(result=update_result)
+
+
+def query_from_grpc(request):
+    return models.QueryRequest(
+        query=GrpcToRest.convert_query(request.query),
+        using=request.using,
+        prefetch=[GrpcToRest.convert_prefetch_query(item) for item in request.prefetch] or None,
+        filter=GrpcToRest.convert_filter(request.filter) if has(request, "filter") else None,
+        limit=request.limit,
+        with_payload=GrpcToRest.convert_with_payload_selector(request.with_payload)
+        if has(request, "with_payload")
+        else None,
+    )
 
 
 def has(request, field):

@@ -25,7 +25,7 @@ from jina_rag.stores import schema
 from jina_rag.stores.qdrant.edge import EdgeStore
 from jina_rag.stores.qdrant.server import QdrantConnection, QdrantStore
 from jina_rag.testing import MemoryStore
-from jina_rag.types import Point, Prefetch, Range, SparseVector
+from jina_rag.types import Point, Prefetch, Range, SparseVector, StoreQuery
 
 DIM, MULTI_DIM = 6, 5
 FLOAT16_TOLERANCE = 2e-3
@@ -635,6 +635,67 @@ def test_lexical_score_weights_terms_by_idf(store):
     assert rare_hit.score == pytest.approx(0.5 * rare, rel=1e-4)
 
 
+def test_query_batch_returns_the_hits_of_each_query(store):
+    store.upsert([point(n, lexical={1: 1.0, 10 + n: 1.0}, doc_id="ab"[n % 2]) for n in range(20)])
+    dense_query, terms, where = np.linspace(-1, 2, DIM, dtype="f4"), sparse({1: 1.0, 14: 2.0}), {"doc_id": "a"}
+    queries = [
+        StoreQuery(dense_query, 5, keys=None),
+        StoreQuery(terms, 30, where, keys=("n",)),
+        StoreQuery(query(), 4, where),
+        StoreQuery(sparse({}), 4),
+        StoreQuery(query(), 30, {"doc_id": []}),
+        StoreQuery(query(rows=7, seed=1), 20, keys=("n", "doc_id")),
+    ]
+    assert store.query_batch(queries) == [
+        store.nearest(dense_query, limit=5),
+        store.nearest(terms, limit=30, where=where, keys=("n",)),
+        store.search(query(), limit=4, where=where, keys=()),
+        [],
+        [],
+        store.search(query(rows=7, seed=1), limit=20, keys=("n", "doc_id")),
+    ]
+    assert [hits for each in queries for hits in store.query_batch([each])] == store.query_batch(queries)
+    assert store.query_batch([]) == []
+
+
+def test_query_batch_ranks_only_the_points_of_ids(store):
+    store.upsert([point(n, lexical={1: 1.0 + n, 20: 1.0}, doc_id="ab"[n % 2]) for n in range(12)])
+    ids = [point_id(n) for n in (3, 4, 99, 8, 3)]
+    for vector in (np.ones(DIM, "f4"), sparse({1: 1.0}), query()):
+        everything = store.query_batch([StoreQuery(vector, 99, keys=("n",))])[0]
+        few, best, none, filtered = store.query_batch(
+            [
+                StoreQuery(vector, 99, ids=ids, keys=("n",)),
+                StoreQuery(vector, 1, ids=[point_id(4).upper(), point_id(8)], keys=("n",)),
+                StoreQuery(vector, 99, ids=[]),
+                StoreQuery(vector, 99, {"doc_id": "a"}, ids, keys=("n",)),
+            ]
+        )
+        expected = [hit for hit in everything if hit.payload["n"] in (3, 4, 8)]
+        assert few == expected
+        assert best == [hit for hit in expected if hit.payload["n"] != 3][:1]
+        assert none == []
+        assert filtered == [hit for hit in expected if hit.payload["n"] != 3]
+
+
+@pytest.mark.parametrize(
+    "invalid",
+    [
+        StoreQuery(np.ones(DIM + 1, "f4"), 1),
+        StoreQuery(np.ones((2, MULTI_DIM + 1), "f4"), 1),
+        StoreQuery(np.ones((0, MULTI_DIM), "f4"), 1),
+        StoreQuery(np.full(DIM, np.nan, "f4"), 1),
+        StoreQuery(np.ones(DIM, "f4"), 0),
+        StoreQuery(np.ones(DIM, "f4"), 1, {"text": "x"}),
+        StoreQuery(np.ones(DIM, "f4"), 1, ids=["nonsense"]),
+    ],
+)
+def test_query_batch_with_an_invalid_query_raises(store, invalid):
+    store.upsert([point(1)])
+    with pytest.raises(InvalidInputError):
+        store.query_batch([StoreQuery(np.ones(DIM, "f4"), 1), invalid])
+
+
 def test_multi_vector_above_the_limit_fails_the_upsert_call(store):
     max_rows = (schema.MULTI_LIMIT - 1) // MULTI_DIM
     with pytest.raises(InvalidInputError, match="too large for one point"):
@@ -710,6 +771,7 @@ def test_closed_store_raises_index_state_error(store):
         lambda: store.update_payload({point_id(1): {"n": 2}}),
         lambda: store.search(query(), limit=1),
         lambda: store.nearest(np.ones(DIM, "f4"), limit=1),
+        lambda: store.query_batch([StoreQuery(np.ones(DIM, "f4"), 1)]),
         lambda: store.fetch([point_id(1)]),
         lambda: list(store.scroll()),
     ):

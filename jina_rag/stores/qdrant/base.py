@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -39,6 +39,10 @@ class BaseQdrantStore(BaseStore):
     @abstractmethod
     def _retrieve(self, ids: list[str], *, vectors: bool) -> QdrantObject:
         """Return the existing records of `ids`."""
+
+    @abstractmethod
+    def _id_condition(self, ids: Collection[str]) -> QdrantObject:
+        """Return the engine's condition that a point has one of the ids."""
 
     @abstractmethod
     def _scroll_batch(self, selection: QdrantObject, offset: QdrantObject) -> QdrantObject:
@@ -95,9 +99,12 @@ class BaseQdrantStore(BaseStore):
         vector = stage.vector
         return encode_sparse(self._types, vector) if isinstance(vector, SparseVector) else vector.tolist()
 
-    def _filter(self, conditions: Sequence[Condition]) -> QdrantObject:
-        """Return the filter as an engine type; None without conditions."""
-        return self._types.Filter(must=[self._condition(condition) for condition in conditions]) if conditions else None
+    def _filter(self, conditions: Sequence[Condition], ids: Collection[str] | None = None) -> QdrantObject:
+        """Return the filter as an engine type; None without conditions and ids."""
+        must = [self._condition(condition) for condition in conditions]
+        if ids is not None:
+            must.append(self._id_condition(ids))
+        return self._types.Filter(must=must) if must else None
 
     def _condition(self, condition: Condition) -> QdrantObject:
         if isinstance(condition, Within):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
@@ -13,7 +13,7 @@ from jina_rag._extras import require
 from jina_rag.config import Storage
 from jina_rag.errors import IndexStateError
 from jina_rag.stores import schema
-from jina_rag.stores.base import Stage
+from jina_rag.stores.base import Stage, StagedQuery
 from jina_rag.stores.filters import Condition, with_filter_payload
 from jina_rag.stores.qdrant.base import READ_BATCH, BaseQdrantStore
 from jina_rag.stores.qdrant.codec import QdrantObject
@@ -189,19 +189,26 @@ class EdgeStore(BaseQdrantStore):
         selection = self._filter(conditions) or self._types.Filter()
         self._update(self._types.UpdateOperation.delete_points_by_filter(selection))
 
-    def _query(self, stage: Stage, candidates: Sequence[Stage], keys: Sequence[str] | None) -> list[StoreHit]:
-        request = self._types.QueryRequest(
-            **self._stage_arguments(stage),
-            prefetches=[self._types.Prefetch(**self._stage_arguments(candidate)) for candidate in candidates],
-            with_payload=True if keys is None else list(keys),
-            params=self._rescore_params(stage.using),
-        )
+    def _query_batch(self, queries: Sequence[StagedQuery]) -> list[list[StoreHit]]:
+        requests = [
+            self._types.QueryRequest(
+                **self._stage_arguments(query.stage),
+                prefetches=[self._types.Prefetch(**self._stage_arguments(candidate)) for candidate in query.candidates],
+                with_payload=True if query.keys is None else list(query.keys),
+                params=self._rescore_params(query.stage.using),
+            )
+            for query in queries
+        ]
         with self._engine_call("be searched"):
-            return self._to_hits(self._shard.query(request))
+            # The engine plans the queries together: searches that differ only in the vector share one pass.
+            return list(map(self._to_hits, self._shard.query_batch(self._types.QueryBatchRequest(requests))))
 
     def _stage_arguments(self, stage: Stage) -> dict[str, QdrantObject]:
         query = self._types.Query.Nearest(self._query_vector(stage), using=stage.using)
-        return {"query": query, "limit": stage.limit, "filter": self._filter(stage.conditions)}
+        return {"query": query, "limit": stage.limit, "filter": self._filter(stage.conditions, stage.ids)}
+
+    def _id_condition(self, ids: Collection[str]) -> QdrantObject:
+        return self._types.HasIdCondition(set(ids))
 
     def _rescore_params(self, using: str) -> QdrantObject:
         """Return search parameters that rescore the hits of a quantized copy with the full rows."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from typing import Any, Final, Self
 
@@ -11,15 +11,15 @@ from jina_rag._extras import require
 from jina_rag.config import Storage
 from jina_rag.errors import IndexNotFoundError
 from jina_rag.stores import schema
-from jina_rag.stores.base import Stage
-from jina_rag.stores.filters import Condition, with_filter_payload
+from jina_rag.stores.base import Stage, StagedQuery
+from jina_rag.stores.filters import Condition, OneOf, with_filter_payload
 from jina_rag.stores.qdrant.base import READ_BATCH, BaseQdrantStore
 from jina_rag.stores.qdrant.client import MEMORY, QdrantConnection, Remote, checked_url, connect
 from jina_rag.stores.qdrant.codec import QdrantObject
 from jina_rag.stores.qdrant.collection import checked_name, index_payload, open_collection, read_facts
 from jina_rag.stores.qdrant.errors import Address
 from jina_rag.stores.qdrant.server_codec import encode, size_function
-from jina_rag.types import Point, StoreHit
+from jina_rag.types import Point, SparseVector, StoreHit
 
 __all__ = ["QdrantConnection", "QdrantStore"]
 
@@ -171,24 +171,32 @@ class QdrantStore(BaseQdrantStore):
     def _delete(self, selector: QdrantObject) -> None:
         self._remote.call_collection("be written to", "delete", points_selector=selector, wait=True)
 
-    def _query(self, stage: Stage, candidates: Sequence[Stage], keys: Sequence[str] | None) -> list[StoreHit]:
-        prefetch = [
-            self._types.Prefetch(
-                query=self._query_vector(one), using=one.using, limit=one.limit, filter=self._filter(one.conditions)
-            )
-            for one in candidates
-        ]
-        response = self._remote.call_collection(
-            "be searched",
-            "query_points",
-            query=self._query_vector(stage),
-            using=stage.using,
+    def _query_batch(self, queries: Sequence[StagedQuery]) -> list[list[StoreHit]]:
+        hits: list[list[StoreHit]] = []
+        for batch in schema.batches_by_size(queries, _query_bytes, schema.BATCH_BYTES):
+            requests = [self._query_request(query) for query in batch]
+            responses = self._remote.call_collection("be searched", "query_batch_points", requests=requests)
+            hits += [self._to_hits(response.points) for response in responses]
+        return hits
+
+    def _query_request(self, query: StagedQuery) -> QdrantObject:
+        prefetch = [self._types.Prefetch(**self._stage_arguments(candidate)) for candidate in query.candidates]
+        return self._types.QueryRequest(
+            **self._stage_arguments(query.stage),
             prefetch=prefetch or None,
-            query_filter=self._filter(stage.conditions),
-            limit=stage.limit,
-            with_payload=self._payload_selector(keys),
+            with_payload=self._payload_selector(query.keys),
         )
-        return self._to_hits(response.points)
+
+    def _stage_arguments(self, stage: Stage) -> dict[str, QdrantObject]:
+        return {
+            "query": self._query_vector(stage),
+            "using": stage.using,
+            "limit": stage.limit,
+            "filter": self._filter(stage.conditions, stage.ids),
+        }
+
+    def _id_condition(self, ids: Collection[str]) -> QdrantObject:
+        return self._types.HasIdCondition(has_id=list(ids))
 
     def _payload_selector(self, keys: Sequence[str] | None = None) -> QdrantObject:
         """Return the selector of the payload keys in a response: `keys`, or all except tags and numbers."""
@@ -221,6 +229,23 @@ class QdrantStore(BaseQdrantStore):
 
     def _index_numbers(self, path: str) -> None:
         index_payload(self._remote, "be written to", path, self._types.PayloadSchemaType.FLOAT)
+
+
+def _query_bytes(query: StagedQuery) -> int:
+    """Return the approximate bytes of a query in a REST request: JSON spells a float32 in about 20 characters."""
+    stages = [query.stage, *query.candidates]
+    numbers = sum(
+        2 * len(stage.vector.indices) if isinstance(stage.vector, SparseVector) else stage.vector.size
+        for stage in stages
+    )
+    texts = sum(40 * len(stage.ids or ()) for stage in stages) + sum(
+        len(tag) + 8
+        for stage in stages
+        for condition in stage.conditions
+        if isinstance(condition, OneOf)
+        for tag in condition.tags
+    )
+    return 20 * numbers + texts + _REQUEST_OVERHEAD
 
 
 def _make_remote(url: str, collection: str, connection: QdrantConnection | None, client: QdrantObject) -> Remote:

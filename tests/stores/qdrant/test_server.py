@@ -28,7 +28,7 @@ from jina_rag.stores.filters import with_filter_payload
 from jina_rag.stores.qdrant import errors, retry, server_codec
 from jina_rag.stores.qdrant.collection import read_facts
 from jina_rag.stores.qdrant.server import QdrantConnection, QdrantStore
-from jina_rag.types import Point, Prefetch, Range, SparseVector
+from jina_rag.types import Point, Prefetch, Range, SparseVector, StoreQuery
 
 DIM, MULTI_DIM = 4, 8
 SECRET = "a-very-secret-key"
@@ -142,13 +142,31 @@ def test_search_is_one_request_without_filter_keys(server):
         )
         assert [hit.payload for hit in hits] == [{"n": 4}, {"n": 3}, {"n": 2}]
         (request,) = server.requests
-        body = request.body
+        (body,) = request.body["searches"]
         assert [(stage["using"], stage["limit"]) for stage in body["prefetch"]] == [("dense", 4), ("lexical", 2)]
         assert body["using"] == "multi"
         assert body["prefetch"][0]["filter"] == body["prefetch"][1]["filter"] == body["filter"]
         store.search(np.ones((1, MULTI_DIM), "f4"), limit=3)
-        assert "prefetch" not in server.requests[-1].body
-        assert server.requests[-1].body["with_payload"] == {"exclude": ["_where", "_numbers"]}
+        (body,) = server.requests[-1].body["searches"]
+        assert "prefetch" not in body
+        assert body["with_payload"] == {"exclude": ["_where", "_numbers"]}
+
+
+def test_query_batch_is_one_request_and_large_batches_are_split(server):
+    image_query = np.ones((400_000 // MULTI_DIM, MULTI_DIM), "f4")
+    with open_store(server.url) as store:
+        store.upsert([point(n) for n in range(5)])
+        server.requests.clear()
+        small = [StoreQuery(np.ones(DIM, "f4"), 2), StoreQuery(np.ones((1, MULTI_DIM), "f4"), 3)]
+        assert [len(hits) for hits in store.query_batch(small)] == [2, 3]
+        assert len(server.requests) == 1
+        large = [StoreQuery(image_query, n + 1) for n in range(4)]
+        assert [len(hits) for hits in store.query_batch(large)] == [1, 2, 3, 4]
+        sizes = [request.bytes for request in server.requests[1:]]
+        assert len(sizes) == 2
+        assert max(sizes) <= schema.BATCH_BYTES
+        assert store.query_batch([StoreQuery(np.ones(DIM, "f4"), 2, ids=[]), small[0]])[0] == []
+        assert len(server.requests[-1].body["searches"]) == 1, "a query that cannot match is not sent"
 
 
 def test_number_indexes_are_created_once(server):
