@@ -12,6 +12,7 @@ import binascii
 import hashlib
 import os
 import re
+import threading
 import time
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -34,6 +35,8 @@ _SIDEWAYS_ORIENTATIONS = {5, 6, 7, 8}
 _EXIF_ORIENTATION = 0x0112
 _QUALITIES = (84, 76, 68, 60, 48)
 _MIN_SIDE = 32
+_PIL_LOCKS = [threading.Lock() for _ in range(64)]
+"""Locks by the identity of a PIL image. Pillow decodes an image at the first use, which is not thread-safe."""
 _DOWNLOAD_BYTES = 64 * 1024**2
 _DOWNLOAD_SECONDS = 30.0
 
@@ -100,28 +103,35 @@ class LoadedImage:
         """The PIL image, or the bytes or the path of the image file."""
         return self._source
 
-    def load(self, *, alpha: str = "drop") -> Image:
-        """Return the decoded image in RGB mode, upright.
+    def load(self, *, alpha: str = "drop", min_size: tuple[int, int] | None = None) -> Image:
+        """Return the decoded image in RGB mode, upright. Threads may load one image at the same time.
 
         Args:
             alpha: ``"drop"`` ignores the alpha channel; ``"white"`` composites the image on white.
+            min_size: Width and height in pixels that the caller needs at least. A JPEG file is decoded at 1/2, 1/4 or
+                1/8 of its resolution if both sides are then still at least as long; None decodes at full resolution.
+
+        Returns:
+            The image; a PIL image in RGB mode that was passed is returned without a copy, so do not modify the result.
 
         Raises:
             InvalidInputError: If the image is damaged.
         """
-        from PIL import ImageOps
-
         if isinstance(self._source, bytes | Path):
             # Pillow keeps the files of multi-frame and damaged images open; the context manager closes them.
             with _open(self._source, self.name) as file_image:
+                if min_size is not None:
+                    is_sideways = file_image.size != self.size
+                    file_image.draft(None, min_size[::-1] if is_sideways else min_size)
                 try:
-                    image = ImageOps.exif_transpose(file_image)
+                    image = _turn_upright(file_image)
                 except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError) as exc:
                     raise InvalidInputError(
                         f"{self.name} is not a readable image: {exc}. Pass an intact image file."
                     ) from exc
         else:
-            image = ImageOps.exif_transpose(self._source)
+            with _lock_of(self._source):
+                image = _turn_upright(self._source)
         if alpha == "white" and image.has_transparency_data:
             layer = image.convert("RGBA")
             white = require("PIL.Image", package="pillow").new("RGBA", layer.size, "white")
@@ -203,7 +213,8 @@ def open_image(source: object, opening: Opening | None = None) -> LoadedImage:
     opening = opening or Opening()
     pillow = require("PIL.Image", package="pillow")
     if isinstance(source, pillow.Image):
-        size = _upright(source)
+        with _lock_of(source):
+            size = _upright(source)
         _check_pixels(size, "An image", opening.limits)
         return LoadedImage(source, "An image", size)
     if isinstance(source, str):
@@ -238,6 +249,20 @@ def _open(source: bytes | Path, name: str) -> Image:
         reason = getattr(exc, "strerror", None) or exc
         raise InvalidInputError(f"{name} is not a readable image: {reason}. Pass an intact image file.") from exc
     return image
+
+
+def _lock_of(image: Image) -> threading.Lock:
+    return _PIL_LOCKS[id(image) // 64 % len(_PIL_LOCKS)]
+
+
+def _turn_upright(image: Image) -> Image:
+    """Return the decoded image with the EXIF orientation applied; the image itself if already upright."""
+    from PIL import ImageOps
+
+    image.load()
+    if image.getexif().get(_EXIF_ORIENTATION, 1) in (None, 1):
+        return image
+    return ImageOps.exif_transpose(image)
 
 
 def _upright(image: Image) -> tuple[int, int]:

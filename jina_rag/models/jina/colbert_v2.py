@@ -28,9 +28,9 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.inputs import EncodeSettings, as_input_list, length_limit, text_of
 from jina_rag.models.jina.text_tokens import TextTokenizer
 from jina_rag.models.jina.xlm_rotary import RotaryEncoder
-from jina_rag.models.runtime.batching import BatchRunner
+from jina_rag.models.runtime.batching import BatchRunner, Reader, split_rows
 from jina_rag.models.runtime.checkpoints import Checkpoint, CheckpointModel
-from jina_rag.models.runtime.devices import Placement, no_autocast
+from jina_rag.models.runtime.devices import HostCopy, Placement, in_host_memory, no_autocast, to_device
 from jina_rag.models.runtime.output_checks import check_vectors
 from jina_rag.models.runtime.weights import load, open_weights
 from jina_rag.protocols import EncodeOptions, Input
@@ -89,6 +89,16 @@ class _Tokens:
         return tuple(itertools.compress(self.texts, self.has_row))
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Padded token ids and attention mask (None without padding), and the indices and the number of rows to keep."""
+
+    ids: torch.Tensor
+    attention_mask: torch.Tensor | None
+    rows: torch.Tensor
+    counts: list[int]
+
+
 class ColbertV2(CheckpointModel):
     """Embedder for texts and the text of pages; implements `jina_rag.protocols.Embedder`. Thread-safe.
 
@@ -145,7 +155,7 @@ class ColbertV2(CheckpointModel):
         self._markers = {side: special(f"[{side}Marker]") for side in ("Query", "Document")}
         self._skipped_ids = np.array(sorted(self._skiplist()), dtype=np.int64)
         self._lock = threading.Lock()
-        self._runner: BatchRunner[list[_Tokens], Float32] = BatchRunner(placement, name=checkpoint.name)
+        self._runner: BatchRunner[_Batch, Float32] = BatchRunner(placement, name=checkpoint.name)
 
     @property
     def fingerprint(self) -> str:
@@ -220,8 +230,8 @@ class ColbertV2(CheckpointModel):
         dim = self._checked_dim(settings.truncate_dim) or self.multi_dim
         rows = self._runner.run(
             [len(item.ids) for item in tokens],
-            lambda indices: [tokens[i] for i in indices],
-            lambda batch: self._forward(batch, dim),
+            lambda indices: self._prepare([tokens[i] for i in indices]),
+            lambda batch: self._launch(batch, dim),
             batch_tokens=settings.batch_tokens,
         )
         check_vectors(rows, self.name, self.placement)
@@ -235,21 +245,35 @@ class ColbertV2(CheckpointModel):
             truncated=truncated,
         )
 
-    def _forward(self, batch: list[_Tokens], dim: int) -> list[Float32]:
-        longest = max(len(item.ids) for item in batch)
-        ids = np.zeros((len(batch), longest), dtype=np.int64)
-        attention_mask = np.zeros((len(batch), longest), dtype=bool)
-        for row, item in enumerate(batch):
+    def _prepare(self, tokens: list[_Tokens]) -> _Batch:
+        """Return a padded batch, in host memory that can be copied to the device asynchronously."""
+        longest = max(len(item.ids) for item in tokens)
+        ids = np.zeros((len(tokens), longest), dtype=np.int64)
+        attention_mask = np.zeros((len(tokens), longest), dtype=bool)
+        has_row = np.zeros((len(tokens), longest), dtype=bool)
+        for row, item in enumerate(tokens):
             ids[row, : len(item.ids)] = item.ids
             attention_mask[row, : len(item.ids)] = item.attention_mask
+            has_row[row, : len(item.ids)] = item.has_row
         device = self.placement.device
-        mask = None if attention_mask.all() else torch.from_numpy(attention_mask).to(device)
+        return _Batch(
+            in_host_memory(ids, device),
+            None if attention_mask.all() else in_host_memory(attention_mask, device),
+            in_host_memory(np.flatnonzero(has_row), device),
+            has_row.sum(axis=1).tolist(),
+        )
+
+    def _launch(self, batch: _Batch, dim: int) -> Reader[Float32]:
+        """Submit a batch to the device, and return the function that waits for the rows and returns them."""
+        device = self.placement.device
         module: Any = self._module
         with self._lock, torch.inference_mode(), no_autocast(device):
-            hidden = module.roberta(torch.from_numpy(ids).to(device), mask)
-            rows = module.linear(hidden)[..., :dim].float()
-            vectors = nn.functional.normalize(rows, dim=-1).cpu().numpy()
-        return [vectors[i, : len(item.ids)][item.has_row] for i, item in enumerate(batch)]
+            mask = None if batch.attention_mask is None else to_device(batch.attention_mask, device)
+            hidden = module.roberta(to_device(batch.ids, device), mask)
+            rows = module.linear(hidden.flatten(0, 1)[to_device(batch.rows, device)])[..., :dim].float()
+            copy = HostCopy(nn.functional.normalize(rows, dim=-1))
+        counts = batch.counts
+        return lambda: split_rows(copy.read()[0], counts)
 
     def _skiplist(self) -> set[int]:
         if self._options.skiplist == "none":

@@ -22,9 +22,9 @@ import torch
 from jina_rag.errors import CheckpointError, InvalidInputError
 from jina_rag.inputs import EncodeSettings, as_input_list, check_truncate_dim, length_limit, text_of
 from jina_rag.models.jina.text_tokens import TextTokenizer
-from jina_rag.models.runtime.batching import BatchRunner
+from jina_rag.models.runtime.batching import BatchRunner, Reader
 from jina_rag.models.runtime.checkpoints import UNRELATED_TO_VECTORS, Checkpoint, CheckpointModel
-from jina_rag.models.runtime.devices import Placement, no_autocast
+from jina_rag.models.runtime.devices import HostCopy, Placement, in_host_memory, no_autocast, to_device
 from jina_rag.models.runtime.output_checks import check_vectors
 from jina_rag.models.runtime.weights import load, open_weights
 from jina_rag.protocols import EncodeOptions, Input
@@ -86,7 +86,7 @@ class EmbeddingV1(CheckpointModel):
         self._module.encoder.embed_tokens = self._module.shared
         self._module.to(placement.device).eval()
         self._lock = threading.Lock()
-        self._runner: BatchRunner[list[Ids], Float32] = BatchRunner(placement, name=checkpoint.name)
+        self._runner: BatchRunner[Any, Float32] = BatchRunner(placement, name=checkpoint.name)
 
     @property
     def fingerprint(self) -> str:
@@ -121,8 +121,8 @@ class EmbeddingV1(CheckpointModel):
         tokens = [np.array([*ids[: limit - 1], self._eos], dtype=np.int64) for ids in ids_of_texts]
         vectors = self._runner.run(
             [len(ids) for ids in tokens],
-            lambda indices: [tokens[i] for i in indices],
-            self._forward,
+            lambda indices: self._prepare([tokens[i] for i in indices]),
+            lambda batch: self._launch(*batch),
             batch_tokens=settings.batch_tokens,
         )
         check_vectors(vectors, self.name, self.placement)
@@ -140,21 +140,26 @@ class EmbeddingV1(CheckpointModel):
         """Embed documents; see `encode_query` for the arguments."""
         return self.encode_query(as_input_list(documents, "documents"), raw=raw, **options)
 
-    def _forward(self, batch: list[Ids]) -> list[Float32]:
+    def _prepare(self, batch: list[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return padded token ids and the attention mask, in host memory that can be copied asynchronously."""
         longest = max(len(ids) for ids in batch)
         ids_of_rows = np.zeros((len(batch), longest), dtype=np.int64)
         mask = np.zeros((len(batch), longest), dtype=np.int64)
         for row, ids in enumerate(batch):
             ids_of_rows[row, : len(ids)] = ids
             mask[row, : len(ids)] = 1
+        return in_host_memory(ids_of_rows, self.placement.device), in_host_memory(mask, self.placement.device)
+
+    def _launch(self, ids: torch.Tensor, mask: torch.Tensor) -> Reader[Float32]:
+        """Submit a batch to the device, and return the function that waits for the vectors and returns them."""
         device = self.placement.device
-        attention_mask = torch.from_numpy(mask).to(device)
         with self._lock, torch.inference_mode(), no_autocast(device):
-            hidden = self._module(input_ids=torch.from_numpy(ids_of_rows).to(device), attention_mask=attention_mask)
+            attention_mask = to_device(mask, device)
+            hidden = self._module(input_ids=to_device(ids, device), attention_mask=attention_mask)
             weights = attention_mask / attention_mask.sum(dim=1, keepdim=True)
             states = hidden.last_hidden_state.float()
-            vectors: Float32 = torch.bmm(weights[:, None, :].float(), states)[:, 0].cpu().numpy()
-        return list(vectors)
+            copy = HostCopy(torch.bmm(weights[:, None, :].float(), states)[:, 0])
+        return lambda: list(copy.read()[0].copy())
 
 
 def _empty_encoder(checkpoint: Checkpoint) -> Any:  # noqa: ANN401  # transformers' T5EncoderModel

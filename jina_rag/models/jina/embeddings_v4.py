@@ -31,9 +31,9 @@ from jina_rag.models.jina.lora import activate, add_adapters, merge_adapter
 from jina_rag.models.jina.prompt_texts import prompt_texts
 from jina_rag.models.jina.qwen_vl import Batch, QwenVL, rename_key
 from jina_rag.models.jina.vl_prompts import Prompt, Segment, check_length, grid_of
-from jina_rag.models.runtime.batching import BatchRunner
+from jina_rag.models.runtime.batching import BatchRunner, Reader, split_rows, without_padding
 from jina_rag.models.runtime.checkpoints import Checkpoint, CheckpointModel
-from jina_rag.models.runtime.devices import Placement, no_autocast
+from jina_rag.models.runtime.devices import HostCopy, Placement, no_autocast, to_device
 from jina_rag.models.runtime.output_checks import check_vectors
 from jina_rag.protocols import EncodeOptions, Input
 from jina_rag.types import Embeddings, Float32
@@ -193,13 +193,13 @@ class EmbeddingsV4(CheckpointModel):
         def prepare(indices: Sequence[int]) -> tuple[Batch, list[tuple[int, int]]]:
             return self._model.prepare([prompts[i] for i in indices]), [spans[i] for i in indices]
 
-        def compute(prepared: tuple[Batch, list[tuple[int, int]]]) -> list[_Output]:
-            return self._forward(*prepared, task=task, single=single, multi=multi, dim=dim)
+        def launch(prepared: tuple[Batch, list[tuple[int, int]]]) -> Reader[_Output]:
+            return self._launch(*prepared, task=task, single=single, multi=multi, dim=dim)
 
         lengths = [len(prompt) for prompt in prompts]
         with self._model.weights.on_device():
             vectors = self._runner.run(
-                lengths, prepare, compute, batch_tokens=settings.batch_tokens, on_oom=self._model.offload_others
+                lengths, prepare, launch, batch_tokens=settings.batch_tokens, on_oom=self._model.offload_others
             )
         check_vectors([v.single for v in vectors] + [v.multi for v in vectors], self.name, self.placement)
         return Embeddings(
@@ -251,7 +251,7 @@ class EmbeddingsV4(CheckpointModel):
         tokens = self._model.tokenizer.encode
         return 1 + len(tokens("user\n")), len(prompt) - 1 - len(tokens("\n"))
 
-    def _forward(
+    def _launch(
         self,
         batch: Batch,
         spans: Sequence[tuple[int, int]],
@@ -260,37 +260,40 @@ class EmbeddingsV4(CheckpointModel):
         single: bool,
         multi: bool,
         dim: int | None,
-    ) -> list[_Output]:
+    ) -> Reader[_Output]:
+        """Submit a batch to the device, and return the function that waits for the vectors and returns them."""
         with self._model.lock, torch.inference_mode(), no_autocast(self.placement.device):
             if self._active != task:
                 activate(self._model.module, task)
                 self._active = task
             hidden = self._model.hidden(batch)
-            dense = self._dense(hidden, spans, dim) if single else None
-            rows = self._rows(hidden) if multi else None
-        return [
-            _Output(None if dense is None else dense[i], None if rows is None else rows[i, :length].copy())
-            for i, length in enumerate(batch.lengths)
-        ]
+            vectors = [self._dense(hidden, spans, dim)] if single else []
+            rows = [self._rows(hidden, batch.lengths)] if multi else []
+            copy = HostCopy(*vectors, *rows)
+        lengths = batch.lengths
 
-    def _dense(self, hidden: torch.Tensor, spans: Sequence[tuple[int, int]], dim: int | None) -> Float32:
+        def read() -> list[_Output]:
+            arrays = iter(copy.read())
+            dense = next(arrays).copy() if single else [None] * len(lengths)
+            parts = split_rows(next(arrays), lengths) if multi else [None] * len(lengths)
+            return [_Output(*vectors) for vectors in zip(dense, parts, strict=True)]
+
+        return read
+
+    def _dense(self, hidden: torch.Tensor, spans: Sequence[tuple[int, int]], dim: int | None) -> torch.Tensor:
         """Return the normalized mean over each span, truncated to `dim`, renormalized; shape (batch, dim), float32."""
         position = torch.arange(hidden.shape[1], device=hidden.device)
-        limits = torch.tensor(spans, device=hidden.device)
+        limits = to_device(np.array(spans, dtype=np.int64), hidden.device)
         is_inside = (position >= limits[:, :1]) & (position < limits[:, 1:])
         weights = is_inside / is_inside.sum(dim=1, keepdim=True)
         mean = torch.bmm(weights[:, None, :].float(), hidden.float())[:, 0]
         dense = nn.functional.normalize(mean, dim=-1)
-        if dim is not None:
-            dense = nn.functional.normalize(dense[:, :dim], dim=-1)
-        vectors: Float32 = dense.cpu().numpy()
-        return vectors
+        return dense if dim is None else nn.functional.normalize(dense[:, :dim], dim=-1)
 
-    def _rows(self, hidden: torch.Tensor) -> Float32:
-        """Return the projected, normalized hidden states; shape (batch, longest, multi_dim), float32."""
+    def _rows(self, hidden: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
+        """Return the projected, normalized states of all tokens but padding; shape (tokens, multi_dim), float32."""
         projector: Any = self._model.module.multi_vector_projector
-        rows: Float32 = nn.functional.normalize(projector(hidden).float(), dim=-1).cpu().numpy()
-        return rows
+        return nn.functional.normalize(projector(without_padding(hidden, lengths)).float(), dim=-1)
 
     def _checked_dim(self, dim: int | None) -> int | None:
         if dim is not None and dim not in self.matryoshka_dims:

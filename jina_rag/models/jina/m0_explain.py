@@ -115,7 +115,8 @@ def _gradient(
 ) -> tuple[Float32, float]:
     assert batch.patches is not None
     assert batch.grids is not None
-    patches = batch.patches
+    # Normalized values, which have gradients, unlike bytes.
+    patches = model.patcher.pixel_values(batch.patches, torch.device("cpu"), torch.float32)
     with torch.no_grad():
         raw = float(_raw_score(model, score, batch))
     difference = patches - _mean_color_images(patches, batch.grids)

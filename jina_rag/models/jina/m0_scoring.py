@@ -18,9 +18,9 @@ import torch
 from jina_rag.images import LoadedImage
 from jina_rag.models.jina.qwen_vl import Batch, QwenVL
 from jina_rag.models.jina.vl_prompts import Prompt, Segment
-from jina_rag.models.runtime.batching import BatchRunner
+from jina_rag.models.runtime.batching import BatchRunner, Reader
 from jina_rag.models.runtime.cache_keys import DocumentKeys
-from jina_rag.models.runtime.devices import DTYPES, no_autocast
+from jina_rag.models.runtime.devices import DTYPES, HostCopy, no_autocast, to_device
 from jina_rag.models.runtime.kv_cache import (
     CachedPrefix,
     DecoderFormat,
@@ -94,7 +94,8 @@ class PairScorer:
             model.weights.on_offload = self.prefixes.move_to_host
         # Two runners, because out-of-memory errors with cached documents must not shrink batches of whole prompts.
         self._whole_runner: BatchRunner[Any, float] = BatchRunner(placement, name=name)
-        self._cached_runner: BatchRunner[Any, float | None] = BatchRunner(placement, name=name)
+        # One batch ahead, because prepared batches keep evicted prefixes in memory.
+        self._cached_runner: BatchRunner[Any, float | None] = BatchRunner(placement, name=name, ahead=1)
 
     def _free_memory(self) -> bool:
         """Offload idle models, offload (on the CPU, drop) cached prefixes, and return whether any memory was freed."""
@@ -202,21 +203,29 @@ class PairScorer:
             batch = self._model.prepare([pair.prompt for pair in rows])
             return batch, rows, [self._cacheable_tokens(pair) for pair in rows]
 
-        def compute(prepared: tuple[Batch, list[PromptPair], list[int]]) -> list[float]:
+        def launch(prepared: tuple[Batch, list[PromptPair], list[int]]) -> Reader[float]:
             batch, rows, tokens = prepared
             recorder = PrefixRecorder() if any(tokens) else None
-            scores = self._forward(batch, recorder)
-            if prefixes is not None and recorder is not None:
-                with torch.inference_mode():
-                    row_prefixes = recorder.prefixes(tokens, self._dtype)
-                for pair, prefix in zip(rows, row_prefixes, strict=True):
-                    if prefix is not None:
-                        prefixes.put(pair.key, prefix)
-                        prefixes.count(misses=1)
-            return scores
+            read_scores = self._launch(batch, recorder)
+            if prefixes is None or recorder is None:
+                return read_scores
+            with torch.inference_mode():
+                row_prefixes = recorder.prefixes(tokens, self._dtype)
+            misses = 0
+            for pair, prefix in zip(rows, row_prefixes, strict=True):
+                if prefix is not None:
+                    prefixes.put(pair.key, prefix)
+                    misses += 1
+
+            def read() -> Sequence[float]:
+                scores = read_scores()
+                prefixes.count(misses=misses)
+                return scores
+
+            return read
 
         lengths = [len(pair.prompt) for pair in pairs]
-        return self._whole_runner.run(lengths, prepare, compute, batch_tokens=batch_tokens, on_oom=self._free_memory)
+        return self._whole_runner.run(lengths, prepare, launch, batch_tokens=batch_tokens, on_oom=self._free_memory)
 
     def _cacheable_tokens(self, pair: PromptPair) -> int:
         """Return the number of tokens to cache; 0 if the document is not cacheable or changed after `pairs` read it."""
@@ -249,26 +258,35 @@ class PairScorer:
                 batch.inputs = self._model.prepare(batch.prompts, batch.tokens)
             return batch
 
-        def compute(batch: _CachedBatch) -> list[float | None]:
-            scores: list[float | None] = [None] * batch.size
-            if batch.inputs is not None:
-                with torch.inference_mode():
-                    replay = PrefixReplay(batch.prefixes, batch.tokens, batch.inputs.ids.shape[1], self._format)
-                for row, score in zip(batch.rows, self._forward(batch.inputs, replay), strict=True):
+        def launch(batch: _CachedBatch) -> Reader[float | None]:
+            size, rows = batch.size, batch.rows
+            if batch.inputs is None:
+                return lambda: [None] * size
+            with torch.inference_mode():
+                replay = PrefixReplay(batch.prefixes, batch.tokens, batch.inputs.ids.shape[1], self._format)
+            read_rows = self._launch(batch.inputs, replay)
+
+            def read() -> list[float | None]:
+                scores: list[float | None] = [None] * size
+                for row, score in zip(rows, read_rows(), strict=True):
                     scores[row] = score
-                prefixes.count(hits=len(batch.rows))
-            return scores
+                prefixes.count(hits=len(rows))
+                return scores
+
+            return read
 
         costs = [len(pair.prompt) - pair.shared_tokens + pair.shared_tokens // _TOKEN_RATIO for pair in pairs]
         sizes = [len(pair.prompt) for pair in pairs]
-        return self._cached_runner.run(costs, prepare, compute, batch_tokens=batch_tokens, on_oom=on_oom, sizes=sizes)
+        return self._cached_runner.run(costs, prepare, launch, batch_tokens=batch_tokens, on_oom=on_oom, sizes=sizes)
 
-    def _forward(self, batch: Batch, kv_cache: KVCache | None) -> list[float]:
+    def _launch(self, batch: Batch, kv_cache: KVCache | None) -> Reader[float]:
+        """Submit a batch to the device, and return the function that waits for the raw scores and returns them."""
         with self._model.lock, torch.inference_mode(), no_autocast(self._format.device):
             hidden = self._model.hidden(batch, kv_cache)
-            last = torch.tensor(batch.lengths, device=hidden.device) - 1
-            scores: list[float] = self._head(hidden[torch.arange(len(last), device=hidden.device), last])[:, 0].tolist()
-            return scores
+            row = torch.arange(len(batch.lengths), device=hidden.device)
+            last = to_device(np.array(batch.lengths, dtype=np.int64) - 1, hidden.device)
+            copy = HostCopy(self._head(hidden[row, last])[:, 0].float())
+        return lambda: copy.read()[0].tolist()
 
 
 @dataclass(slots=True)

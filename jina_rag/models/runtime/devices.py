@@ -1,17 +1,22 @@
-"""Selection of a model's device, dtype and batch size, and measurement of the free memory of devices."""
+"""Selection of a model's device, dtype and batch size, asynchronous copies, and the free memory of devices."""
 
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
+import numpy.typing as npt
 import torch
 
 from jina_rag.errors import InvalidInputError
+
+_log = logging.getLogger("jina_rag")
 
 DTYPES = {
     "float32": torch.float32,
@@ -89,6 +94,92 @@ def is_out_of_memory(exc: BaseException) -> bool:
 def no_autocast(device: torch.device) -> torch.autocast:
     """Return a context that disables the caller's `torch.autocast`, because autocast would change the results."""
     return torch.autocast(device.type, enabled=False)
+
+
+def empty_in_host_memory(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Return an uninitialized tensor in host memory, to be filled and then copied to a device.
+
+    For CUDA, the memory is pinned, so that `to_device` copies the tensor while the host continues. If the system has no
+    more memory that can be pinned, the memory is ordinary memory; the copy is then slower, with the same result.
+
+    Args:
+        shape: Shape of the tensor.
+        dtype: Dtype of the tensor.
+        device: Device that the tensor will be copied to.
+    """
+    if device.type == "cuda":
+        try:
+            return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
+        except RuntimeError as exc:
+            _log.debug("Host memory cannot be pinned (%s); ordinary memory is used.", exc)
+    return torch.empty(tuple(shape), dtype=dtype)
+
+
+def in_host_memory(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Return an array as a tensor in host memory, to be copied to a device.
+
+    For CUDA, the tensor is a copy in pinned memory; see `empty_in_host_memory`. For other devices, the tensor shares
+    the memory of the array.
+
+    Args:
+        array: Array of a dtype that torch supports.
+        device: Device that the tensor will be copied to.
+    """
+    tensor = torch.from_numpy(array)
+    return empty_in_host_memory(tensor.shape, tensor.dtype, device).copy_(tensor) if device.type == "cuda" else tensor
+
+
+def to_device(data: torch.Tensor | npt.NDArray[Any], device: torch.device) -> torch.Tensor:
+    """Return a tensor or an array on a device. On CUDA, the host does not wait for the copy or for earlier kernels.
+
+    Args:
+        data: Tensor in host memory, for example from `empty_in_host_memory`, or array.
+        device: Device to copy to. On the CPU, the result shares the memory of `data`.
+    """
+    tensor = data if isinstance(data, torch.Tensor) else in_host_memory(data, device)
+    return tensor.to(device, non_blocking=True)
+
+
+class Event(Protocol):
+    """A point in the work of a device."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has finished the work that was submitted before the event."""
+        ...
+
+
+class HostCopy:
+    """Copies of device tensors in host memory, which the device may still write until `read` returns.
+
+    On CUDA, the constructor submits the copies behind the kernels that compute the tensors and returns at once. On
+    other devices, the constructor waits for the tensors.
+    """
+
+    def __init__(self, *tensors: torch.Tensor) -> None:
+        self._copies, self._event = _start_copies(tensors)
+
+    def read(self) -> list[npt.NDArray[Any]]:
+        """Wait for the copies and return the values, in the shape and dtype of the tensors.
+
+        The arrays share the memory of the copies, which is pinned on CUDA. Copy what outlives the batch.
+        """
+        if self._event is not None:
+            self._event.synchronize()
+        return [copy.numpy() for copy in self._copies]
+
+
+def _start_copies(tensors: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], Event | None]:
+    """Submit copies of tensors to host memory; return the copies and the event after the copies, None if complete."""
+    if not tensors or tensors[0].device.type != "cuda":
+        return [tensor.cpu() for tensor in tensors], None
+    device = tensors[0].device
+    copies = [
+        empty_in_host_memory(tensor.shape, tensor.dtype, device).copy_(tensor, non_blocking=True) for tensor in tensors
+    ]
+    # A blocking event waits without using a CPU core, which prepares other batches meanwhile.
+    event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    event.record(torch.cuda.current_stream(device))
+    return copies, event
 
 
 def available_memory() -> int:

@@ -16,13 +16,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
+import numpy as np
 import torch
 
-from jina_rag.models.runtime.devices import available_memory, free_memory, is_out_of_memory
+from jina_rag.models.runtime.devices import available_memory, free_memory, is_out_of_memory, to_device
 from jina_rag.models.runtime.prefix_cache import PrefixCache, TwoTiers
 
 _SHARED_HEADS = "jina_rag_shared_heads"
-_DEVICE_SHARE, _HOST_SHARE = 0.25, 0.2
+_DEVICE_SHARE, HOST_SHARE = 0.25, 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def create_prefix_cache(settings: PrefixCache, device: torch.device) -> PrefixTi
         device_bytes = 0 if device.type == "cpu" else int(_DEVICE_SHARE * max(0, free_memory(device)))
     return TwoTiers(
         device_bytes,
-        int(_HOST_SHARE * available_memory()) if host_bytes is None else host_bytes,
+        int(HOST_SHARE * available_memory()) if host_bytes is None else host_bytes,
         to_device=lambda prefix: _copy_to(prefix, device),
         to_host=lambda prefix: _copy_to(prefix, torch.device("cpu")),
     )
@@ -183,7 +184,7 @@ class PrefixReplay:
             (2, len(cached), heads, longest + following, width), dtype=decoder.dtype, device=decoder.device
         )
         position = torch.arange(longest + following, device=decoder.device)
-        is_prefix = position < torch.tensor(tokens, device=decoder.device)[:, None]
+        is_prefix = position < to_device(np.array(tokens, dtype=np.int64), decoder.device)[:, None]
         row = torch.arange(following, device=decoder.device)[:, None]
         is_visible = is_prefix[:, None] | ((position >= longest) & (position <= longest + row))
         mask = torch.zeros(is_visible.shape, dtype=decoder.dtype, device=decoder.device).masked_fill_(
@@ -207,7 +208,7 @@ class PrefixReplay:
         """
         for start, stop in self._equal_ranges:
             states = torch.stack([self._cached[row][layer] for row in range(start, stop)], dim=1)
-            self._states[:, start:stop, :, : states.shape[3]].copy_(states)
+            self._states[:, start:stop, :, : states.shape[3]].copy_(states, non_blocking=True)
         self._states[0, :, :, self._longest :].copy_(keys)
         self._states[1, :, :, self._longest :].copy_(values)
         return self._states[0], self._states[1]

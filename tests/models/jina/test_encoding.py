@@ -60,17 +60,17 @@ def test_runner_keeps_input_order_after_out_of_memory(lengths, tokens, capacity)
     """Batches are halved until they fit into memory; only a single input larger than the memory fails."""
     runner = BatchRunner(Placement(torch.device("cpu"), torch.float32, tokens), name="m")
 
-    def compute(batch):
+    def launch(batch):
         if max(lengths[i] for i in batch) * len(batch) > capacity:
             raise torch.OutOfMemoryError("full")
-        return [index * 10 for index in batch]
+        return lambda: [index * 10 for index in batch]
 
     if max(lengths, default=0) > capacity:
         with pytest.raises(ModelError, match=r"tokens does not fit into the memory of cpu"):
-            runner.run(lengths, lambda indices: list(indices), compute)
+            runner.run(lengths, lambda indices: list(indices), launch)
     else:
         expected = [index * 10 for index in range(len(lengths))]
-        assert runner.run(lengths, lambda indices: list(indices), compute) == expected
+        assert runner.run(lengths, lambda indices: list(indices), launch) == expected
 
 
 def test_next_batch_is_prepared_during_computation():
@@ -84,22 +84,22 @@ def test_next_batch_is_prepared_during_computation():
             ahead.set()
         return indices
 
-    def compute(batch):
+    def launch(batch):
         if len(prepared) <= 2:
             assert ahead.wait(10)
-        return list(batch)
+        return lambda: list(batch)
 
-    assert runner.run([1, 1, 1], prepare, compute) == [0, 1, 2]
+    assert runner.run([1, 1, 1], prepare, launch) == [0, 1, 2]
 
 
 def test_other_runtime_errors_are_not_handled_as_out_of_memory():
     runner = BatchRunner(Placement(torch.device("cpu"), torch.float32, 10), name="m")
 
-    def compute(batch):
+    def launch(batch):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="mat1"):
-        runner.run([1, 2], list, compute)
+        runner.run([1, 2], list, launch)
 
 
 def _out_of_memory_above(module, tokens):

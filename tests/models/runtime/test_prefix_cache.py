@@ -255,7 +255,7 @@ def test_batch_tokens_below_one_is_refused_for_empty_list(uncached_model):
 def test_images_of_cached_documents_are_not_decoded(load, monkeypatch):
     model = load()
     decoded = []
-    monkeypatch.setattr(ImagePatcher, "patches", _recording(decoded, ImagePatcher.patches))
+    monkeypatch.setattr(ImagePatcher, "fill_patches", _recording(decoded, ImagePatcher.fill_patches))
     documents = [PHOTO, [TALL, "a caption", ODD], PHOTO.read_bytes()]
     model.score("q", documents)
     assert len(decoded) == 3  # the bytes equal the file PHOTO
@@ -362,13 +362,13 @@ def test_unchanged_old_file_is_read_once(tmp_path, monkeypatch):
 def test_file_changed_during_read_is_not_cached(load, tmp_path, monkeypatch):
     model = load()
     path, other = images(tmp_path, 2)
-    patches = ImagePatcher.patches
+    fill_patches = ImagePatcher.fill_patches
 
-    def change_first(patcher, image, max_pixels):
+    def change_first(patcher, image, max_pixels, out):
         path.write_bytes(other.read_bytes())
-        return patches(patcher, image, max_pixels)
+        fill_patches(patcher, image, max_pixels, out)
 
-    monkeypatch.setattr(ImagePatcher, "patches", change_first)
+    monkeypatch.setattr(ImagePatcher, "fill_patches", change_first)
     model.score("q", [path])
     assert model.prefix_cache.use.host_entries == 0
     model.score("q", [path])
@@ -684,20 +684,20 @@ def test_query_out_of_memory_keeps_whole_prompt_budget(load, monkeypatch, caplog
 def test_runner_retries_batch_once_after_freeing_memory():
     sizes = []
 
-    def compute(batch):
+    def launch(batch):
         sizes.append(len(batch))
         if len(sizes) in (1, 2, 5):
             raise torch.OutOfMemoryError("full")
-        return batch
+        return lambda: batch
 
     freed = []
     runner = BatchRunner(Placement(torch.device("cpu"), torch.float32, 100), name="m")
-    assert runner.run([10] * 8, list, compute, on_oom=lambda: not freed.append(len(sizes))) == list(range(8))
+    assert runner.run([10] * 8, list, launch, on_oom=lambda: not freed.append(len(sizes))) == list(range(8))
     assert sizes == [8, 8, 4, 4]
     sizes.clear()
     runner = BatchRunner(Placement(torch.device("cpu"), torch.float32, 40), name="m")
     with pytest.raises(ModelError, match="An input of 77 tokens"):
-        runner.run([40], list, lambda _: compute(sizes.clear() or [1]), on_oom=lambda: True, sizes=[77])
+        runner.run([40], list, lambda _: launch(sizes.clear() or [1]), on_oom=lambda: True, sizes=[77])
 
 
 def test_pending_preparation_finishes_before_memory_is_freed():
@@ -711,14 +711,14 @@ def test_pending_preparation_finishes_before_memory_is_freed():
             events.append("ahead")
         return batch
 
-    def compute(batch):
+    def launch(batch):
         started.wait(10)
         if "freed" not in events:
             raise torch.OutOfMemoryError("full")
-        return batch
+        return lambda: batch
 
     runner = BatchRunner(Placement(torch.device("cpu"), torch.float32, 10), name="m")
-    assert runner.run([10, 10], prepare, compute, on_oom=lambda: not events.append("freed")) == [0, 1]
+    assert runner.run([10, 10], prepare, launch, on_oom=lambda: not events.append("freed")) == [0, 1]
     assert events == ["ahead", "freed"]
 
 
