@@ -16,7 +16,7 @@ from jina_rag.catalog.missing_files import missing_documents
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError
 from jina_rag.indexing.planner import IndexTask, Metadata, Planner
-from jina_rag.indexing.point_builder import IndexTarget
+from jina_rag.indexing.point_builder import IndexTarget, place_points
 from jina_rag.parsing.office import as_pdf
 from jina_rag.parsing.pages import read_pages
 from jina_rag.parsing.sources import Skipped, find_sources
@@ -198,12 +198,14 @@ class DryRun:
             builder.encode(["warm up"])
             start_time = time.monotonic()
             count, size = 0, 0
-            with closing(read_pages(sources, self._settings, check=self._check)) as events:
+            with closing(read_pages(sources, self._settings, check=self._check, prepare=True)) as events:
                 for event in events:
                     self._check()
                     if isinstance(event, Page):
-                        vectors = builder.encode([builder.input_of(event)])[0]
-                        points = builder.build([records[event.path]], [(event, vectors)], {})
+                        record = records[event.path]
+                        page_points = builder.page_points([(record.sha256, event)])
+                        builder.write_images(page_points)
+                        points = place_points([record], page_points, {})
                         size += sum(schema.point_bytes(point) for point, _ in points)
                         count += 1
             seconds = time.monotonic() - start_time

@@ -1,8 +1,15 @@
 """One ingestion run: finds new and changed files, renders, embeds and stores the pages, and reports on every file.
 
-Memory does not grow with the number of pages, because pages stream through bounded queues, and each batch of pages is
-stored before the next batch is embedded. The order of the writes makes a run resumable after a stop at any point (see
-`jina_rag.catalog.manifest`).
+The stages run at the same time, connected by bounded queues, so that memory does not grow with the number of pages:
+
+1. A thread searches for files and plans (`plan_stream`).
+2. Worker processes render the pages and encode the images, and threads run OCR (`jina_rag.parsing.pages`).
+3. Threads embed batches of pages and compute the points (`encoding_queue`). While a batch is on the device, the inputs
+   of the next batch are prepared.
+4. The thread of the caller receives the pages, and stores the batches in the order of the pages. No other thread writes
+   to the manifest or the store.
+
+The order of the writes makes a run resumable after a stop at any point (see `jina_rag.catalog.manifest`).
 """
 
 from __future__ import annotations
@@ -13,20 +20,21 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from jina_rag.catalog.maintenance import drop_points, reconcile
-from jina_rag.catalog.manifest import RATE, DocumentRecord
+from jina_rag.catalog.manifest import RATE, DocumentRecord, PointRecord
 from jina_rag.catalog.missing_files import missing_documents
 from jina_rag.catalog.near_duplicates.finder import NearDuplicateFinder
 from jina_rag.config import IngestSettings
 from jina_rag.errors import JinaRagError
+from jina_rag.indexing.encoding_queue import EncodingQueue
 from jina_rag.indexing.plan_stream import PlanStream
 from jina_rag.indexing.planner import IndexTask, Metadata, Outcome, Placement, Planner
-from jina_rag.indexing.point_builder import EncodedPage, IndexTarget, PointBuilder
+from jina_rag.indexing.point_builder import BuiltPoint, IndexTarget, PagePoints, PointBuilder, place_points
 from jina_rag.parsing.pages import DocumentEnd, DocumentStart, read_pages
 from jina_rag.parsing.sources import Skipped, SourceFile, find_sources
 from jina_rag.stores import schema
@@ -34,7 +42,16 @@ from jina_rag.stores.disk_space import check_space
 from jina_rag.types import Failure, IngestReport, Page, Point
 
 BATCH_PAGES = 8
-"""Number of pages per embedding batch: enough pages to use the model efficiently, with limited memory."""
+"""Number of pages per embedding batch: enough pages to use the model efficiently, with limited memory.
+
+A batch contains pages of several documents. The size does not depend on the speed of rendering, so that repeated runs
+embed the same batches.
+"""
+EMBEDDING_THREADS = 2
+"""Number of concurrent calls of the embedder: one call uses the device, while the other prepares its inputs."""
+MAX_BATCHES = 3
+"""Maximum number of batches that were passed to the embedding threads and are not stored. The pages of a batch take
+50 MB at 150 dpi."""
 CHECKPOINT_SECONDS = 5.0
 """Minimum time between checkpoints, in seconds. Flushing after every document would take longer than embedding."""
 
@@ -81,6 +98,15 @@ class _OpenDocument:
     warnings: list[Failure] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class _EncodedBatch:
+    """A batch of pages after embedding. Each page has points or a failure."""
+
+    pages: tuple[Page, ...]
+    points: tuple[PagePoints, ...]
+    failures: tuple[tuple[Page, JinaRagError], ...]
+
+
 class Ingestion:
     """One ingestion run, created by `DocumentIndex.ingest`; each instance runs once."""
 
@@ -123,6 +149,10 @@ class Ingestion:
         self._tasks: dict[Path, IndexTask] = {}
         self._open_documents: dict[str, _OpenDocument] = {}
         self._batch: list[Page] = []
+        self._encoding: EncodingQueue[tuple[str, Page], _EncodedBatch] = EncodingQueue(
+            self._encode, threads=EMBEDDING_THREADS, max_batches=max(MAX_BATCHES, EMBEDDING_THREADS)
+        )
+        self._is_storing = False
         self._last_checkpoint = time.monotonic()
 
     def run(self, paths: Sequence[str | os.PathLike[str]], *, exclude: Sequence[Path] = ()) -> IngestReport:
@@ -153,6 +183,7 @@ class Ingestion:
             # Stored pages stay in the index, so the next run resumes the documents in progress.
             interrupted = True
             self._batch.clear()
+            self._store_completed()
             for document in list(self._open_documents.values()):
                 if document.changed_on_disk or (not document.ended and _has_changed(document.task)):
                     self._abandon(document)
@@ -260,11 +291,13 @@ class Ingestion:
 
     def _read(self, plan: PlanStream) -> None:
         self._update_progress()
-        process_plan = functools.partial(self._process_plan, plan)
-        events = read_pages(self._sources(plan), self._settings, ocr_cache=self._resources.ocr, check=process_plan)
-        with closing(events), plan:
+        process = functools.partial(self._process, plan)
+        events = read_pages(
+            self._sources(plan), self._settings, ocr_cache=self._resources.ocr, check=process, prepare=True
+        )
+        with self._encoding, closing(events), plan:
             for event in events:
-                process_plan()
+                process()
                 if isinstance(event, DocumentStart):
                     self._start(event)
                 elif isinstance(event, Page):
@@ -273,14 +306,28 @@ class Ingestion:
                     document.pages_to_store += 1
                     self._batch.append(event)
                     if len(self._batch) >= BATCH_PAGES:
-                        self._embed()
+                        self._embed(process)
                 elif isinstance(event, Failure):
                     self._fail(event)
                 else:
                     self._end(event)
-                self._checkpoint()
-            process_plan()
-            self._embed()
+            process()
+            if self._batch:
+                self._embed(process)
+            while len(self._encoding):
+                self._encoding.wait(process)
+                process()
+
+    def _process(self, plan: PlanStream) -> None:
+        """Process everything that does not wait: the planner's outcomes, finished batches, and documents to complete.
+
+        Called between two events and while waiting for a page or a batch. Raises KeyboardInterrupt if stopped.
+        """
+        self._process_plan(plan)
+        for batch in self._encoding.finished():
+            self._store(batch)
+            self._check()
+        self._checkpoint()
 
     def _sources(self, plan: PlanStream) -> Iterator[SourceFile]:
         """Yield the files to read. The rendering thread iterates over this generator."""
@@ -326,69 +373,95 @@ class Ingestion:
         self._failures.append(Failure(record.path, "The file changed while it was read. Ingest the file again."))
         del self._open_documents[record.doc_id]
 
-    def _embed(self) -> None:
-        """Embed and store the pages of the current batch."""
-        pages, self._batch = self._batch, []
-        if not pages:
-            return
-        encoded = list(self._encode(pages))
+    def _embed(self, process: Callable[[], None]) -> None:
+        """Pass the current batch to the embedding threads. Store earlier batches while the queue is full."""
+        self._builder  # noqa: B018  # the embedder is loaded in this thread, where a stop ends the wait
+        while self._encoding.is_full:
+            self._encoding.wait(process)
+            process()
+        self._encoding.put([(self._open_documents[page.doc_id].task.record.sha256, page) for page in self._batch])
+        self._batch = []
+
+    def _encode(self, pages: Sequence[tuple[str, Page]]) -> _EncodedBatch:
+        """Embed pages in one batch. If the batch fails, embed page by page, so that only a page with an error fails.
+
+        Runs in the embedding threads.
+
+        Args:
+            pages: (SHA-256 of the file, page) of each page.
+        """
+        self._check()
+        try:
+            points, failures = self._builder.page_points(pages), []
+        except JinaRagError as exc:
+            if len(pages) > 1:
+                parts = [self._encode([page]) for page in pages]
+                points = [page_points for part in parts for page_points in part.points]
+                failures = [failure for part in parts for failure in part.failures]
+            else:
+                points, failures = [], [(pages[0][1], exc)]
+        return _EncodedBatch(tuple(page for _, page in pages), tuple(points), tuple(failures))
+
+    def _store_completed(self) -> None:
+        """After an interruption, store the batches whose embedding was completed, so that no page is embedded twice.
+
+        If the interruption occurred while a batch was being stored, later batches are not stored, because pages are
+        stored in order.
+        """
+        if not self._is_storing:
+            with suppress(KeyboardInterrupt):  # an interrupted batch
+                for batch in self._encoding.finished():
+                    self._store(batch)
+
+    def _store(self, batch: _EncodedBatch) -> None:
+        """Write the images and points of a batch, in the order described in `jina_rag.catalog.manifest`."""
+        self._is_storing = True
+        for page, error in batch.failures:
+            failure = Failure(page.path, f"The page cannot be embedded: {error}", page.number)
+            self._failures.append(failure)
+            self._open_documents[page.doc_id].failures.append(failure)
         # Pages of replaced content are ignored in the search for near-duplicates, because the run deletes these pages.
         replaced = {document.task.previous for document in self._open_documents.values() if document.task.previous}
         near_duplicates = self._near_duplicates.find(
-            [(self._page_id(page), page, vectors.dense) for page, vectors in encoded], ignore=replaced
+            [(points.page_id, points.page, points.dense) for points in batch.points], ignore=replaced
         )
+        self._builder.write_images(batch.points)
         points: list[Point] = []
-        for doc_id in dict.fromkeys(page.doc_id for page, _ in encoded):
-            self._check()
-            document_pages = [(page, vectors) for page, vectors in encoded if page.doc_id == doc_id]
-            points += self._points(self._open_documents[doc_id], document_pages, near_duplicates)
+        replaced_points: list[PointRecord] = []
+        with self._manifest.transaction():
+            for doc_id in dict.fromkeys(page_points.page.doc_id for page_points in batch.points):
+                document = self._open_documents[doc_id]
+                pages = [page_points for page_points in batch.points if page_points.page.doc_id == doc_id]
+                built = self._points(document, pages, near_duplicates)
+                points += [point for point, _ in built]
+                replaced_points += self._manifest.add_points(
+                    document.task.record.sha256, [point_record for _, point_record in built]
+                )
+        drop_points(self._resources, replaced_points)
         check_space(self._resources.images.folder.parent, sum(map(schema.point_bytes, points)))
-        for batch in schema.batches(points):
-            self._resources.store.upsert(batch)
-        for page in pages:
+        for upserted_points in schema.batches(points):
+            self._resources.store.upsert(upserted_points)
+        for page in batch.pages:
             self._open_documents[page.doc_id].pages_to_store -= 1
-        page_count = sum(point.payload[schema.KIND] == "page" for point in points)
+        self._is_storing = False
+        page_count = len(batch.points)
         self._counts.update(pages=page_count, regions=len(points) - page_count, repeated=len(near_duplicates))
-        self._update_progress(pages=self._state.pages + len(pages))
+        self._update_progress(pages=self._state.pages + len(batch.pages))
 
     def _points(
-        self, document: _OpenDocument, pages: Sequence[tuple[Page, EncodedPage]], near_duplicates: dict[str, str]
-    ) -> list[Point]:
-        """Build the points of pages and record the points in the manifest. The caller stores the points afterwards."""
+        self, document: _OpenDocument, pages: Sequence[PagePoints], near_duplicates: dict[str, str]
+    ) -> list[BuiltPoint]:
+        """Return the points of pages of one document, and add the warnings of the points to the document."""
         record = document.task.record
-        document.by_name = document.by_name or any(self._builder.is_by_name(page) for page, _ in pages)
+        for page_points in pages:
+            document.by_name = document.by_name or page_points.by_name
+            if page_points.note:
+                document.warnings.append(Failure(page_points.page.path, page_points.note, page_points.page.number))
         # The points also cite the documents that are copies of the same file.
         copies = [
             d for d in self._manifest.documents_of(record.sha256, include_pending=True) if d.doc_id != record.doc_id
         ]
-        built = self._builder.build([record, *copies], pages, near_duplicates)
-        drop_points(
-            self._resources, self._manifest.add_points(record.sha256, [point_record for _, point_record in built])
-        )
-        for page, _ in pages:
-            if note := self._builder.notes.pop(self._page_id(page), None):
-                document.warnings.append(Failure(page.path, note, page.number))
-        return [point for point, _ in built]
-
-    def _page_id(self, page: Page) -> str:
-        return schema.point_id(self._open_documents[page.doc_id].task.record.sha256, page.number)
-
-    def _encode(self, pages: Sequence[Page]) -> Iterator[tuple[Page, EncodedPage]]:
-        """Embed pages in one batch. If the batch fails, embed page by page, so that only a page with an error fails."""
-        self._check()
-        try:
-            vectors = self._builder.encode([self._builder.input_of(page) for page in pages])
-        except JinaRagError as exc:
-            if len(pages) > 1:
-                for page in pages:
-                    yield from self._encode([page])
-                return
-            page = pages[0]
-            failure = Failure(page.path, f"The page cannot be embedded: {exc}", page.number)
-            self._failures.append(failure)
-            self._open_documents[page.doc_id].failures.append(failure)
-            return
-        yield from zip(pages, vectors, strict=True)
+        return place_points([record, *copies], pages, near_duplicates)
 
     def _checkpoint(self, *, force: bool = False) -> None:
         """Flush the store, complete the documents whose pages are all stored, and delete previous contents.

@@ -12,9 +12,9 @@ the embedder:
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
@@ -34,8 +34,8 @@ from jina_rag.protocols import Embedder, Input
 from jina_rag.reference_queries import ReferenceQueries
 from jina_rag.scoring import normalise
 from jina_rag.stores import schema
-from jina_rag.stores.images import ImageFiles
-from jina_rag.types import Box, Float32, Page, Point, Region, SparseVector, TokenGrid
+from jina_rag.stores.images import ImageFiles, image_name
+from jina_rag.types import Box, EncodedImage, Float32, Page, Point, Region, SparseVector, TokenGrid
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,61 @@ _REGION_POOL_FACTOR = 4
 BuiltPoint: TypeAlias = tuple[Point, PointRecord]
 
 
+@dataclass(frozen=True, slots=True)
+class PagePoints:
+    """The points of a page and of its regions, without the payload keys that depend on other pages and documents.
+
+    Attributes:
+        page: The page.
+        points: The points of the regions, then the point of the page. If the store contains the point of a page after
+            an interruption, the store therefore also contains all regions of the page.
+        images: Images that the points refer to, to be written before the points.
+        by_name: Whether the page was embedded by its file name; see `PointBuilder.is_by_name`.
+        note: Warning that the vectors of the page were pooled to fit the store; empty for no warning.
+    """
+
+    page: Page
+    points: tuple[BuiltPoint, ...]
+    images: tuple[EncodedImage, ...]
+    by_name: bool = False
+    note: str = ""
+
+    @property
+    def page_id(self) -> str:
+        """Id of the point of the page."""
+        return self.points[-1][0].id
+
+    @property
+    def dense(self) -> Float32:
+        """Dense vector of the page, shape (dim,), float32."""
+        dense = self.points[-1][0].dense
+        assert dense is not None
+        return dense
+
+
+def place_points(
+    documents: Sequence[DocumentRecord], pages: Sequence[PagePoints], near: Mapping[str, str]
+) -> list[BuiltPoint]:
+    """Return the points of pages with the payload keys that depend on other pages and documents.
+
+    Args:
+        documents: The document and all documents with the same file hash. The points cite all paths.
+        pages: Points of pages of the document.
+        near: Point id of a near-duplicate page → point id of the earlier page that has nearly the same content.
+    """
+    locations = location_payload(documents)
+    placed: list[BuiltPoint] = []
+    for page in pages:
+        for point, point_record in page.points:
+            payload = {**locations, **point.payload}
+            if point.id in near:
+                payload[schema.NEAR] = near[point.id]
+            placed.append((replace(point, payload=payload), point_record))
+    return placed
+
+
 class PointBuilder:
-    """Builds the points of pages and regions, and writes the image files of pages and regions."""
+    """Builds the points of pages and regions, and writes the image files of pages and regions. Thread-safe."""
 
     def __init__(
         self,
@@ -123,8 +176,10 @@ class PointBuilder:
         self._quality = quality
         self._storage = storage or Storage()
         self._regions = regions
+        self._reference_queries: ReferenceQueries | None = None
+        self._reference_lock = threading.Lock()
         self.notes: dict[str, str] = {}
-        """Point id → warning that the vectors of the point were pooled to fit the store, shown in the report."""
+        """Point id → warning that vectors were pooled to fit the store; set by `build` and `build_text`."""
 
     def encode(self, inputs: Sequence[Input]) -> list[EncodedPage]:
         """Return the embeddings of documents, with dense vectors as long as the dense vectors in the index."""
@@ -145,54 +200,105 @@ class PointBuilder:
         """Return whether `input_of` replaces the page by the file name, because a text embedder gets no text."""
         return not isinstance(self.input_of(page), Page)
 
+    def page_points(self, pages: Sequence[tuple[str, Page]]) -> list[PagePoints]:
+        """Embed pages and regions, and return their points; see `place_points` and `write_images` for the next steps.
+
+        An image embedder receives the pages and the crops of the regions in one call.
+
+        Args:
+            pages: (SHA-256 of the file, page) of each page.
+        """
+        inputs = [self.input_of(page) for _, page in pages]
+        crops = [crop(page, region.box) for _, page in pages for region in page.regions] if self._embeds_crops else []
+        vectors = self.encode([*inputs, *crops])
+        encoded = [(sha256, page, vector) for (sha256, page), vector in zip(pages, vectors, strict=False)]
+        if not self._embeds_crops:
+            return self._page_points(encoded, self._region_vectors([(page, vector) for _, page, vector in encoded]))
+        crop_vectors = iter(vectors[len(pages) :])
+        return self._page_points(encoded, [[next(crop_vectors) for _ in page.regions] for _, page in pages])
+
+    def write_images(self, pages: Sequence[PagePoints]) -> None:
+        """Write the images of pages and regions. The caller writes the images before the points.
+
+        Raises:
+            IndexStateError: If an image cannot be written.
+        """
+        for page in pages:
+            for image in page.images:
+                self._images.put_encoded(image)
+
     def build(
         self, documents: Sequence[DocumentRecord], pages: Sequence[tuple[Page, EncodedPage]], near: Mapping[str, str]
     ) -> list[BuiltPoint]:
-        """Return the points of pages of one document and of the regions on the pages.
-
-        The points of the regions precede the point of the page. If the store contains the point of a page after an
-        interruption, the store therefore also contains all regions of the page.
+        """Write the images of pages of one document, and return the points of the pages and of their regions.
 
         Args:
             documents: The document and all documents with the same file hash. The points cite all paths.
             pages: Pages with embeddings.
             near: Point id of a near-duplicate page → point id of the earlier page that has nearly the same content.
+
+        Returns:
+            The points, each page after its regions; see `PagePoints`.
         """
-        sha256 = documents[0].sha256
-        locations = location_payload(documents)
-        points: list[BuiltPoint] = []
-        regions = self._region_vectors(pages) if self._regions else [[] for _ in pages]
-        for (page, encoded), vectors in zip(pages, regions, strict=True):
-            page_id = schema.point_id(sha256, page.number)
-            rows, assignment = self._stored_rows(encoded.rows, page_id)
-            prepared = page.prepared
-            if prepared is None or prepared.screenshot.quality != self._quality:
-                prepared = prepare(page, self._quality)
-            crops = [self._images.put_encoded(image) for image in prepared.crops]
-            common = locations | self._payload(
-                sha256, rows, page.number, page.count, {region.kind for region in page.regions}
+        regions = self._region_vectors(pages)
+        points = self._page_points([(documents[0].sha256, page, encoded) for page, encoded in pages], regions)
+        self.write_images(points)
+        self.notes |= {page.page_id: page.note for page in points if page.note}
+        return place_points(documents, points, near)
+
+    def _page_points(
+        self, pages: Sequence[tuple[str, Page, EncodedPage]], regions: Sequence[Sequence[EncodedPage | None]]
+    ) -> list[PagePoints]:
+        """Return the points of pages.
+
+        Args:
+            pages: (SHA-256 of the file, page, embeddings) of each page.
+            regions: Embeddings of the regions of each page; empty sequences if regions are not stored as points.
+        """
+        return [
+            self._points_of_page(sha256, page, encoded, vectors)
+            for (sha256, page, encoded), vectors in zip(pages, regions, strict=True)
+        ]
+
+    def _points_of_page(
+        self, sha256: str, page: Page, encoded: EncodedPage, regions: Sequence[EncodedPage | None]
+    ) -> PagePoints:
+        page_id = schema.point_id(sha256, page.number)
+        rows, assignment = self._stored_rows(encoded.rows)
+        prepared = page.prepared
+        if prepared is None or prepared.screenshot.quality != self._quality:
+            prepared = prepare(page, self._quality)
+        crops = [image_name(image) for image in prepared.crops]
+        common = self._payload(sha256, rows, page.number, page.count, {region.kind for region in page.regions})
+        points = [
+            self._region(common, page.number, number, region, image, lexical, vector)
+            for number, (region, image, lexical, vector) in enumerate(
+                # `regions` is empty if regions are not stored as points.
+                zip(page.regions, crops, prepared.region_lexical, regions, strict=False)
             )
-            # `vectors` is empty if regions are not stored as points.
-            for number, (region, image, vector) in enumerate(zip(page.regions, crops, vectors, strict=False)):
-                lexical = prepared.region_lexical[number]
-                points.append(self._region(common, page.number, number, region, image, lexical, vector))
-            image = self._images.put_encoded(prepared.screenshot)
-            payload: dict[str, Any] = {
-                schema.KIND: "page",
-                schema.IMAGE: image,
-                **common,
-                **describe(page, rows, encoded.grid, crops, assignment, signs=self._storage.sign_codes),
-            }
-            if page_id in near:
-                payload[schema.NEAR] = near[page_id]
-            point = Point(page_id, encoded.dense, rows if len(rows) else None, prepared.lexical, payload)
-            points.append((point, PointRecord(page_id, page.number, "page", image)))
-        return points
+        ]
+        image = image_name(prepared.screenshot)
+        payload: dict[str, Any] = {
+            schema.KIND: "page",
+            schema.IMAGE: image,
+            **common,
+            **describe(page, rows, encoded.grid, crops, assignment, signs=self._storage.sign_codes),
+        }
+        point = Point(page_id, encoded.dense, rows if len(rows) else None, prepared.lexical, payload)
+        return PagePoints(
+            page,
+            (*points, (point, PointRecord(page_id, page.number, "page", image))),
+            (*prepared.crops, prepared.screenshot),
+            by_name=self.is_by_name(page),
+            note=self._note(encoded.rows, rows),
+        )
 
     def build_text(self, document: DocumentRecord, text: str, encoded: EncodedPage) -> BuiltPoint:
         """Return the point of an added text, which has no image and no boxes."""
         page_id = schema.point_id(document.sha256, 1)
-        rows, assignment = self._stored_rows(encoded.rows, page_id)
+        rows, assignment = self._stored_rows(encoded.rows)
+        if note := self._note(encoded.rows, rows):
+            self.notes[page_id] = note
         payload = {
             schema.KIND: "page",
             **location_payload([document]),
@@ -213,31 +319,34 @@ class PointBuilder:
             schema.BIAS: self._bias(rows),
         }
 
-    def _stored_rows(self, rows: Float32, page_id: str) -> tuple[Float32, Assignment | None]:
+    def _stored_rows(self, rows: Float32) -> tuple[Float32, Assignment | None]:
         """Return the rows as stored, and for each token the index of the stored row (None if no rows were pooled).
 
         The store limits the number of floats per multi-vector. If a multi-vector exceeds the limit, more rows are
-        pooled and a warning is added to `notes`.
+        pooled; see `_note`.
         """
         if not len(rows):
             return rows, None
         rows = cut_rows(rows, self._storage.multi_dim or rows.shape[1])
-        max_rows = (schema.MULTI_LIMIT - 1) // rows.shape[1]
-        pooled, assignment = pool_tokens(rows, self._storage.pool_factor, max_rows=max_rows)
-        if len(rows) / self._storage.pool_factor > max_rows:
-            self.notes[page_id] = (
-                f"The page has {len(rows):,} vectors, more than the store accepts per page. The vectors were pooled "
-                f"into {len(pooled):,}."
-            )
+        pooled, assignment = pool_tokens(rows, self._storage.pool_factor, max_rows=_max_rows(rows))
         return pooled, assignment if len(pooled) < len(rows) else None
 
-    def _region_rows(self, rows: Float32, point_id: str) -> Float32:
+    def _note(self, rows: Float32, stored_rows: Float32) -> str:
+        """Return a warning if `_stored_rows` pooled more rows than `Storage.pool_factor` requires; else empty."""
+        if not len(rows) or len(rows) / self._storage.pool_factor <= _max_rows(stored_rows):
+            return ""
+        return (
+            f"The page has {len(rows):,} vectors, more than the store accepts per page. The vectors were pooled "
+            f"into {len(stored_rows):,}."
+        )
+
+    def _region_rows(self, rows: Float32) -> Float32:
         """Return the rows of a region as stored.
 
         With a text embedder, the point of the page already contains the rows of the region. The point of the region
         only helps a search to find the page, and a quarter of the rows is sufficient for this purpose.
         """
-        stored, _ = self._stored_rows(rows, point_id)
+        stored, _ = self._stored_rows(rows)
         return stored if self._embedder.modality == "image" else pool_tokens(stored, _REGION_POOL_FACTOR)[0]
 
     def _region(
@@ -252,7 +361,7 @@ class PointBuilder:
     ) -> BuiltPoint:
         sha256 = str(common[schema.REVISION])
         point_id = schema.point_id(sha256, page, f"region{number}")
-        rows = None if vector is None else self._region_rows(vector.rows, point_id)
+        rows = None if vector is None else self._region_rows(vector.rows)
         point = Point(
             point_id,
             None if vector is None else vector.dense,
@@ -269,7 +378,12 @@ class PointBuilder:
         return point, PointRecord(point_id, page, region.kind, image)
 
     def _region_vectors(self, pages: Sequence[tuple[Page, EncodedPage]]) -> list[list[EncodedPage | None]]:
-        """Return the embeddings of the regions of each page; None for a region without text or tokens to embed."""
+        """Return the embeddings of the regions of each page; None for a region without text or tokens to embed.
+
+        The lists are empty if regions are not stored as points.
+        """
+        if not self._regions:
+            return [[] for _ in pages]
         vectors: list[list[EncodedPage | None]] = [[None] * len(page.regions) for page, _ in pages]
         inputs: list[Input] = []
         positions: list[tuple[int, int]] = []
@@ -290,12 +404,22 @@ class PointBuilder:
             vectors[i][j] = vector
         return vectors
 
-    @cached_property
-    def _background(self) -> ReferenceQueries:
-        return ReferenceQueries(self._embedder)
+    @property
+    def _embeds_crops(self) -> bool:
+        return self._regions and self._embedder.modality == "image"
 
     def _bias(self, rows: Float32) -> float:
-        return self._background.bias(rows) if self._embedder.hubness else 0.0
+        if not self._embedder.hubness:
+            return 0.0
+        with self._reference_lock:
+            if self._reference_queries is None:
+                self._reference_queries = ReferenceQueries(self._embedder)
+        return self._reference_queries.bias(rows)
+
+
+def _max_rows(rows: Float32) -> int:
+    """Return the maximum number of rows that the store accepts for a multi-vector with rows of this length."""
+    return (schema.MULTI_LIMIT - 1) // int(rows.shape[1])
 
 
 def _region_slice(page: Page, region: Region, encoded: EncodedPage) -> EncodedPage | None:

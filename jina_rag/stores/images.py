@@ -66,7 +66,7 @@ class ImageFiles:
         Raises:
             IndexStateError: If the file cannot be written.
         """
-        name = f"{image.sha256[:2]}/{image.sha256}.jpg"
+        name = image_name(image)
         try:
             if not self.is_intact(name):
                 self._write(name, image.content)
@@ -162,6 +162,11 @@ class ImageFiles:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         target.parent.mkdir(mode=0o700, exist_ok=True)
         write_atomic(target, content)
+
+
+def image_name(image: EncodedImage) -> str:
+    """Return the name under which `ImageFiles.put_encoded` stores an image."""
+    return f"{image.sha256[:2]}/{image.sha256}.jpg"
 
 
 def checked_name(name: object) -> str | None:
