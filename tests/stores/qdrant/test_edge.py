@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import uuid
 
 import numpy as np
@@ -27,7 +28,8 @@ from jina_rag.errors import (
 from jina_rag.scoring import maxsim_many, normalise
 from jina_rag.stores.qdrant import base, edge, edge_folder
 from jina_rag.stores.qdrant.edge import EdgeStore
-from jina_rag.types import Point, Prefetch, Range
+from jina_rag.testing import MemoryStore
+from jina_rag.types import Point, Prefetch, Range, SparseVector
 
 WRITER = """
 import sys, uuid
@@ -52,6 +54,19 @@ def open_store(folder, **changes):
 def point(n, **payload):
     multi = np.full((2, 8), n, "f4")
     return Point(str(uuid.UUID(int=n + 1)), dense=np.ones(4, "f4"), multi=multi, payload={"n": n, **payload})
+
+
+def fail_at(store, step, monkeypatch):
+    """Let one method of the shard fail, also after a reload; return the list of the shards."""
+    shards = [FailingShard(store._shard, step)]
+    store._shard = shards[0]
+
+    def load(*args, **options):
+        shards.append(FailingShard(edge_folder.load_shard(*args, **options), step))
+        return shards[-1]
+
+    monkeypatch.setattr(edge, "load_shard", load)
+    return shards
 
 
 def test_points_persist_after_reopening(tmp_path):
@@ -154,7 +169,7 @@ def test_failed_reload_releases_the_lock(tmp_path, monkeypatch, step):
     store.upsert([point(0)])
     monkeypatch.setattr(edge, "_RELOAD_BYTES", 0)
     if step == "load":
-        monkeypatch.setattr(edge, "load_shard", lambda *_: 1 / 0)
+        monkeypatch.setattr(edge, "load_shard", lambda *_, **__: 1 / 0)
     else:
         store._shard = FailingShard(store._shard, step)
     with pytest.raises(IndexStateError, match="be written to"):
@@ -178,10 +193,11 @@ def test_failed_close_releases_the_lock(tmp_path, monkeypatch, step):
     store = open_store(tmp_path)
     store.upsert([point(n) for n in range(3)])
     store.delete([point(0).id, point(1).id])
-    store._shard = FailingShard(store._shard, step)
+    fail_at(store, step, monkeypatch)
     with pytest.raises(IndexStateError, match="the disk fails"):
         store.close()
     store.close()
+    monkeypatch.undo()  # nothing else refers to the shard that was not closed
     with open_store(tmp_path, create=False) as reopened:
         assert reopened.count() == 1
 
@@ -193,10 +209,10 @@ def test_close_closes_the_shard_if_an_earlier_step_fails(tmp_path, monkeypatch, 
     store = open_store(tmp_path)
     store.upsert([point(n) for n in range(3)])
     store.delete([point(0).id, point(1).id])
-    shard = store._shard = FailingShard(store._shard, step)
+    shards = fail_at(store, step, monkeypatch)
     with pytest.raises(IndexStateError, match="the disk fails"):
         store.close()
-    assert shard.calls[-1] == "close"
+    assert shards[-1].calls[-1] == "close"
     with open_store(tmp_path, create=False) as reopened:
         assert reopened.count() == 1
 
@@ -400,6 +416,230 @@ def test_concurrent_writes_and_searches_from_threads(tmp_path):
             thread.join()
         assert not errors
         assert store.count() == 120
+
+
+# Segments
+
+
+@pytest.fixture
+def small_segments(monkeypatch):
+    """Let the store seal the growing segment after about 25 points, and merge segments above 4."""
+    monkeypatch.setattr(edge, "_RELOAD_BYTES", 100_000)
+    monkeypatch.setattr(edge, "GROWING_LIMIT", 0)
+    optimizers = {
+        **edge_folder._OPTIMIZERS,
+        "indexing_threshold": 1,
+        "default_segment_number": 4,
+        "max_segment_size": 9,
+    }
+    monkeypatch.setattr(edge_folder, "_OPTIMIZERS", optimizers)
+
+
+def sealed_segments(folder):
+    segments = {file.parent for file in folder.glob("data/shard/segments/*/segment.json")}
+    return [segment for segment in segments if not (segment / "mutable_id_tracker.mappings").exists()]
+
+
+def shard_settings(folder):
+    return json.loads((folder / "data" / "shard" / "edge_config.json").read_text())
+
+
+def random_point(n, rng):
+    terms = np.sort(rng.choice(30, size=6, replace=False)).astype(np.uint32)
+    return Point(
+        str(uuid.UUID(int=n + 1)),
+        dense=unit_rows(1, 16, n)[0] if n % 7 else None,
+        multi=unit_rows(4, 8, n),
+        lexical=SparseVector(terms, np.ones(6, "f4")) if n % 5 else None,
+        payload={"n": n, "kind": ["page", "chart"][n % 2], "year": 2000 + n % 10},
+    )
+
+
+def test_sealed_segments_answer_as_the_exact_store(tmp_path, small_segments):
+    """Points are added, replaced, changed and deleted in sealed segments; the exact store gets the same calls."""
+    rng = np.random.default_rng(3)
+    dims = {"dim": 16, "multi_dim": 8}
+    with EdgeStore.open(tmp_path, **dims) as store, MemoryStore(**dims) as exact:
+
+        def both(name, *args):
+            for each in (store, exact):
+                getattr(each, name)(*args)
+
+        def check(lexical_error=2e-3):
+            dense, multi = unit_rows(1, 16, 900)[0], unit_rows(3, 8, 901)
+            terms = SparseVector(np.arange(0, 30, 4, dtype=np.uint32), np.ones(8, "f4"))
+            prefetch = {"dense": dense, "lexical": terms, "prefetch": Prefetch(limit=400)}
+            for where in ({}, {"kind": "chart"}, {"year": Range(gte=2003, lt=2006)}, {"changed": True}):
+                assert store.count(where) == exact.count(where)
+                for name, query, options in (
+                    ("search", multi, {}),
+                    ("search", multi, prefetch),
+                    ("nearest", dense, {}),
+                    ("nearest", terms, {}),
+                ):
+                    hits, expected = (
+                        getattr(each, name)(query, limit=20, where=where, **options) for each in (store, exact)
+                    )
+                    error = lexical_error if query is terms else 2e-3
+                    np.testing.assert_allclose([h.score for h in hits], [h.score for h in expected], atol=error)
+                    if query is not terms:  # lexical scores have many ties
+                        # float16 rows may change the order of nearly equal scores.
+                        assert len({h.id for h in hits} & {h.id for h in expected}) >= len(expected) - 2
+            points, expected_points = ({h.id: h.payload for h in each.scroll()} for each in (store, exact))
+            assert points == expected_points
+
+        for start in range(0, 300, 20):
+            both("upsert", [random_point(n, rng) for n in range(start, start + 20)])
+        assert 2 <= len(sealed_segments(tmp_path)) <= 12
+        check()
+        both("upsert", [random_point(n + 1000 if n % 2 else n, rng) for n in range(0, 60)])
+        both("update_payload", {str(uuid.UUID(int=n + 1)): {"changed": True, "kind": "page"} for n in range(50, 90)})
+        both("delete", [str(uuid.UUID(int=n + 1)) for n in range(100, 140)])
+        both("delete_where", {"year": 2004})
+        # The document frequencies of the terms include deleted points until the engine rewrites their segment.
+        check(lexical_error=0.3)
+        store.optimize()
+        check(lexical_error=0.3)
+        count = exact.count()
+    with EdgeStore.open(tmp_path, **dims) as reopened:
+        assert reopened.count() == count
+
+
+def test_growing_segment_is_sealed_when_it_is_large_only(tmp_path, monkeypatch):
+    with open_store(tmp_path) as store:
+        monkeypatch.setattr(edge, "_RELOAD_BYTES", 0)
+        calls = store._shard = RecordingShard(store._shard)
+        store.upsert([point(0)])
+        assert "optimize" not in calls.calls
+        monkeypatch.setattr(edge, "GROWING_LIMIT", 0)
+        calls = store._shard = RecordingShard(store._shard)
+        store.upsert([point(1)])
+        assert calls.calls == ["update", "update", "flush", "optimize", "close"]
+        assert store.count() == 2
+
+
+def test_close_seals_a_large_growing_segment(tmp_path, small_segments):
+    """Short sessions that never reload the shard do not let the growing segment grow without limit."""
+    for start in range(0, 60, 20):
+        with open_store(tmp_path) as store:
+            store.upsert([Point(point(n).id, multi=unit_rows(4, 8, n)) for n in range(start, start + 20)])
+    assert sealed_segments(tmp_path)
+    with open_store(tmp_path) as store:
+        assert store.count() == 60
+
+
+def test_optimize_reclaims_space_and_restores_the_settings(tmp_path, small_segments, monkeypatch):
+    with open_store(tmp_path) as store:
+        store.upsert([Point(point(n).id, multi=unit_rows(4, 8, n)) for n in range(1200)])
+        size = sum(store.bytes_by_part().values())
+        settings = shard_settings(tmp_path)
+        assert settings["optimizers"]["deleted_threshold"] == 1
+        store.delete([point(n).id for n in range(1100)])
+        store.optimize()
+        assert shard_settings(tmp_path) == settings
+        assert store.count() == 100
+        assert sum(store.bytes_by_part().values()) < size
+        assert len(store.search(np.ones((2, 8), "f4"), limit=2000)) == 100
+
+
+def test_opening_a_folder_of_an_earlier_version_updates_the_settings(tmp_path):
+    with open_store(tmp_path) as store:
+        store.upsert([point(n) for n in range(3)])
+    file = tmp_path / "data" / "shard" / "edge_config.json"
+    settings = shard_settings(tmp_path)
+    earlier = {key: shard_settings(tmp_path)[key] for key in ("vectors", "sparse_vectors")}
+    earlier["vectors"]["dense"].pop("hnsw_config")
+    earlier["sparse_vectors"]["lexical"].pop("memory")
+    file.write_text(json.dumps(earlier))
+    open_store(tmp_path).close()
+    assert shard_settings(tmp_path) == settings
+    with open_store(tmp_path) as store:
+        assert store.count() == 3
+
+
+SEALING_WRITER = """
+import sys, uuid
+import numpy as np
+from jina_rag.stores.qdrant import edge, edge_folder
+from jina_rag.types import Point
+
+edge.GROWING_LIMIT, edge._RELOAD_BYTES = 0, 4_000_000
+edge_folder._OPTIMIZERS["indexing_threshold"] = 1
+store = edge.EdgeStore.open(sys.argv[1], dim=4, multi_dim=8)
+for call in range(10**6):
+    rows = np.full((300, 8), call, "f4")
+    store.upsert([Point(str(uuid.UUID(int=call * 50 + i + 1)), multi=rows, payload={"call": call}) for i in range(50)])
+    print(call, flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("sealings", [0, 1, 3])
+def test_kill_while_a_segment_is_sealed_loses_no_acknowledged_upsert(tmp_path, sealings):
+    temporary = tmp_path / "data" / "shard" / "temp_segments"
+    with subprocess.Popen(
+        [sys.executable, "-c", SEALING_WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as writer:
+        deadline = time.monotonic() + 60
+        while len(sealed_segments(tmp_path)) < sealings or not any(temporary.glob("*")):
+            assert time.monotonic() < deadline
+        writer.send_signal(signal.SIGKILL)
+        last = max([-1, *(int(line) for line in writer.stdout if line.endswith("\n"))])
+    with open_store(tmp_path) as store:
+        calls = [hit.payload["call"] for hit in store.scroll()]
+        counts = {call: calls.count(call) for call in set(calls)}
+        assert set(range(last + 1)) <= set(counts)
+        assert set(counts.values()) == {50}, "a call was stored partially, or a point is in two segments"
+        assert store.count() == len(calls)
+        assert all(
+            (p.multi == p.payload["call"]).all() for p in store.fetch([point(n).id for n in range(0, 50 * last, 97)])
+        )
+        store.upsert([point(10**6)])
+        store.optimize()
+        assert store.count() == len(calls) + 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems flush all segments")
+def test_flush_syncs_the_log_from_which_a_store_without_its_last_segment_writes_is_restored(tmp_path, monkeypatch):
+    """After a power failure, the segments may lack the writes since the last flush of the segments."""
+    shard, saved = tmp_path / "a" / "data" / "shard", tmp_path / "saved"
+    synced = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: (synced.append(os.readlink(f"/proc/self/fd/{file}")), fsync(file)))
+    with open_store(tmp_path / "a") as store:
+        store.upsert([point(n) for n in range(3)])
+        store._flush_segments()
+        shutil.copytree(shard / "segments", saved / "segments")
+        recorder = store._shard = RecordingShard(store._shard)
+        store.upsert([point(n) for n in range(3, 6)])
+        store.delete([point(0).id])
+        store.update_payload({point(1).id: {"new": 1}})
+        synced.clear()
+        store.flush()
+        assert "flush" not in recorder.calls
+        assert {os.path.dirname(file) for file in synced} == {str(shard), str(shard / "wal")}
+        shutil.copytree(shard / "wal", saved / "wal")
+    for name in ("segments", "wal"):
+        shutil.rmtree(shard / name)
+        (saved / name).rename(shard / name)
+    with open_store(tmp_path / "a", create=False) as store:
+        assert sorted(hit.payload["n"] for hit in store.scroll()) == [1, 2, 3, 4, 5]
+        assert store.count({"new": 1}) == 1
+        assert len(store.search(np.ones((2, 8), "f4"), limit=10)) == 5
+
+
+@pytest.mark.parametrize("reason", ["long log", "no log", "no fsync of maps"])
+def test_flush_includes_the_segments(tmp_path, monkeypatch, reason):
+    """A short log limits the time of the replay; without a log, only the segments have the changes."""
+    with open_store(tmp_path, storage=Storage(log=reason != "no log")) as store:
+        store.upsert([point(0)])
+        if reason == "long log":
+            monkeypatch.setattr(edge, "_REPLAY_BYTES", 0)
+        elif reason == "no fsync of maps":
+            monkeypatch.setattr(sys, "platform", "darwin")
+        recorder = store._shard = RecordingShard(store._shard)
+        store.flush()
+        assert recorder.calls == ["flush"]
 
 
 # Vector storage
