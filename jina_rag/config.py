@@ -250,7 +250,13 @@ _PRESETS: Final[Mapping[str, Mapping[str, Any]]] = {
 
 
 def usable_cpus() -> int:
-    """Return the number of CPUs that the process may use, at least 1. A container can exclude CPUs of the machine."""
+    """Return the number of CPUs that the process may use, at least 1. A container can exclude CPUs of the machine.
+
+    The environment variable JINA_RAG_CPUS sets another number, for example if several processes share the machine.
+    """
+    number = os.environ.get("JINA_RAG_CPUS", "")
+    if number.isdecimal():
+        return max(1, int(number))
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return max(1, os.cpu_count() or 1)

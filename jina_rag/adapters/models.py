@@ -61,7 +61,8 @@ class ModelOptions(BaseModel):
     pickles and reprs contain the fields, never a loaded model.
 
     Attributes:
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; or several devices, with one process for
+            each device: ``("cuda:0", "cuda:1")``, ``"cuda:0,cuda:1"`` or ``"all"``.
         dtype: Type of the weights: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         max_pixels: Maximum number of pixels of an image; larger images are scaled down. None for the model's default.
         max_length: Maximum number of tokens of an input; longer inputs are truncated. None for the model's limit.
@@ -69,7 +70,9 @@ class ModelOptions(BaseModel):
         local_files_only: Whether to use downloaded files only.
     """
 
-    device: str = Field(default="auto", description="Device: 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'.")
+    device: str | tuple[str, ...] = Field(
+        default="auto", description="Device: 'auto', 'cpu', 'cuda', 'cuda:1', 'mps'; or several, ['cuda:0', 'cuda:1']."
+    )
     dtype: str = Field(default="auto", description="Type of the weights: 'auto', 'float32', 'bfloat16', 'float16'.")
     max_pixels: int | None = Field(
         default=None, description="Maximum pixels of an image; larger images are scaled down."

@@ -70,14 +70,15 @@ class _InterruptAfterImports:
 def _preload_model(arguments: Sequence[str]) -> None:
     """Load the model of a search in a thread while the command is imported. This takes a third off the start-up time.
 
-    The function reads the index option only. The command validates all arguments.
+    The function reads the index option only. The command validates all arguments. With ``--device``, the command loads
+    the model itself.
     """
     # Garbage collection is rare, because a search ends before garbage collection pays off. OpenBLAS uses one thread,
     # because the matrices of a search are too small for several threads.
     gc.set_threshold(100_000, 50, 50)
     atexit.register(gc.freeze)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    if {"-h", "--help"} & set(arguments):
+    if {"-h", "--help", "--device"} & set(arguments) or any(item.startswith("--device=") for item in arguments):
         return
     for position, argument in enumerate(arguments):
         index = argument.removeprefix("--index=")

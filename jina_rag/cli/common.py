@@ -46,7 +46,12 @@ FilterOption = Annotated[
         metavar="KEY=VALUE",
     ),
 ]
-DeviceOption = Annotated[str, typer.Option(help="Device: auto, cpu, cuda, cuda:N or mps.", metavar="DEVICE")]
+DeviceOption = Annotated[
+    str,
+    typer.Option(
+        help="Device: auto, cpu, cuda, cuda:N or mps; cuda:0,cuda:1 or all for one process per GPU.", metavar="DEVICE"
+    ),
+]
 DtypeOption = Annotated[
     str, typer.Option(help="Dtype of the weights: auto, float32, bfloat16 or float16.", metavar="DTYPE")
 ]
@@ -63,13 +68,16 @@ EmbedderOption = Annotated[
 ]
 
 
-def open_index(location: str, assets_dir: Path | None, *, reranker: str | None = None) -> DocumentIndex:
+def open_index(
+    location: str, assets_dir: Path | None, *, reranker: str | None = None, device: str = "auto"
+) -> DocumentIndex:
     """Open an existing index.
 
     Args:
         location: Index folder, or URL of a Qdrant collection.
         assets_dir: Folder of the page images and the manifest of a Qdrant collection; None for the default.
         reranker: Name of the reranker; None for no reranking.
+        device: Device or devices of the models.
 
     Raises:
         IndexNotFoundError: If no index exists at `location`.
@@ -77,7 +85,7 @@ def open_index(location: str, assets_dir: Path | None, *, reranker: str | None =
     # Imported here, because --help and commands without an index must start fast.
     from jina_rag.index.document_index import DocumentIndex
 
-    return DocumentIndex.open(location, create=False, assets_dir=assets_dir, reranker=reranker)
+    return DocumentIndex.open(location, create=False, assets_dir=assets_dir, reranker=reranker, device=device)
 
 
 def check_parent_folder(path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jina_rag.cli.common import AssetsOption, EmbedderOption, IndexOption, JsonOption
+from jina_rag.cli.common import AssetsOption, DeviceOption, EmbedderOption, IndexOption, JsonOption
 from jina_rag.cli.output import console, ingestion
 from jina_rag.errors import IndexNotFoundError, InvalidInputError
 
@@ -34,6 +34,7 @@ def ingest(
     ],
     index: IndexOption,
     embedder: EmbedderOption = None,
+    device: DeviceOption = "auto",
     storage: Annotated[
         str | None,
         typer.Option(
@@ -97,6 +98,7 @@ def ingest(
       jina-rag ingest docs/ --index kb
       jina-rag ingest docs/ --index kb --sync --dry-run
       jina-rag ingest report.pdf scans/ --index kb --metadata year=2025
+      jina-rag ingest docs/ --index kb --embedder jinaai/jina-embeddings-v4 --device cuda:0,cuda:1
       jina-rag ingest docs/ --index http://localhost:6333/docs --storage balanced
     """
     from jina_rag.config import IngestSettings
@@ -117,7 +119,12 @@ def ingest(
         "force": force,
     }
     find_sources(paths)  # checked before the index is created, because a misspelt path must not create an empty index
-    location: dict[str, Any] = {"embedder": embedder, "storage": storage, "assets_dir": assets_dir}
+    location: dict[str, Any] = {
+        "embedder": embedder,
+        "storage": storage,
+        "assets_dir": assets_dir,
+        "device": device,
+    }
     if dry_run:
         with console.spinner(err, "planning", quiet=json):
             plan = _plan(index, location, paths, **options)

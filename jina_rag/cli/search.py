@@ -10,6 +10,7 @@ import typer
 
 from jina_rag.cli.common import (
     AssetsOption,
+    DeviceOption,
     FilterOption,
     IndexOption,
     JsonOption,
@@ -68,6 +69,7 @@ def search(
             metavar="NAME",
         ),
     ] = None,
+    device: DeviceOption = "auto",
     max_ms: Annotated[
         float | None,
         typer.Option(help="Time limit of the reranker, in milliseconds.", min=0, metavar="MS", show_default="no limit"),
@@ -137,7 +139,7 @@ def search(
         if names:
             raise typer.BadParameter(f"{_join_names(names)} cannot be combined with --queries. Pass a QUERY instead.")
         check_parent_folder(run)
-        _search_many(index, assets_dir, reranker, queries, run, json=json, k=k or _DEFAULT_K_OF_RUN, **options)
+        _search_many(index, assets_dir, reranker, device, queries, run, json=json, k=k or _DEFAULT_K_OF_RUN, **options)
         return
     k = k or _DEFAULT_K
     if heatmap is not None:
@@ -147,7 +149,7 @@ def search(
             raise typer.BadParameter(f"--heatmap is {str(heatmap)!r}; expected a file name that ends in .png.")
         check_parent_folder(heatmap)
     query_input: Any = query if image is None else image if query is None else [query, image]
-    with open_index(index, assets_dir, reranker=reranker) as document_index:
+    with open_index(index, assets_dir, reranker=reranker, device=device) as document_index:
         hits = document_index.search(query_input, k=k, offset=offset, explain=explain, **options)
         if heatmap is not None and hits:
             region = hits[0].region
@@ -219,6 +221,7 @@ def _search_many(
     index: str,
     assets_dir: Path | None,
     reranker: str | None,
+    device: str,
     queries: Path,
     run: Path,
     *,
@@ -230,7 +233,7 @@ def _search_many(
 
     query_list = read_queries(queries)
     notes: dict[str, list[str]] = {}
-    with open_index(index, assets_dir, reranker=reranker) as document_index:
+    with open_index(index, assets_dir, reranker=reranker, device=device) as document_index:
         ranking = search_all(
             document_index, query_list, on_note=lambda qid, note: notes.setdefault(qid, []).append(note), **options
         )

@@ -21,6 +21,7 @@ from jina_rag.index.page_lookup import dense_vectors, nearest_pages, pages_by_id
 from jina_rag.index.registry import open_session
 from jina_rag.index.session import IndexSession, OpenOptions, StoppedWaiting
 from jina_rag.inputs import as_input_list
+from jina_rag.models.runtime.device_names import DeviceNames, device_names
 from jina_rag.protocols import Embedder, Input, Reranker
 from jina_rag.search.results import SearchResults
 from jina_rag.search.searcher import GroupBy, Searcher, SearchRequest
@@ -113,13 +114,14 @@ class DocumentIndex:
 
     def __init__(self, location: str, options: OpenOptions, reranker: str | Reranker | None = None) -> None:
         self._shared_session, self._opened_session = open_session(location, options)
-        self._models = IndexModels(self._opened_session, options.embedder, reranker)
+        self._models = IndexModels(self._opened_session, options.embedder, reranker, options.device)
         self._searcher_cache: Searcher | None = None
         self._arguments: dict[str, Any] = {
             "location": location if "://" in location else os.path.abspath(location),
             "assets_dir": options.assets_dir,
             "embedder": options.embedder,
             "reranker": reranker,
+            "device": options.device,
         }
         # The finalizer does not run at interpreter exit, because other threads may still use the store.
         self._lease = weakref.finalize(self, self._shared_session.release, wait=False)
@@ -136,6 +138,7 @@ class DocumentIndex:
         create: bool = True,
         assets_dir: str | os.PathLike[str] | None = None,
         api_key: str | None = None,
+        device: DeviceNames = "auto",
     ) -> Self:
         """Open the index at `location`; create a missing index.
 
@@ -156,6 +159,9 @@ class DocumentIndex:
                 Default: a folder in the current user's data directory. A search does not require the assets folder, but
                 without the folder, `ScoredPage.image_path` is the path of a missing file.
             api_key: For a server: API key. Default: the environment variable QDRANT_API_KEY.
+            device: Device or devices of the models that are loaded by name, as in `jina_rag.load_embedder`, for example
+                ``"cuda"`` or ``["cuda:0", "cuda:1"]``. Default: CUDA, else MPS, else the CPU. The ``lite`` rerankers
+                always run on the CPU.
 
         Returns:
             The open index.
@@ -176,6 +182,7 @@ class DocumentIndex:
             create=create,
             assets_dir=absolute_folder(assets_dir),
             api_key=api_key,
+            device=device if isinstance(device, str) else device_names(device),
         )
         return cls(os.fspath(location), options, resolve_model(reranker))
 
@@ -738,6 +745,8 @@ class DocumentIndex:
         """Release the index; the last instance on a location closes the vector store. Idempotent."""
         if self._lease.detach() is not None:
             self._shared_session.release()
+            self._models.release()
+            self._searcher_cache = None
 
     def __enter__(self) -> Self:
         return self
@@ -746,7 +755,7 @@ class DocumentIndex:
         self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the location and the model names; unpickling reopens the index, with the API key in QDRANT_API_KEY.
+        """Pickle the location, model names and devices; unpickling reopens the index, with the key in QDRANT_API_KEY.
 
         Weights are not pickled, so the models must be loadable by name.
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 from jina_rag.errors import InvalidInputError
 from jina_rag.index.session import IndexSession
 from jina_rag.models import catalogue
+from jina_rag.models.runtime.device_names import DeviceNames
 from jina_rag.protocols import Embedder, Reranker
 from jina_rag.search.reranking import Rerank
 
@@ -57,9 +58,15 @@ class IndexModels:
             reranker.
     """
 
-    def __init__(self, session: IndexSession, embedder: str | Embedder | None, reranker: str | Reranker | None) -> None:
-        self._session = session
-        self._embedder = embedder
+    def __init__(
+        self,
+        session: IndexSession,
+        embedder: str | Embedder | None,
+        reranker: str | Reranker | None,
+        device: DeviceNames = "auto",
+    ) -> None:
+        self._session, self._device = session, device
+        self._embedder = self._passed_embedder = embedder
         self.default_reranker = reranker
         self._rerankers: dict[str, Reranker] = {}
         # Each model has a lock, so that a loaded model stays usable while another model loads.
@@ -71,7 +78,7 @@ class IndexModels:
         """Embedder of the index."""
         with self._embedder_lock:
             if self._embedder is None or isinstance(self._embedder, str):
-                self._embedder = self._session.load_embedder(self._embedder)
+                self._embedder = self._session.load_embedder(self._embedder, self._device)
             return self._embedder
 
     @property
@@ -105,5 +112,12 @@ class IndexModels:
         name = os.fspath(model)
         with self._reranker_locks.setdefault(name, threading.Lock()):
             if name not in self._rerankers:
-                self._rerankers[name] = load_reranker(name)
+                # The lite models run on the CPU only, also beside an embedder on another device.
+                device = "auto" if name in catalogue.names_of("lite") else self._device
+                self._rerankers[name] = load_reranker(name, device=device)
             return self._rerankers[name]
+
+    def release(self) -> None:
+        """Drop the models that were loaded by name. Their memory is freed, and processes of several devices end."""
+        self._embedder = self._passed_embedder
+        self._rerankers.clear()

@@ -145,7 +145,9 @@ def open_server(address: Address, options: OpenOptions) -> IndexSession:
         on_failure.callback(store.close)
         is_guest = recorded_settings is not None and not manifest.settings()
         resources = resources_in(root, manifest, store)
-        session = IndexSession(str(address), root, resources, settings, model, connection, True, is_guest)
+        session = IndexSession(
+            str(address), root, resources, settings, model, connection, True, is_guest, model_device=options.device
+        )
         session.check(options)
         if recorded_settings is None:
             manifest.write_settings(settings.to_json())

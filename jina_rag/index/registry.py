@@ -77,6 +77,7 @@ class SharedSession:
             self._users -= 1
         if self._users == 0 and self._session is not None:
             session, self._session = self._session, None
+            session.model = None
             session.resources.close()
 
 

@@ -35,6 +35,7 @@ from jina_rag.errors import (
 from jina_rag.models.catalogue import MODELS
 from jina_rag.models.registry import load_embedder
 from jina_rag.models.runtime.checkpoints import folder_fingerprint
+from jina_rag.models.runtime.device_names import DeviceNames
 from jina_rag.ocr.cache import OcrCache
 from jina_rag.protocols import Embedder, MultiVectorStore
 from jina_rag.stores.images import ImageFiles
@@ -75,6 +76,7 @@ class OpenOptions:
         api_key: For a server: the API key; None for the environment variable QDRANT_API_KEY.
         connection: For a server: fields of `QdrantConnection` that the URL sets.
         template: Settings of the index to copy; None if the new index is not a copy.
+        device: Device or devices of the models that are loaded by name, as in `load_embedder`.
     """
 
     embedder: str | Embedder | None = None
@@ -84,6 +86,7 @@ class OpenOptions:
     api_key: str | None = field(default=None, repr=False)
     connection: Mapping[str, Any] = field(default_factory=dict)
     template: IndexSettings | None = None
+    device: DeviceNames = "auto"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +165,7 @@ def new_settings(options: OpenOptions) -> tuple[IndexSettings, Embedder | None]:
     if options.template is not None:
         return replace(options.template, id=uuid.uuid4().hex, version=__version__), None
     model_or_name = options.embedder if options.embedder is not None else DEFAULT_EMBEDDER
-    model = load_embedder(model_or_name) if isinstance(model_or_name, str) else model_or_name
+    model = load_embedder(model_or_name, device=options.device) if isinstance(model_or_name, str) else model_or_name
     storage = options.storage or Storage.named("exact")
     settings = IndexSettings(
         embedder=model.name,
@@ -194,6 +197,7 @@ class IndexSession:
         is_guest: Whether the manifest of the index is in an assets folder other than `root`; the index is then
             read-only.
         write_lock: Lock held while the index is changed.
+        model_device: Device or devices on which `model` was loaded.
     """
 
     location: str
@@ -205,13 +209,16 @@ class IndexSession:
     is_remote: bool = False
     is_guest: bool = False
     write_lock: threading.Lock = field(default_factory=threading.Lock)
+    model_device: DeviceNames = "auto"
 
-    def load_embedder(self, name: str | None = None) -> Embedder:
+    def load_embedder(self, name: str | None = None, device: DeviceNames = "auto") -> Embedder:
         """Return the embedder that the index was built with.
 
         Args:
             name: Current folder of the model, as an absolute path; other values are ignored. Default: the recorded name
                 or folder.
+            device: Device or devices, as in `jina_rag.load_embedder`. With ``"auto"``, the embedder that was loaded to
+                create the index is returned on any device.
 
         Raises:
             ModelNotFoundError: If the model no longer exists.
@@ -219,7 +226,8 @@ class IndexSession:
         """
         folder = name if name is not None and os.path.isabs(name) else None
         try:
-            model = self.model or _load_recorded(self.settings, folder)
+            shared = self.model if device in ("auto", self.model_device) else None
+            model = shared or _load_recorded(self.settings, folder, device)
         except ModelNotFoundError as exc:
             raise ModelNotFoundError(
                 f"{exc} The index at {self.location} was built with this model. If the model folder was moved, "
@@ -365,7 +373,9 @@ def open_folder(root: Path, options: OpenOptions) -> IndexSession:
         # must not hide.
         store = EdgeStore.open(root / VECTORS, **settings.store_options, create=not stored_settings)
         on_failure.callback(store.close)
-        session = IndexSession(str(root), root, resources_in(root, manifest, store), settings, model)
+        session = IndexSession(
+            str(root), root, resources_in(root, manifest, store), settings, model, model_device=options.device
+        )
         session.check(options)
         if not stored_settings:
             manifest.write_settings(settings.to_json())
@@ -409,9 +419,9 @@ def load_recorded(root: Path) -> Embedder | None:
     return _load_recorded(IndexSettings.from_json(stored_settings, root)) if stored_settings else None
 
 
-def _load_recorded(settings: IndexSettings, folder: str | None = None) -> Embedder:
+def _load_recorded(settings: IndexSettings, folder: str | None = None, device: DeviceNames = "auto") -> Embedder:
     """Load the recorded model at the recorded commit, because the hub may have newer commits."""
-    return load_embedder(folder or settings.embedder, revision=settings.revision)
+    return load_embedder(folder or settings.embedder, revision=settings.revision, device=device)
 
 
 def _folder_content(name: str) -> str | None:

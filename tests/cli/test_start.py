@@ -23,6 +23,8 @@ from jina_rag.cli import _InterruptAfterImports, _load, main
         (["search", "whales", "--index=a=b"], "a=b"),
         (["search", "whales", "--index"], None),
         (["search", "--help", "-i", "kb"], None),
+        (["search", "whales", "-i", "kb", "--device", "cuda:1"], None),
+        (["search", "whales", "-i", "kb", "--device=cuda:1"], None),
         (["info", "-i", "kb"], None),
         ([], None),
     ],
@@ -56,7 +58,7 @@ def test_new_index_loads_its_model_once(docs, tmp_path, monkeypatch):
 
     models = []
     load = session.load_embedder
-    monkeypatch.setattr(session, "load_embedder", lambda name: models.append(name) or load(name))
+    monkeypatch.setattr(session, "load_embedder", lambda name, **options: models.append(name) or load(name, **options))
     with DocumentIndex.open(tmp_path / "kb") as index:
         index.ingest(docs / "animals.pdf")
         assert index.search("whales")

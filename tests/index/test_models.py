@@ -14,7 +14,7 @@ from jina_rag.testing import FakeEmbedder
 def test_embedder_is_usable_while_a_reranker_loads(tmp_path, monkeypatch):
     load_started, may_load = threading.Event(), threading.Event()
 
-    def load_reranker(name):
+    def load_reranker(name, **_):
         load_started.set()
         assert may_load.wait(30)
         raise ValueError(name)

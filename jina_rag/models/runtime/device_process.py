@@ -104,7 +104,8 @@ class DeviceProcess:
     """
 
     def __init__(self, factory: bytes, *, device: str, threads: int) -> None:
-        environment = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads), **os.environ}
+        own = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+        environment = {**own, **os.environ, "JINA_RAG_CPUS": str(threads)}
         try:
             # With -P, no module is imported from the working directory, which may contain untrusted documents.
             self._process = subprocess.Popen(  # noqa: S603

@@ -52,7 +52,8 @@ class JinaLocalEmbedding(EmbedderOptions, MultiModalEmbedding):
     Args:
         model_name: ``"lite"``, ``"lite-en"``, a Hugging Face id or the folder of a checkpoint.
         embedder: Loaded embedder instead of a name; cannot be combined with options for loading a model.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; or several devices, with one process for
+            each device: ``["cuda:0", "cuda:1"]`` or ``"all"`` for all CUDA devices.
         dtype: Type of the weights: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         task: ``"retrieval"``; jina-embeddings-v4 also supports ``"text-matching"`` and ``"code"``.
         truncate_dim: Length of the vectors after Matryoshka truncation; None for the model's full length.

@@ -55,7 +55,8 @@ class JinaLocalRerank(RerankerOptions, BaseNodePostprocessor):
         model: A Hugging Face id, the folder of a checkpoint, or ``"lite"``; None for jina-reranker-m0.
         top_n: Maximum number of returned nodes.
         reranker: Loaded reranker instead of a name.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``; or several devices, with one process for
+            each device: ``["cuda:0", "cuda:1"]`` or ``"all"`` for all CUDA devices.
         dtype: Type of the weights: ``"auto"``, ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         max_pixels: Maximum number of pixels of an image; larger images are scaled down.
         max_length: Maximum number of tokens of an input; longer inputs are truncated.
