@@ -9,6 +9,9 @@ every query.
 
 from __future__ import annotations
 
+import weakref
+from typing import ClassVar
+
 import numpy as np
 
 from jina_rag.protocols import Embedder
@@ -67,6 +70,20 @@ class ReferenceQueries:
     Args:
         embedder: Encoder of the reference queries.
     """
+
+    _by_embedder: ClassVar[weakref.WeakKeyDictionary[Embedder, ReferenceQueries]] = weakref.WeakKeyDictionary()
+
+    @classmethod
+    def of(cls, embedder: Embedder) -> ReferenceQueries:
+        """Return the reference queries of an embedder, encoded at the first call for this embedder object.
+
+        Args:
+            embedder: Encoder of the reference queries.
+        """
+        queries = cls._by_embedder.get(embedder)
+        if queries is None:
+            queries = cls._by_embedder[embedder] = cls(embedder)
+        return queries
 
     def __init__(self, embedder: Embedder) -> None:
         multi = embedder.encode_query(QUERIES, single=False).require_multi()

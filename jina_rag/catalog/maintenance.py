@@ -19,8 +19,6 @@ from jina_rag.types import Where
 
 _BATCH_POINTS = 256
 """Maximum number of points per store call that updates or fetches payloads."""
-_DIRTY = "dirty"
-"""Settings key in the manifest; the value is true while the index is being changed."""
 _Item = TypeVar("_Item")
 
 
@@ -44,15 +42,12 @@ def write_session(resources: IndexResources) -> Iterator[None]:
     Args:
         resources: Resources of the index.
     """
-    manifest = resources.manifest
-    if manifest.settings().get(_DIRTY):
+    # Images and points are written only while a content is incomplete, so an interrupted change leaves one.
+    if resources.manifest.has_incomplete():
         _recover(resources)
-    manifest.write_settings({_DIRTY: True})
     reconcile(resources)
     yield
     reconcile(resources)
-    if not manifest.pending():
-        manifest.write_settings({_DIRTY: False})
 
 
 def delete_documents(resources: IndexResources, name: str | None, where: Where) -> int:

@@ -51,6 +51,8 @@ _TABLES = (
     "CREATE TABLE IF NOT EXISTS former_names (name BLOB PRIMARY KEY)",
     """CREATE TABLE IF NOT EXISTS points (
   point_id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, page INTEGER NOT NULL, kind TEXT NOT NULL, image TEXT)""",
+    "CREATE INDEX IF NOT EXISTS contents_incomplete ON contents (sha256) WHERE NOT is_complete",
+    "CREATE INDEX IF NOT EXISTS contents_stale ON contents (sha256) WHERE is_stale",
     "CREATE INDEX IF NOT EXISTS points_by_content ON points (sha256)",
     "CREATE INDEX IF NOT EXISTS points_by_image ON points (image)",
     "CREATE INDEX IF NOT EXISTS documents_by_path ON documents (path)",
@@ -327,6 +329,10 @@ class Manifest:
         """Return the hash of each content, and whether the content is complete."""
         return [(row[0], bool(row[1])) for row in self._rows("SELECT sha256, is_complete FROM contents")]
 
+    def has_incomplete(self) -> bool:
+        """Return whether the indexing of a content has begun and not finished."""
+        return bool(self._rows("SELECT 1 FROM contents WHERE NOT is_complete LIMIT 1"))
+
     def begin(self, record: DocumentRecord) -> None:
         """Record that the indexing of a content starts; the document keeps its current content until `finish`.
 
@@ -423,6 +429,30 @@ class Manifest:
         """Return the points of the content with this SHA-256 hash, sorted by page and kind."""
         rows = self._rows("SELECT point_id, page, kind, image FROM points WHERE sha256 = ? ORDER BY page, kind", sha256)
         return [PointRecord(*row) for row in rows]
+
+    def point(self, point_id: str) -> tuple[str, int] | None:
+        """Return the SHA-256 of the content of a point, and the page number; None for an unknown point."""
+        return next(iter(self._rows("SELECT sha256, page FROM points WHERE point_id = ?", point_id)), None)
+
+    def page_with_image(self, image: str) -> str | None:
+        """Return the point id of a page whose image file has this name; None if there is no such page."""
+        rows = self._rows("SELECT point_id FROM points WHERE image = ? AND kind = 'page' LIMIT 1", image)
+        return str(rows[0][0]) if rows else None
+
+    def count_points(self, *, max_pages: int, max_points: int) -> tuple[int, int]:
+        """Return the number of pages and the number of points, including the points of unfinished documents.
+
+        Args:
+            max_pages: Largest number of pages of interest; the count of pages stops there.
+            max_points: Largest number of points of interest; the count of points stops there.
+        """
+        # The limits keep the query fast: it reads at most `max_points` rows and the rows up to the last counted page.
+        sql = (
+            "SELECT (SELECT COUNT(*) FROM (SELECT 1 FROM points WHERE kind = 'page' LIMIT ?)),"
+            " (SELECT COUNT(*) FROM (SELECT 1 FROM points LIMIT ?))"
+        )
+        pages, points = self._rows(sql, max_pages, max_points)[0]
+        return int(pages), int(points)
 
     def add_points(self, sha256: str, points: Sequence[PointRecord]) -> list[PointRecord]:
         """Record all points of some pages. The caller records points before the store writes the points.

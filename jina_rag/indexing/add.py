@@ -20,7 +20,14 @@ from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
 from jina_rag.indexing.add_inputs import EntryInput
 from jina_rag.indexing.page_files import open_page, sidecar_of
-from jina_rag.indexing.point_builder import BuiltPoint, EncodedPage, IndexTarget, PointBuilder
+from jina_rag.indexing.point_builder import (
+    BuiltPoint,
+    EncodedPage,
+    IndexTarget,
+    PagePoints,
+    PointBuilder,
+    place_points,
+)
 from jina_rag.parsing.pages import read_pages
 from jina_rag.parsing.sources import source_file
 from jina_rag.protocols import Input
@@ -28,8 +35,11 @@ from jina_rag.stores import schema
 from jina_rag.stores.disk_space import check_space
 from jina_rag.types import Embeddings, Failure, Page, Word
 
-BATCH_ENTRIES = 16
-"""Number of entries that are read and embedded in one batch. The batch size limits the memory of a call."""
+BATCH_SIZE = 65_536
+"""Maximum size of the entries that are read and embedded in one batch, in characters of text. The size limits the
+memory of a call: 16 images, or 100 texts of 400 characters."""
+_IMAGE_SIZE = 4096  # characters: an image has about as many token vectors as a text of this length
+_TEXT_SIZE = 256  # characters added for the payload and the vectors of a short text
 _NO_BOX = (float("nan"), float("nan"), float("nan"), float("nan"))
 
 Content: TypeAlias = "str | Page"
@@ -37,7 +47,19 @@ Content: TypeAlias = "str | Page"
 
 
 class EntryWriter:
-    """Writes the entries of one `DocumentIndex.add` call, within `jina_rag.catalog.maintenance.write_session`."""
+    """Writes the entries of one `DocumentIndex.add` call, within `jina_rag.catalog.maintenance.write_session`.
+
+    Each batch is written in four steps, and each step is on the disk before the next one:
+
+    1. One transaction of the manifest records the entries as incomplete, and their points (SQLite syncs its journal and
+       its file). A search returns no incomplete entry, and after a crash the next change of the index deletes it.
+    2. The images are written.
+    3. The store writes all points in one call for every 16 MB of points, and is flushed (see `EdgeStore.flush`; a
+       Qdrant server writes its own log).
+    4. One transaction of the manifest marks the entries as complete.
+
+    After `run`, the entries therefore survive a killed process and a power failure.
+    """
 
     def __init__(self, target: IndexTarget, *, vectors: Embeddings | None = None) -> None:
         self._target = target
@@ -75,9 +97,8 @@ class EntryWriter:
         if not new_entries:
             return
         builder = self._target.builder(self._settings)
-        for start in range(0, len(new_entries), BATCH_ENTRIES):
-            self._write(new_entries[start : start + BATCH_ENTRIES], builder)
-        reconcile(self._resources)
+        for batch in schema.batches_by_size(new_entries, _size, BATCH_SIZE):
+            self._write(batch, builder)
 
     def _write(self, entries: Sequence[EntryInput], builder: PointBuilder) -> None:
         """Read, embed and store a batch of entries. Stop at the first entry that cannot be read and raise the error."""
@@ -90,15 +111,18 @@ class EntryWriter:
                 error = exc
                 break
         built: list[tuple[DocumentRecord, list[BuiltPoint], list[Failure]]] = []
+        pages: list[PagePoints] = []
         for (entry, content), encoded in zip(contents, self._encode(contents, builder), strict=True):
             record, notes = entry.record, []
             if isinstance(content, str):
                 pairs = [builder.build_text(record, content, encoded)]
+                if note := builder.notes.pop(pairs[0][0].id, None):
+                    notes.append(note)
             else:
-                pairs, notes = builder.build([record], [(content, encoded)], {}), list(content.warnings)
-            if note := builder.notes.pop(pairs[-1][0].id, None):
-                notes.append(note)
-            built.append((record, pairs, [Failure(record.path, note, 1) for note in notes]))
+                page = builder.encoded_points([(record.sha256, content, encoded)])[0]
+                pages.append(page)
+                pairs, notes = place_points([record], [page], {}), [*content.warnings, page.note]
+            built.append((record, pairs, [Failure(record.path, note, 1) for note in notes if note]))
         points = [point for _, pairs, _ in built for point, _ in pairs]
         check_space(self._resources.images.folder.parent, sum(map(schema.point_bytes, points)))
         replaced_points: list[PointRecord] = []
@@ -106,6 +130,7 @@ class EntryWriter:
             for record, pairs, _ in built:
                 self._manifest.begin(record)
                 replaced_points += self._manifest.add_points(record.sha256, [point_record for _, point_record in pairs])
+        builder.write_images(pages)
         drop_points(self._resources, replaced_points)
         for batch in schema.batches(points):
             self._resources.store.upsert(batch)
@@ -179,6 +204,10 @@ def _as_file(content: Path | bytes) -> Iterator[Path]:
         path = Path(folder) / "picture"
         path.write_bytes(content)
         yield path
+
+
+def _size(entry: EntryInput) -> int:
+    return len(entry.content) + _TEXT_SIZE if isinstance(entry.content, str) else _IMAGE_SIZE
 
 
 def _requested_state(record: DocumentRecord) -> tuple[object, ...]:

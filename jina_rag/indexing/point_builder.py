@@ -55,17 +55,22 @@ class IndexTarget:
     storage: Storage
 
     def builder(
-        self, settings: IngestSettings, *, images: ImageFiles | None = None, check: Callable[[], None] = lambda: None
+        self,
+        settings: IngestSettings,
+        *,
+        images: ImageFiles | None = None,
+        check: Callable[[], None] | None = None,
     ) -> PointBuilder:
         """Load the embedder and return a point builder.
 
         Args:
             settings: Settings of the ingestion, for `jpeg_quality`.
             images: Folder of the image files. Default: the image folder of the index.
-            check: Called every 0.05 seconds while the embedder loads. An exception from `check` ends the wait.
+            check: Called every 0.05 seconds while the embedder loads in another thread. An exception from `check` ends
+                the wait. Default: load the embedder in this thread.
         """
         return PointBuilder(
-            call_in_thread(self.load_embedder, check),
+            self.load_embedder() if check is None else call_in_thread(self.load_embedder, check),
             images or self.resources.images,
             dim=self.dim,
             quality=settings.jpeg_quality,
@@ -213,7 +218,7 @@ class PointBuilder:
         vectors = self.encode([*inputs, *crops])
         encoded = [(sha256, page, vector) for (sha256, page), vector in zip(pages, vectors, strict=False)]
         if not self._embeds_crops:
-            return self._page_points(encoded, self._region_vectors([(page, vector) for _, page, vector in encoded]))
+            return self.encoded_points(encoded)
         crop_vectors = iter(vectors[len(pages) :])
         return self._page_points(encoded, [[next(crop_vectors) for _ in page.regions] for _, page in pages])
 
@@ -240,11 +245,18 @@ class PointBuilder:
         Returns:
             The points, each page after its regions; see `PagePoints`.
         """
-        regions = self._region_vectors(pages)
-        points = self._page_points([(documents[0].sha256, page, encoded) for page, encoded in pages], regions)
+        points = self.encoded_points([(documents[0].sha256, page, encoded) for page, encoded in pages])
         self.write_images(points)
         self.notes |= {page.page_id: page.note for page in points if page.note}
         return place_points(documents, points, near)
+
+    def encoded_points(self, pages: Sequence[tuple[str, Page, EncodedPage]]) -> list[PagePoints]:
+        """Return the points of pages with embeddings, and embed their regions; see `page_points`.
+
+        Args:
+            pages: (SHA-256 of the file, page, embeddings) of each page.
+        """
+        return self._page_points(pages, self._region_vectors([(page, encoded) for _, page, encoded in pages]))
 
     def _page_points(
         self, pages: Sequence[tuple[str, Page, EncodedPage]], regions: Sequence[Sequence[EncodedPage | None]]
@@ -413,7 +425,7 @@ class PointBuilder:
             return 0.0
         with self._reference_lock:
             if self._reference_queries is None:
-                self._reference_queries = ReferenceQueries(self._embedder)
+                self._reference_queries = ReferenceQueries.of(self._embedder)
         return self._reference_queries.bias(rows)
 
 

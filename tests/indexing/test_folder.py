@@ -614,7 +614,7 @@ def test_unrecorded_images_of_a_killed_run_are_deleted(index, docs):
     index.ingest(docs, settings=NO_OCR)
     resources = index._session.resources
     contents_before = index_contents(index)
-    resources.manifest.write_settings({"dirty": True})
+    resources.manifest.begin(index.documents()[0])
     name = resources.images.put(Image.new("RGB", (5, 5), "red"))
     (resources.images.folder / name[:2] / "half.tmp").write_bytes(b"half")
     index.ingest(docs, settings=NO_OCR)
