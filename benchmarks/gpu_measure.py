@@ -1,0 +1,315 @@
+"""Measurement of a device for `benchmarks/gpu.py`: times, memory, kernels, synchronisations and operation counts."""
+
+from __future__ import annotations
+
+import signal
+import statistics
+import threading
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from jina_rag.testing.checkpoint_shapes import shapes_of
+
+ATTENTION_OPERATORS = (
+    "aten::scaled_dot_product_attention", "torch_attn::_varlen_attn", "flash_attn::_flash_attn_forward",
+    "flash_attn::_flash_attn_varlen_forward",
+)  # fmt: skip
+"""Operators of which the profiler records one call for each attention."""
+_LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLaunchKernelEx", "cudaGraphLaunch")
+_SYNC_WARNING = "synchronizing CUDA operation"
+
+
+class TimeLimitExceeded(Exception):
+    """A measurement took longer than its time limit."""
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Interrupt the context after `seconds`; limits may be nested. No limit on Windows, which has no interval timer.
+
+    A call of a C++ function is interrupted only when it returns.
+    """
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    started = time.monotonic()
+    expired = False
+
+    def stop(_signal: int, _frame: object) -> None:
+        nonlocal expired
+        expired = True
+        raise TimeLimitExceeded
+
+    previous_handler = signal.signal(signal.SIGALRM, stop)
+    remaining, _ = signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.01))
+    try:
+        yield
+    except Exception as exc:
+        if not expired:
+            raise
+        # The code in the context may have replaced the exception of the signal handler by its own exception.
+        raise TimeLimitExceeded(f"stopped after the time limit of {seconds:.0f} s") from exc
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous_handler)
+        if remaining:
+            signal.setitimer(signal.ITIMER_REAL, max(0.01, remaining - (time.monotonic() - started)))
+
+
+class Device:
+    """The device to measure.
+
+    Attributes:
+        device: PyTorch's device.
+        is_cuda: Whether the device is a CUDA device; the other measurable device is the CPU.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.device = torch.device(name)
+        self.is_cuda = self.device.type == "cuda"
+        if self.is_cuda:
+            if not torch.cuda.is_available() or (self.device.index or 0) >= torch.cuda.device_count():
+                raise SystemExit(
+                    f"The device {name!r} does not exist here. Pass --device cpu, or install CUDA's torch."
+                )
+            torch.cuda.set_device(self.device)
+            self.device = torch.device("cuda", torch.cuda.current_device())
+
+    def synchronize(self) -> None:
+        if self.is_cuda:
+            torch.cuda.synchronize(self.device)
+
+    def release(self) -> None:
+        if self.is_cuda:
+            torch.cuda.empty_cache()
+
+    def seconds(self, run: Callable[[], Any]) -> float:
+        """Return the wall time of one call, with all work of the device finished before and after."""
+        self.synchronize()
+        start = time.perf_counter()
+        run()
+        self.synchronize()
+        return time.perf_counter() - start
+
+    def median_seconds(self, run: Callable[[], Any], seconds: float, most: int = 5) -> float:
+        """Return the median time of 1 to `most` calls, which take about `seconds` in total."""
+        times: list[float] = []
+        while not times or (sum(times) + times[-1] <= seconds and len(times) < most):
+            times.append(self.seconds(run))
+        return statistics.median(times)
+
+    def mean_seconds(self, run: Callable[[], Any], seconds: float = 0.5) -> float:
+        """Return the mean time of many calls without synchronisation in between, after two calls as a warm-up."""
+        first = max(self.seconds(run), 1e-6)
+        again = max(self.seconds(run), 1e-6)
+        repeats = max(2, min(200, int(seconds / min(first, again))))
+
+        def repeat() -> None:
+            for _ in range(repeats):
+                run()
+
+        return self.seconds(repeat) / repeats
+
+    def peak_bytes(self, run: Callable[[], Any]) -> int:
+        """Return the peak of the memory allocated during a call, minus the memory allocated before (CUDA only)."""
+        self.synchronize()
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        run()
+        self.synchronize()
+        return torch.cuda.max_memory_allocated(self.device) - before
+
+
+def matrix_rate(device: Device, dtype: torch.dtype, side: int) -> float:
+    """Return the floating-point operations per second of products of two random square matrices."""
+    left, right = (torch.randn(side, side, device=device.device).to(dtype) for _ in range(2))
+    result = torch.empty_like(left)
+    return 2 * side**3 / device.mean_seconds(lambda: torch.mm(left, right, out=result))
+
+
+def copy_rates(device: Device, size: int = 256 * 1024**2) -> dict[str, float]:
+    """Return the bytes per second of copies from the host to the device and within the device, by kind of copy."""
+    pageable = torch.ones(size, dtype=torch.uint8)
+    pinned = pageable.pin_memory()
+    target, source = (torch.empty(size, dtype=torch.uint8, device=device.device) for _ in range(2))
+    return {
+        "host to device, pinned": size / device.mean_seconds(lambda: target.copy_(pinned, non_blocking=True)),
+        "host to device, pageable": size / device.mean_seconds(lambda: target.copy_(pageable)),
+        "device to device, bytes read and written": 2 * size / device.mean_seconds(lambda: target.copy_(source)),
+    }
+
+
+class StageTimes:
+    """A context manager that measures the time of modules, by name, on the device (CUDA events) or the CPU.
+
+    Attributes:
+        calls: Number of calls of each module.
+    """
+
+    def __init__(self, device: Device, modules: Mapping[str, torch.nn.Module]) -> None:
+        self._device, self._modules = device, modules
+        self.calls: Counter[str] = Counter()
+        self._spans: list[tuple[str, Any, Any]] = []
+        self._starts: dict[str, Any] = {}
+        self._handles: list[Any] = []
+
+    def __enter__(self) -> StageTimes:
+        for name, module in self._modules.items():
+            self._handles += [
+                module.register_forward_pre_hook(lambda *_, name=name: self._start(name)),
+                module.register_forward_hook(lambda *_, name=name: self._stop(name)),
+            ]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def seconds(self) -> dict[str, float]:
+        """Return the total seconds of each module; call after the context."""
+        self._device.synchronize()
+        totals = dict.fromkeys(self._modules, 0.0)
+        for name, start, stop in self._spans:
+            totals[name] += start.elapsed_time(stop) / 1000 if self._device.is_cuda else stop - start
+        return totals
+
+    def _now(self) -> Any:
+        if not self._device.is_cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def _start(self, name: str) -> None:
+        self._starts[name] = self._now()
+
+    def _stop(self, name: str) -> None:
+        self.calls[name] += 1
+        self._spans.append((name, self._starts.pop(name), self._now()))
+
+
+@dataclass
+class Profile:
+    """What PyTorch's profiler recorded during one call.
+
+    Attributes:
+        wall_seconds: Wall time of the call, profiler included.
+        operators: Calls of PyTorch operators, nested calls included.
+        attention_calls: Calls of attention operators.
+        host_reads: Calls of ``aten::_local_scalar_dense``, each of which waits for the device.
+        launches: Kernel launches by the host; a CUDA graph counts once.
+        kernels: Kernels that the device ran.
+        kernel_seconds: Total time of the kernels on the device.
+        copy_seconds: Time on the device of the copies, by direction, for example ``"HtoD"``.
+    """
+
+    wall_seconds: float = 0.0
+    operators: int = 0
+    attention_calls: int = 0
+    host_reads: int = 0
+    launches: int = 0
+    kernels: int = 0
+    kernel_seconds: float = 0.0
+    copy_seconds: Counter[str] = field(default_factory=Counter)
+
+
+def profile(device: Device, run: Callable[[], Any]) -> Profile:
+    """Run a call under PyTorch's profiler and return the counts."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    if device.is_cuda:
+        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    result = Profile()
+    with torch.profiler.profile(activities=activities, acc_events=True) as profiler:
+        result.wall_seconds = device.seconds(run)
+    for event in profiler.key_averages():
+        on_device = event.device_type not in (torch.autograd.DeviceType.CPU, None)
+        if on_device:
+            seconds = event.self_device_time_total / 1e6
+            if event.key.startswith("Memcpy"):
+                result.copy_seconds[event.key.split()[1]] += seconds
+            elif not event.key.startswith("Memset"):
+                result.kernels += event.count
+                result.kernel_seconds += seconds
+            continue
+        if "::" in event.key:
+            result.operators += event.count
+        if event.key in ATTENTION_OPERATORS:
+            result.attention_calls += event.count
+        if event.key == "aten::_local_scalar_dense":
+            result.host_reads += event.count
+        if event.key in _LAUNCHES:
+            result.launches += event.count
+    return result
+
+
+def synchronisations(device: Device, run: Callable[[], Any]) -> Counter[str]:
+    """Return the number of operations during a call that made the host wait for the device, by place in the code."""
+    device.synchronize()
+    previous = torch.cuda.get_sync_debug_mode()
+    was_always = torch.is_warn_always_enabled()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.set_warn_always(True)
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            run()
+        finally:
+            torch.cuda.set_sync_debug_mode(previous)
+            torch.set_warn_always(was_always)
+    places = Counter[str]()
+    for warning in caught:
+        if _SYNC_WARNING in str(warning.message):
+            parts = warning.filename.replace("\\", "/").split("/")
+            places[f"{'/'.join(parts[-2:])}:{warning.lineno}"] += 1
+    return places
+
+
+class Operations:
+    """Floating-point operations of a forward pass, counted by formula from the shapes of the weights.
+
+    A product of matrices counts two operations for each weight and position. Attention counts two products of each
+    query with the keys that it attends to: earlier tokens in the decoder, and the window in a windowed layer of the
+    vision tower. Norms, activations and the unmerged adapters of the published way are not counted.
+
+    Args:
+        family: ``"v4"`` or ``"m0"``.
+        config: The config.json of the checkpoint.
+    """
+
+    def __init__(self, family: str, config: Mapping[str, Any]) -> None:
+        def weights(prefix: str) -> int:
+            return sum(
+                torch.Size(shape).numel()
+                for key, shape in shapes_of(family, config).items()
+                if key.startswith(prefix) and len(shape) > 1
+            )
+
+        text, vision = config.get("text_config") or config, config["vision_config"]
+        self._merged = vision["spatial_merge_size"] ** 2
+        self._layers, self._hidden = text["num_hidden_layers"], text["hidden_size"]
+        self._depth = vision["depth"]
+        self._width = vision["hidden_size"] if family == "v4" else vision["embed_dim"]
+        # Windowed layers attend within a square of `window_size` pixels; m0 has no windows.
+        window = vision.get("window_size", 0) // vision["patch_size"] if family == "v4" else 0
+        self._window = window**2
+        self._full_layers = len(vision["fullatt_block_indexes"]) if window else self._depth
+        self._token_weights = weights("model.layers.") + weights("multi_vector_projector")
+        self._patch_weights = weights("visual.blocks.") + weights("visual.patch_embed.")
+        self._merged_weights = weights("visual.merger.")
+
+    def total(self, tokens: int, image_tokens: int = 0) -> int:
+        """Return the operations for one input of `tokens` tokens, of which one image has `image_tokens`."""
+        decoder = 2 * self._token_weights * tokens + 2 * self._layers * self._hidden * tokens**2
+        if not image_tokens:
+            return decoder
+        patches = image_tokens * self._merged
+        linear = 2 * self._patch_weights * patches + 2 * self._merged_weights * image_tokens
+        keys = self._full_layers * patches + (self._depth - self._full_layers) * min(self._window, patches)
+        return decoder + linear + 4 * self._width * patches * keys
