@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 from jina_rag import sparse
-from jina_rag.protocols import MultiVectorStore
 from jina_rag.stores import schema
+from jina_rag.types import StoreHit, StoreQuery, Where
 
 MAX_IDENTIFIERS = 8
 """Maximum number of identifiers per query that are looked up in the lexical index."""
@@ -57,25 +56,32 @@ def _is_identifier(term: str) -> bool:
     return len(term) >= _LONG_NUMBER and not _YEAR.fullmatch(term)
 
 
-def identifier_shares(text: str, store: MultiVectorStore, where: Mapping[str, Any]) -> dict[str, float]:
+def identifier_queries(text: str, where: Where) -> list[StoreQuery]:
+    """Return one store query for each identifier of a search query.
+
+    Args:
+        text: Text of the search query.
+        where: Filter of the search as conditions on payload keys.
+    """
+    pages = {**where, schema.KIND: "page"}
+    limit = MAX_PAGES_PER_IDENTIFIER + 1
+    return [StoreQuery(sparse.exact_vector(term), limit, pages) for term in identifiers(text)]
+
+
+def identifier_shares(hits_by_identifier: Sequence[Sequence[StoreHit]]) -> dict[str, float]:
     """Return the fraction of the query's identifiers that each page contains; pages without identifiers are omitted.
 
     Args:
-        text: Text of the query.
-        store: The vector store; one fast request is sent per identifier.
-        where: Filter of the search as conditions on payload keys.
+        hits_by_identifier: The hits of each query of `identifier_queries`.
 
     Returns:
         Page id → fraction from 0 to 1, in which rare identifiers have a greater weight than frequent identifiers.
     """
-    terms = identifiers(text)
     shares: dict[str, float] = {}
-    for term in terms:
-        pages = {**where, schema.KIND: "page"}
-        hits = store.nearest(sparse.exact_vector(term), limit=MAX_PAGES_PER_IDENTIFIER + 1, where=pages, keys=())
+    for hits in hits_by_identifier:
         if len(hits) > MAX_PAGES_PER_IDENTIFIER:
             continue
         weight = 1 - math.log(max(len(hits), 1)) / math.log(MAX_PAGES_PER_IDENTIFIER + 1)
         for hit in hits:
-            shares[hit.id] = shares.get(hit.id, 0.0) + weight / len(terms)
+            shares[hit.id] = shares.get(hit.id, 0.0) + weight / len(hits_by_identifier)
     return shares

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from jina_rag.catalog.resources import IndexResources
 from jina_rag.search.fusion import Candidate
 from jina_rag.search.query import Query
 from jina_rag.search.snippets import Highlight, highlight, region_at
+from jina_rag.search.store_calls import StoreAnswer, StoreRequest, StoreSteps
 from jina_rag.stores import schema
 from jina_rag.types import Location, Point, ScoredPage, Where
 
@@ -76,7 +77,6 @@ def make_hit(
         scores=dict(candidate.scores),
         region=region,
         snippet=best.snippet,
-        near_duplicate_of=_near_duplicate_of(resources, payload) if details else None,
     )
 
 
@@ -105,10 +105,29 @@ def bare_hit(resources: IndexResources, page_id: str, payload: Mapping[str, Any]
     )
 
 
-def _near_duplicate_of(resources: IndexResources, payload: Mapping[str, Any]) -> tuple[str, int] | None:
-    if schema.NEAR not in payload:
-        return None
-    for point in resources.store.fetch([payload[schema.NEAR]], vectors=False):
-        for location in locations(resources, point.payload, {}):
-            return location.doc_id, int(point.payload[schema.PAGE])
-    return None  # the near-duplicate page was deleted
+def near_duplicates(resources: IndexResources, points: Sequence[Point]) -> StoreSteps[dict[str, tuple[str, int]]]:
+    """Return the earlier page that each page nearly duplicates: page id → (id of the document, page number).
+
+    Pages without such a page are omitted, and pages whose earlier page was deleted.
+
+    Args:
+        resources: Resources of the index.
+        points: Points of the pages.
+    """
+    near_ids = {point.id: str(point.payload[schema.NEAR]) for point in points if schema.NEAR in point.payload}
+    known = {near_id: resources.manifest.point(near_id) for near_id in set(near_ids.values())}
+    # The manifest knows no page if the index was filled with another assets folder.
+    unknown_ids = [near_id for near_id, content in known.items() if content is None]
+    answer = (yield StoreRequest(page_ids=unknown_ids)) if unknown_ids else StoreAnswer()
+    earlier_pages: dict[str, tuple[str, int]] = {}
+    for page_id, near_id in near_ids.items():
+        content = known[near_id]
+        if content is not None:
+            payload: Mapping[str, Any] = {schema.REVISION: content[0], schema.PAGE: content[1]}
+        elif near_id in answer.points:
+            payload = answer.points[near_id].payload
+        else:
+            continue
+        if files := locations(resources, payload, {}):
+            earlier_pages[page_id] = (files[0].doc_id, int(payload[schema.PAGE]))
+    return earlier_pages

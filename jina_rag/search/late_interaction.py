@@ -1,50 +1,80 @@
-"""The first two stages of a search in one store request: candidates by dense and lexical vectors, and exact MaxSim.
+"""The first two stages of a search: candidates by dense and lexical vectors, and exact MaxSim.
 
 Charts, tables and figures (regions) are separate candidates; a matching region makes the page of the region a
 candidate. With a text embedder, the rows of a region are a subset of the rows of the page, so a region never scores
 higher than the page. An image embedder embeds the image of the region, and the page gets the higher of the scores of
 page and region.
+
+A ranking needs two store calls: one asks for the candidates by every vector and by every identifier of the query, the
+other one scores the candidates by MaxSim and by the vectors whose scores the first call did not return. In a small
+index, one call scores all pages.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, get_args
 
 from jina_rag import sparse
-from jina_rag.protocols import Embedder, MultiVectorStore
-from jina_rag.search.exact_match import identifier_shares
+from jina_rag.catalog.resources import IndexResources
+from jina_rag.protocols import Embedder
+from jina_rag.search.exact_match import identifier_queries, identifier_shares
 from jina_rag.search.fusion import Candidate, Fusion
+from jina_rag.search.index_size import POINTS_PER_PAGE, IndexSize
 from jina_rag.search.query import Query
 from jina_rag.search.stages import Stages
+from jina_rag.search.store_calls import StoreRequest, StoreSteps, run_together
 from jina_rag.stores import schema
-from jina_rag.types import Prefetch, StoreHit
+from jina_rag.types import Float32, RegionKind, SparseVector, StoreHit, StoreQuery
 
 _KEYS = (schema.BIAS, schema.PAGE_ID, schema.KIND, schema.BOX, schema.REVISION)
 """Payload keys that ranking requires. The values of other keys are large and are fetched only for the returned
 pages."""
-
-_POINTS_PER_PAGE = 12
-"""Maximum average number of points per page (the page and the regions) in an index that is searched exhaustively."""
+_PAGE_KEYS = (schema.PAGE_ID, schema.KIND)
 
 
 class PageRanker:
-    """Ranks the pages of one store. Stateless."""
+    """Ranks the pages of one index; thread-safe."""
 
-    def __init__(self, store: MultiVectorStore, embedder: Embedder) -> None:
-        self._store = store
+    def __init__(self, resources: IndexResources, embedder: Embedder) -> None:
+        self._store = resources.store
+        self._size = IndexSize(resources)
         self._embedder = embedder
-        self._is_image_embedder = embedder.modality == "image"
+
+    def scores_every_page(self, stages: Stages) -> bool:
+        """Return whether the index is so small that a search with these stages scores every page."""
+        return self._size.has_at_most(stages.prefetch.exhaustive)
+
+    def ranking(
+        self,
+        query: Query,
+        conditions: Mapping[str, Any],
+        stages: Stages,
+        *,
+        scores_every_page: bool,
+        first_stage_scores: bool = False,
+    ) -> Ranking:
+        """Return an empty ranking, which `Ranking.extend` fills.
+
+        Args:
+            query: The query.
+            conditions: The filter, on payload keys.
+            stages: The search stages; only `prefetch` and `rescore` are used.
+            scores_every_page: Whether to skip candidate selection; see `PageRanker.scores_every_page`.
+            first_stage_scores: Whether the dense and lexical scores of the pages are needed.
+        """
+        return Ranking(
+            query,
+            conditions,
+            stages,
+            self._embedder,
+            scores_every_page=scores_every_page,
+            first_stage_scores=first_stage_scores,
+        )
 
     def rank(self, query: Query, conditions: Mapping[str, Any], min_pages: int, stages: Stages) -> list[Candidate]:
         """Return at least `min_pages` pages, or all matching pages, best first.
-
-        The order of the pages does not depend on `min_pages`.
-        If the first stage returns too few candidates, the limit of the first stage is doubled, and new candidates are
-        appended to the ranking. Fusion orders the pages within groups of `Rescore.limit`. No score exceeds the lowest
-        score of the previous group, so that scores descend over the whole ranking.
 
         Args:
             query: The query.
@@ -52,129 +82,222 @@ class PageRanker:
             min_pages: Number of pages that the caller needs.
             stages: The search stages; only `prefetch` and `rescore` are used.
         """
-        rescore, prefetch = stages.rescore, stages.prefetch
-        identifier_scores = identifier_shares(query.text, self._store, conditions) if rescore.identifiers else {}
-        fusion = Fusion(rescore, self._embedder.hubness, identifier_scores)
-        is_small = self._is_small(prefetch.exhaustive)
-        ranking: list[Candidate] = []
-        while True:
-            page_ids = {candidate.page_id for candidate in ranking}
-            lead_ids = [] if ranking else list(identifier_scores)
-            pages, regions = self._maxsim(query, conditions, None if is_small else prefetch, stages, lead_ids)
-            new_candidates = [
-                self._candidate(hit, regions.get(page_id), query)
-                for page_id, hit in pages.items()
-                if page_id not in page_ids
-            ]
-            for group in fusion.groups(new_candidates, first=not ranking):
-                group_ids = [candidate.page_id for candidate in group]
-                dense = self.cheap_scores("dense", query, group_ids) if rescore.dense else {}
-                ranking += fusion.fuse(group, dense, ceiling=ranking[-1].score if ranking else math.inf)
-            if is_small or len(ranking) >= min_pages or not new_candidates or not prefetch.limit:
-                return ranking
-            prefetch = replace(prefetch, limit=2 * prefetch.limit)
+        ranking = self.ranking(query, conditions, stages, scores_every_page=self.scores_every_page(stages))
+        run_together([ranking.extend(min_pages)], self._store)
+        return ranking.candidates
 
-    def cheap_scores(self, name: str, query: Query, page_ids: Sequence[str]) -> dict[str, float]:
-        """Return the scores of pages by the dense or the lexical vector, as page id → score.
 
-        Pages without the vector are omitted.
+class Ranking:
+    """The ranking of the pages for one query, which grows on demand and scores no page twice.
 
-        Args:
-            name: Name of the vector, ``"dense"`` or ``"lexical"``.
-            query: The query.
-            page_ids: Ids of the pages to score.
-        """
-        if not page_ids:
-            return {}
-        hits = self._nearest(name, query, {schema.PAGE_ID: list(page_ids)}, len(page_ids))
-        return {hit.id: hit.score for hit in hits}  # the point of a page has the page id as id
+    The order of the pages does not depend on the steps in which the ranking grows. If the first stage returns too few
+    candidates, the limit of the dense candidates is doubled, and new candidates are appended to the ranking. Fusion
+    orders the pages within groups of `Rescore.limit`. No score exceeds the lowest score of the previous group, so that
+    scores descend over the whole ranking.
 
-    def first_ranks(
-        self, query: Query, conditions: Mapping[str, Any], stages: Stages
-    ) -> dict[str, dict[str, tuple[int, float]]]:
-        """Return the first-stage candidates: vector name → page id → (1-based rank, score).
+    Attributes:
+        candidates: The ranked pages so far, best first.
+        dense: Page id → dense score, for the pages that have a dense vector.
+        lexical: Page id → lexical score, for the pages that share a term with the query.
+        first_ranks: First-stage vector → page id → (1-based rank, score); empty if every page is scored.
+    """
 
-        Args:
-            query: The query.
-            conditions: The filter, on payload keys.
-            stages: The search stages; only `prefetch` is used.
-
-        Returns:
-            The candidates; empty if the index is so small that MaxSim scores every page.
-        """
-        prefetch = stages.prefetch
-        if self._is_small(prefetch.exhaustive):
-            return {}
-        limits = {"dense": prefetch.limit, "lexical": prefetch.lexical_limit}
-        return {
-            name: {
-                hit.id: (rank, hit.score)
-                for rank, hit in enumerate(self._nearest(name, query, conditions, limit), start=1)
-            }
-            for name, limit in limits.items()
-            if limit
-        }
-
-    def _nearest(self, name: str, query: Query, conditions: Mapping[str, Any], limit: int) -> list[StoreHit]:
-        """Return the best pages by the dense or the lexical vector; [] if the query has no words to compare."""
-        words = sparse.query_vector(query.text)
-        if name == "lexical" and not len(words.indices):
-            return []
-        vector = query.dense if name == "dense" else words
-        return self._store.nearest(vector, limit=limit, where={**conditions, schema.KIND: "page"}, keys=())
-
-    def _maxsim(
+    def __init__(
         self,
         query: Query,
         conditions: Mapping[str, Any],
-        prefetch: Prefetch | None,
         stages: Stages,
-        lead_ids: Sequence[str],
-    ) -> tuple[dict[str, StoreHit], dict[str, StoreHit]]:
-        """Return two mappings with MaxSim scores: page id → page, and page id → best region of the page.
+        embedder: Embedder,
+        *,
+        scores_every_page: bool,
+        first_stage_scores: bool,
+    ) -> None:
+        """Create an empty ranking; see `PageRanker.ranking` for the arguments."""
+        self.candidates: list[Candidate] = []
+        self.dense: dict[str, float] = {}
+        self.lexical: dict[str, float] = {}
+        self.first_ranks: dict[str, dict[str, tuple[int, float]]] = {}
+        self._query = query
+        self._terms = sparse.query_vector(query.text)
+        self._conditions = conditions
+        self._prefetch, self._rescore = stages.prefetch, stages.rescore
+        self._hubness = embedder.hubness
+        self._is_image_embedder = embedder.modality == "image"
+        self._scores_every_page = scores_every_page
+        self._needs_dense = bool(stages.rescore.dense) or first_stage_scores
+        self._needs_lexical = first_stage_scores
+        self._has_all_dense = self._has_all_lexical = False
+        self._dense_limit = stages.prefetch.limit
+        self._fusion: Fusion | None = None
+        self._groups: Iterator[Sequence[Candidate]] = iter(())
+        self._scored_ids: set[str] = set()
+        self._is_complete = False
 
-        If `prefetch` is None, all pages are scored. A second store request scores pages that are not candidates
-        themselves, but have a region that is a candidate or an identifier of the query (`lead_ids`).
+    def extend(self, min_pages: int) -> StoreSteps[None]:
+        """Rank further pages until at least `min_pages` pages, or all matching pages, are ranked.
+
+        Args:
+            min_pages: Number of pages that the caller needs.
         """
-        if prefetch is None:
-            where = conditions if self._is_image_embedder else {schema.KIND: "page", **conditions}
-            # The limit covers all points. With a smaller limit, the store would choose arbitrarily among points with
-            # equal scores, and searches with different limits would return different orders.
-            limit = stages.prefetch.exhaustive * (_POINTS_PER_PAGE if self._is_image_embedder else 1)
-            hits = self._store.search(query.multi, limit=limit, where=where, keys=_KEYS)
+        while len(self.candidates) < min_pages:
+            if self._fuse_next_group():
+                continue
+            if self._is_complete:
+                return
+            yield from self._add_pages()
+
+    def fuse_all(self) -> None:
+        """Rank all pages that have a MaxSim score."""
+        while self._fuse_next_group():
+            pass
+
+    def _add_pages(self) -> StoreSteps[None]:
+        if self._scores_every_page:
+            yield from self._score_every_page()
+            self._is_complete = True
+        elif self._fusion is None:
+            yield from self._score_candidates()
         else:
-            hits = self._store.search(
-                query.multi,
-                # MaxSim is computed for all candidates, so all candidates are returned.
-                limit=max(1, prefetch.limit + prefetch.lexical_limit + prefetch.region_limit),
-                dense=query.dense,
-                lexical=sparse.query_vector(query.text),
-                prefetch=prefetch,
-                where=conditions,
-                keys=_KEYS,
-            )
+            yield from self._score_further_candidates()
+
+    def _score_every_page(self) -> StoreSteps[None]:
+        pages, limit = {schema.KIND: "page", **self._conditions}, self._prefetch.exhaustive
+        # The limit covers all points. With a smaller limit, the store would choose arbitrarily among points with equal
+        # scores, and searches with different limits would return different orders.
+        if self._is_image_embedder:
+            rows = StoreQuery(self._query.multi, limit * POINTS_PER_PAGE, self._conditions, keys=_KEYS)
+        else:
+            rows = StoreQuery(self._query.multi, limit, pages, keys=_KEYS)
+        queries = {"rows": rows}
+        if self._needs_dense:
+            queries["dense"] = StoreQuery(self._query.dense, limit, pages)
+        if self._needs_lexical:
+            queries["lexical"] = StoreQuery(self._terms, limit, pages)
+        answer = yield StoreRequest([*queries.values(), *self._identifier_queries()])
+        hits = dict(zip(queries, answer.hits, strict=False))
+        _add_scores(self.dense, hits.get("dense", ()))
+        _add_scores(self.lexical, hits.get("lexical", ()))
+        self._start_fusion(answer.hits[len(queries) :])
+        self._add_candidates(hits["rows"], first=True)
+
+    def _score_candidates(self) -> StoreSteps[None]:
+        prefetch, queries = self._prefetch, {}
+        if prefetch.limit:
+            queries["dense"] = self._dense_query()
+        if prefetch.lexical_limit:
+            queries["lexical"] = self._page_query(self._terms, prefetch.lexical_limit)
+        if prefetch.region_limit:
+            regions = {**self._conditions, schema.KIND: get_args(RegionKind)}
+            queries["region"] = StoreQuery(self._query.dense, prefetch.region_limit, regions, keys=_PAGE_KEYS)
+        answer = yield StoreRequest([*queries.values(), *self._identifier_queries()])
+        hits = dict(zip(queries, answer.hits, strict=False))
+        identified_ids = self._start_fusion(answer.hits[len(queries) :])
+        for name, scores in (("dense", self.dense), ("lexical", self.lexical)):
+            if name in hits:
+                _add_scores(scores, hits[name])
+                page_hits = [hit for hit in hits[name] if _page_id(hit) == hit.id]
+                self.first_ranks[name] = {hit.id: (rank, hit.score) for rank, hit in enumerate(page_hits, start=1)}
+        # Fewer hits than the limit are all pages that the vector matches.
+        self._has_all_dense = "dense" in hits and len(hits["dense"]) < prefetch.limit
+        self._has_all_lexical = "lexical" in hits and len(hits["lexical"]) < prefetch.lexical_limit
+        candidates = [hit for name in queries for hit in hits[name]]
+        is_extended = yield from self._score(candidates, identified_ids, first=True)
+        self._is_complete = not is_extended or not prefetch.limit
+
+    def _score_further_candidates(self) -> StoreSteps[None]:
+        self._dense_limit *= 2
+        answer = yield StoreRequest([self._dense_query()])
+        _add_scores(self.dense, answer.hits[0])
+        self._has_all_dense = len(answer.hits[0]) < self._dense_limit
+        is_extended = yield from self._score(answer.hits[0], (), first=False)
+        self._is_complete = not is_extended
+
+    def _score(
+        self, candidates: Sequence[StoreHit], identified_ids: Collection[str], *, first: bool
+    ) -> StoreSteps[bool]:
+        """Score the new points among the candidates and their pages; return whether the ranking got new pages."""
+        hit_ids = dict.fromkeys(hit.id for hit in candidates)
+        page_ids = dict.fromkeys([*map(_page_id, candidates), *identified_ids])
+        ids = [point_id for point_id in {**hit_ids, **page_ids} if point_id not in self._scored_ids]
+        if not ids:
+            return False
+        # All candidates match the filter. The page of a matching region may not match.
+        is_matching = page_ids.keys() <= hit_ids.keys() | set(identified_ids)
+        new_page_ids = [page_id for page_id in page_ids if page_id not in self._scored_ids]
+        self._scored_ids.update(ids)
+        where = None if is_matching else self._conditions
+        queries = [StoreQuery(self._query.multi, len(ids), where, ids, _KEYS)]
+        cheap_scores = []
+        for vector, scores, is_needed in (
+            (self._query.dense, self.dense, self._needs_dense and not self._has_all_dense),
+            (self._terms, self.lexical, self._needs_lexical and not self._has_all_lexical),
+        ):
+            missing_ids = [page_id for page_id in new_page_ids if page_id not in scores] if is_needed else []
+            if missing_ids:
+                queries.append(StoreQuery(vector, len(missing_ids), ids=missing_ids))
+                cheap_scores.append(scores)
+        answer = yield StoreRequest(queries)
+        for scores, found in zip(cheap_scores, answer.hits[1:], strict=True):
+            _add_scores(scores, found)
+        return self._add_candidates(answer.hits[0], first=first)
+
+    def _add_candidates(self, hits: Sequence[StoreHit], *, first: bool) -> bool:
+        assert self._fusion is not None
         pages, regions = _by_page(hits)
-        missing_ids = [page_id for page_id in dict.fromkeys([*regions, *lead_ids]) if page_id not in pages]
-        if missing_ids:
-            where = {schema.KIND: "page", schema.PAGE_ID: missing_ids, **conditions}
-            pages |= _by_page(self._store.search(query.multi, limit=len(missing_ids), where=where, keys=_KEYS))[0]
-        return pages, regions
+        candidates = [self._candidate(hit, regions.get(page_id)) for page_id, hit in pages.items()]
+        self._groups = self._fusion.groups(candidates, first=first)
+        return bool(candidates)
 
-    def _is_small(self, exhaustive: int) -> bool:
-        # Counting all points is fast, but counting with a filter is slow. The filter is skipped for a large index.
-        has_few_points = self._store.count() <= _POINTS_PER_PAGE * exhaustive
-        return has_few_points and self._store.count({schema.KIND: "page"}) <= exhaustive
+    def _fuse_next_group(self) -> bool:
+        """Append the next group of pages to the ranking; return False if all pages with MaxSim scores are ranked."""
+        group = next(self._groups, None)
+        if group is None or self._fusion is None:
+            return False
+        dense: dict[str, float] = {}
+        if self._rescore.dense:
+            scores = [(self.dense[c.page_id], c.page_id) for c in group if c.page_id in self.dense]
+            # The mean of the scores must not depend on the order in which the store returned them.
+            dense = {page_id: score for score, page_id in sorted(scores, key=lambda item: (-item[0], item[1]))}
+        ceiling = self.candidates[-1].score if self.candidates else math.inf
+        self.candidates += self._fusion.fuse(group, dense, ceiling=ceiling)
+        return True
 
-    def _candidate(self, hit: StoreHit, region: StoreHit | None, query: Query) -> Candidate:
+    def _start_fusion(self, identifier_hits: Sequence[Sequence[StoreHit]]) -> Collection[str]:
+        """Create the fusion; return the ids of the pages with an identifier of the query."""
+        shares = identifier_shares(identifier_hits)
+        self._fusion = Fusion(self._rescore, self._hubness, shares)
+        return shares.keys()
+
+    def _identifier_queries(self) -> list[StoreQuery]:
+        return identifier_queries(self._query.text, self._conditions) if self._rescore.identifiers else []
+
+    def _dense_query(self) -> StoreQuery:
+        return self._page_query(self._query.dense, self._dense_limit)
+
+    def _page_query(self, vector: Float32 | SparseVector, limit: int) -> StoreQuery:
+        # Without a limit of their own, regions compete with pages.
+        if not self._prefetch.regions:
+            return StoreQuery(vector, limit, self._conditions, keys=_PAGE_KEYS)
+        return StoreQuery(vector, limit, {**self._conditions, schema.KIND: "page"})
+
+    def _candidate(self, hit: StoreHit, region: StoreHit | None) -> Candidate:
         if not self._is_image_embedder or (region is not None and region.score <= hit.score):
             region = None
         # MaxSim is divided by the number of query tokens, so that scores of long and short queries are comparable.
-        score = (region or hit).score / len(query.multi)
+        score = (region or hit).score / len(self._query.multi)
         scores = {"maxsim": score}
         if schema.BIAS in hit.payload:
             scores["background"] = float((region or hit).payload.get(schema.BIAS, 0.0))
-        page_id = str(hit.payload.get(schema.PAGE_ID, hit.id))
-        return Candidate(page_id, str(hit.payload.get(schema.REVISION, "")), score, "maxsim", scores, region)
+        return Candidate(_page_id(hit), str(hit.payload.get(schema.REVISION, "")), score, "maxsim", scores, region)
+
+
+def _page_id(hit: StoreHit) -> str:
+    """Return the page id of a page or a region. The point of a page has the page id as id."""
+    return str(hit.payload.get(schema.PAGE_ID, hit.id))
+
+
+def _add_scores(scores: dict[str, float], hits: Iterable[StoreHit]) -> None:
+    scores.update((hit.id, hit.score) for hit in hits)
 
 
 def _by_page(hits: Sequence[StoreHit]) -> tuple[dict[str, StoreHit], dict[str, StoreHit]]:
@@ -183,5 +306,5 @@ def _by_page(hits: Sequence[StoreHit]) -> tuple[dict[str, StoreHit], dict[str, S
     regions: dict[str, StoreHit] = {}
     for hit in hits:
         target = pages if hit.payload.get(schema.KIND) == "page" else regions
-        target.setdefault(str(hit.payload.get(schema.PAGE_ID, hit.id)), hit)
+        target.setdefault(_page_id(hit), hit)
     return pages, regions

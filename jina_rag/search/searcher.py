@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from jina_rag._checks import check_whole_number, is_number, is_whole_number
 from jina_rag.catalog.document_filter import resolve_paths
@@ -15,17 +15,23 @@ from jina_rag.errors import InvalidInputError
 from jina_rag.protocols import Embedder, Input, Reranker
 from jina_rag.search.filters import checked_filter, conditions_of, unknown_keys
 from jina_rag.search.fusion import Candidate
-from jina_rag.search.hits import locations, make_hit
-from jina_rag.search.late_interaction import PageRanker
+from jina_rag.search.hits import locations, make_hit, near_duplicates
+from jina_rag.search.late_interaction import PageRanker, Ranking
 from jina_rag.search.query import Query, embed_queries
 from jina_rag.search.reranking import Reranking, rerank
 from jina_rag.search.results import SearchResults
 from jina_rag.search.stages import Stages
+from jina_rag.search.store_calls import StoreAnswer, StoreRequest, StoreSteps, run_together
 from jina_rag.search.trace import ranks_of, steps_of
 from jina_rag.stores import schema
 from jina_rag.types import Location, Point, ScoredPage, SimilarPage
 
+if TYPE_CHECKING:
+    from jina_rag.search.dedup import Deduplicator
+
 GroupBy = Literal["page", "document"]
+_QUERIES_PER_CALL: Final = 32
+"""Maximum number of queries whose searches share store calls. The hits of all these queries are in memory at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,7 @@ class Searcher:
         self._storage = storage or Storage()
         self._truncate_dim = dim if dim != embedder.dim else None
         self._embedder = embedder
-        self._ranker = PageRanker(resources.store, embedder)
+        self._ranker = PageRanker(resources, embedder)
 
     def embed(self, queries: Sequence[Input]) -> list[Query]:
         """Embed queries with the dimensions of this index."""
@@ -120,20 +126,41 @@ class Searcher:
         start = time.monotonic()
         embeddings = self.embed(queries)
         encode_ms = round((time.monotonic() - start) * 1000 / max(len(embeddings), 1), 3)
-        all_results = []
-        for query in embeddings:
-            search = _Search(resources, self._storage, self._ranker, query, conditions or {}, request)
-            results = SearchResults() if conditions is None else search.run()
+        all_results = self._run(embeddings, conditions, request)
+        notes: tuple[str, ...] = ()
+        if where and not all(all_results) and resources.manifest.contents():
+            # Without a note, a misspelled key would look like a query without matches.
+            keys = unknown_keys(where, resources.manifest)
+            notes = tuple(f"No document has the metadata key {key!r}." for key in keys)
+        for query, results in zip(embeddings, all_results, strict=True):
             results.query = query.text
             results.milliseconds = {"encode": encode_ms, **results.milliseconds}
-            if not results and where and resources.manifest.contents():
-                # Without a note, a misspelled key would look like a query without matches.
-                keys = unknown_keys(where, resources.manifest)
-                results.notes += tuple(f"No document has the metadata key {key!r}." for key in keys)
+            if not results:
+                results.notes += notes
             if query.truncated:
                 results.notes = ("The query is too long and was truncated.", *results.notes)
-            all_results.append(results)
         return all_results
+
+    def _run(
+        self, queries: Sequence[Query], conditions: Mapping[str, Any] | None, request: SearchRequest
+    ) -> list[SearchResults]:
+        if conditions is None or not queries:
+            return [SearchResults() for _ in queries]
+        results: list[SearchResults] = []
+        scores_every_page = self._ranker.scores_every_page(request.stages)
+        for start in range(0, len(queries), _QUERIES_PER_CALL):
+            searches = []
+            for query in queries[start : start + _QUERIES_PER_CALL]:
+                ranking = self._ranker.ranking(
+                    query,
+                    conditions,
+                    request.stages,
+                    scores_every_page=scores_every_page,
+                    first_stage_scores=request.details or request.explain,
+                )
+                searches.append(_Search(self._resources, self._storage, ranking, query, request).run())
+            results += run_together(searches, self._resources.store)
+        return results
 
 
 @dataclass
@@ -142,125 +169,196 @@ class _Search:
 
     resources: IndexResources
     storage: Storage
-    ranker: PageRanker
+    ranking: Ranking
     query: Query
-    conditions: Mapping[str, Any]
     request: SearchRequest
     points: dict[str, Point] = field(default_factory=dict)
+    files: dict[str, list[Location]] = field(default_factory=dict)
     milliseconds: dict[str, float] = field(default_factory=dict)
-    last_time: float = field(default_factory=time.monotonic)
+    stage: str = "candidates"
+    last_time: float = 0.0
 
-    def run(self) -> SearchResults:
+    def run(self) -> StoreSteps[SearchResults]:
+        """Return the hits, and measure the wall time of the stages without the waits for other searches."""
+        steps = self._run()
+        answer: StoreAnswer | None = None
+        while True:
+            self.last_time = time.monotonic() - (answer.seconds if answer is not None else 0.0)
+            try:
+                request = steps.send(answer)  # type: ignore[arg-type]  # None starts the generator
+            except StopIteration as stop:
+                results: SearchResults = stop.value
+                return results
+            self._add_time()
+            answer = yield request
+
+    def _run(self) -> StoreSteps[SearchResults]:
         """Rank more and more pages until enough hits are found or all pages are ranked; return the hits."""
-        request = self.request
-        end = request.offset + request.k
-        needed_count = end + 1
+        request, ranking = self.request, self.ranking
+        folding = _Folding(self)
+        needed_count = folding.end + 1
         stage = request.stages.rerank if request.last_stage == "rerank" else None
         reranking: Reranking | None = None
         while True:
-            depth = max(needed_count, stage.limit if stage else 0)
-            ranking = self.ranker.rank(self.query, self.conditions, depth, request.stages)
-            self._add_time("candidates")
-            is_exhausted = len(ranking) < needed_count
+            yield from ranking.extend(max(needed_count, stage.limit if stage else 0))
+            candidates: Sequence[Candidate] = ranking.candidates
+            is_exhausted = len(candidates) < needed_count
             if stage is not None and request.reranker is not None:
                 if reranking is None:
-                    ranking = self._visible(ranking, stage.limit)
+                    visible = yield from self._visible(stage.limit)
+                    self._enter("rerank")
                     images = self.resources.images
-                    reranking = rerank(self.query, ranking, self.points, images, request.reranker(), stage)
-                    self._add_time("rerank")
+                    reranking = rerank(self.query, visible, self.points, images, request.reranker(), stage)
                 best = reranking.candidates[: reranking.count]
                 page_ids = {candidate.page_id for candidate in best}
-                ranking = best + [candidate for candidate in ranking if candidate.page_id not in page_ids]
-            is_below_minimum = request.min_score is not None and not (ranking and request.allows(ranking[-1]))
-            pending, more = self._fold(ranking, end)
-            self._add_time("show")
-            if len(pending) >= end or is_exhausted or is_below_minimum:
+                candidates = best + [candidate for candidate in candidates if candidate.page_id not in page_ids]
+            is_below_minimum = request.min_score is not None and not (candidates and request.allows(candidates[-1]))
+            self._enter("show")
+            yield from folding.add(candidates)
+            if len(folding.pending) >= folding.end or is_exhausted or is_below_minimum:
                 break
             needed_count *= 4
-        hits = self._hits(pending[request.offset : end], ranking)
-        self._add_time("show")
+            self._enter("candidates")
+        hits = yield from self._hits(folding.pending[request.offset : folding.end], candidates)
+        self._add_time()
         notes, complete = (reranking.notes, reranking.complete) if reranking else ((), True)
-        return SearchResults(hits, notes=notes, complete=complete, more=more, milliseconds=self.milliseconds)
+        return SearchResults(hits, notes=notes, complete=complete, more=folding.more, milliseconds=self.milliseconds)
 
-    def _add_time(self, name: str) -> None:
-        """Add the time since the last call of this method to the wall time of a stage."""
+    def _enter(self, stage: str) -> None:
+        """Add the time since the last call of `_add_time` to the current stage, and start another stage."""
+        self._add_time()
+        self.stage = stage
+
+    def _add_time(self) -> None:
         now = time.monotonic()
-        self.milliseconds[name] = round(self.milliseconds.get(name, 0.0) + (now - self.last_time) * 1000, 3)
+        spent = (now - self.last_time) * 1000
+        self.milliseconds[self.stage] = round(self.milliseconds.get(self.stage, 0.0) + spent, 3)
         self.last_time = now
 
-    def _fold(self, ranking: Sequence[Candidate], end: int) -> tuple[list[_PendingHit], bool]:
-        """Return the first `end` hits, each with the pages merged into the hit, and whether further hits exist."""
-        request = self.request
-        pending: list[_PendingHit] = []
-        documents: dict[str, _PendingHit] = {}
-        deduplicator = None
-        if request.dedup:
-            from jina_rag.search.dedup import Deduplicator
-
-            deduplicator = Deduplicator(self.resources.images.folder)
-        for candidate, point, files in self._fetch(ranking, request.k + 1):
-            if not request.allows(candidate):
-                break  # the ranking is sorted by descending score
-            page = int(point.payload[schema.PAGE])
-            if request.group_by == "document" and candidate.revision in documents:
-                documents[candidate.revision].other_pages.append(page)
-                continue
-            match = deduplicator.fold(point) if deduplicator is not None else None
-            if match is not None:
-                first, similarity = match
-                pending[first].similar += [SimilarPage(file, page, similarity) for file in files]
-                continue
-            if len(pending) == end:
-                return pending, True
-            hit = _PendingHit(candidate, point, files)
-            documents[candidate.revision] = hit
-            pending.append(hit)
-        return pending, False
-
-    def _visible(self, ranking: Sequence[Candidate], limit: int) -> list[Candidate]:
-        """Drop pages without a visible file until `limit` pages are visible.
+    def _visible(self, limit: int) -> StoreSteps[list[Candidate]]:
+        """Return the first `limit` pages with a visible file, followed by the other ranked pages.
 
         A page has no visible file, for example, during an unfinished replacement.
         """
         visible: list[Candidate] = []
-        for start in range(0, len(ranking), limit):
-            visible += [candidate for candidate, _, _ in self._fetch(ranking[start : start + limit], limit)]
-            if len(visible) >= limit:
-                return visible + list(ranking[start + limit :])
-        return visible
+        start = 0
+        while len(visible) < limit:
+            yield from self.ranking.extend(start + limit)
+            candidates = self.ranking.candidates[start : start + limit]
+            if not candidates:
+                break
+            shown = yield from self.load(candidates)
+            visible += [candidate for candidate, _, _ in shown]
+            start += limit
+        return visible + self.ranking.candidates[start:]
 
-    def _fetch(self, ranking: Sequence[Candidate], step: int) -> Iterator[tuple[Candidate, Point, list[Location]]]:
-        """Yield (candidate, point, files) for candidates with visible files; fetch `step` points per request."""
+    def load(self, candidates: Sequence[Candidate]) -> StoreSteps[list[tuple[Candidate, Point, list[Location]]]]:
+        """Return (candidate, point, files) for each candidate with visible files.
+
+        Args:
+            candidates: The candidates; points that were already fetched are not fetched again.
+        """
         # If the payload has no sign codes, the region and the snippet are computed from the stored vectors.
         vectors = self.request.details and not self.storage.sign_codes
-        for start in range(0, len(ranking), step):
-            batch = ranking[start : start + step]
-            missing_ids = [candidate.page_id for candidate in batch if candidate.page_id not in self.points]
-            if missing_ids:
-                points = self.resources.store.fetch(missing_ids, vectors=vectors)
-                self.points |= {point.id: point for point in points}
-            for candidate in batch:
-                point = self.points.get(candidate.page_id)
-                if point is not None:
-                    files = locations(self.resources, point.payload, self.request.where or {})
-                    if files:
-                        yield candidate, point, files
+        missing_ids = [candidate.page_id for candidate in candidates if candidate.page_id not in self.files]
+        if missing_ids:
+            answer = yield StoreRequest(page_ids=missing_ids, vectors=vectors)
+            self.points |= answer.points
+            where = self.request.where or {}
+            for page_id in missing_ids:
+                point = self.points.get(page_id)
+                self.files[page_id] = [] if point is None else locations(self.resources, point.payload, where)
+        return [
+            (candidate, self.points[candidate.page_id], files)
+            for candidate in candidates
+            if (files := self.files[candidate.page_id])
+        ]
 
-    def _hits(self, pending: Sequence[_PendingHit], ranking: Sequence[Candidate]) -> list[ScoredPage]:
-        request, query = self.request, self.query
+    def _hits(self, pending: Sequence[_PendingHit], candidates: Sequence[Candidate]) -> StoreSteps[list[ScoredPage]]:
+        request, ranking = self.request, self.ranking
         cheap_scores: dict[str, Mapping[str, float]] = {}
+        near: dict[str, tuple[str, int]] = {}
         if request.details or request.explain:
-            page_ids = [entry.point.id for entry in pending]
-            cheap_scores = {name: self.ranker.cheap_scores(name, query, page_ids) for name in ("dense", "lexical")}
+            cheap_scores = {"dense": ranking.dense, "lexical": ranking.lexical}
+        if request.details:
+            near = yield from near_duplicates(self.resources, [entry.point for entry in pending])
         hits = []
         for entry in pending:
-            hit = make_hit(self.resources, entry.point, entry.files, entry.candidate, query, details=request.details)
+            hit = make_hit(
+                self.resources, entry.point, entry.files, entry.candidate, self.query, details=request.details
+            )
             scores = {name: values[hit.page_id] for name, values in cheap_scores.items() if hit.page_id in values}
-            scores |= hit.scores
-            other_pages, similar = tuple(entry.other_pages), tuple(entry.similar)
-            hits.append(replace(hit, scores=scores, other_pages=other_pages, similar=similar))
+            hits.append(
+                replace(
+                    hit,
+                    scores={**scores, **hit.scores},
+                    near_duplicate_of=near.get(hit.page_id),
+                    other_pages=tuple(entry.other_pages),
+                    similar=tuple(entry.similar),
+                )
+            )
         if request.explain:
-            first_ranks = self.ranker.first_ranks(query, self.conditions, request.stages)
-            ranks = ranks_of(ranking)
-            hits = [replace(hit, steps=steps_of(hit, first_ranks, ranks)) for hit in hits]
+            ranking.fuse_all()
+            ranked_ids = {candidate.page_id for candidate in candidates}
+            rest = [candidate for candidate in ranking.candidates if candidate.page_id not in ranked_ids]
+            ranks = ranks_of([*candidates, *rest])
+            hits = [replace(hit, steps=steps_of(hit, ranking.first_ranks, ranks)) for hit in hits]
         return hits
+
+
+class _Folding:
+    """Collects the hits of one search: merges pages of a document and near-duplicate pages into one hit.
+
+    Attributes:
+        end: Number of hits to collect.
+        pending: The hits so far, each with the pages merged into it.
+        more: Whether further hits exist.
+    """
+
+    def __init__(self, search: _Search) -> None:
+        self._search = search
+        self._request = search.request
+        self.end = self._request.offset + self._request.k
+        self.pending: list[_PendingHit] = []
+        self.more = False
+        self._documents: dict[str, _PendingHit] = {}
+        self._folded_ids: set[str] = set()
+        self._deduplicator: Deduplicator | None = None
+        if self._request.dedup:
+            from jina_rag.search.dedup import Deduplicator
+
+            self._deduplicator = Deduplicator(search.resources.images.folder)
+
+    def add(self, ranking: Sequence[Candidate]) -> StoreSteps[None]:
+        """Fold the pages of a ranking that were not folded yet, until there is one hit more than requested.
+
+        Args:
+            ranking: All pages that are ranked so far, best first.
+        """
+        step = self._request.k + 1
+        new_candidates = [candidate for candidate in ranking if candidate.page_id not in self._folded_ids]
+        for start in range(0, len(new_candidates), step):
+            shown = yield from self._search.load(new_candidates[start : start + step])
+            for candidate, point, files in shown:
+                if not self._request.allows(candidate) or self._add_page(candidate, point, files):
+                    return
+            self._folded_ids.update(candidate.page_id for candidate in new_candidates[start : start + step])
+
+    def _add_page(self, candidate: Candidate, point: Point, files: list[Location]) -> bool:
+        """Fold one page; return True if the page is a hit beyond the last requested hit."""
+        page = int(point.payload[schema.PAGE])
+        if self._request.group_by == "document" and candidate.revision in self._documents:
+            self._documents[candidate.revision].other_pages.append(page)
+            return False
+        match = self._deduplicator.fold(point) if self._deduplicator is not None else None
+        if match is not None:
+            first, similarity = match
+            self.pending[first].similar += [SimilarPage(file, page, similarity) for file in files]
+            return False
+        if len(self.pending) == self.end:
+            self.more = True
+            return True
+        hit = _PendingHit(candidate, point, files)
+        self._documents[candidate.revision] = hit
+        self.pending.append(hit)
+        return False

@@ -153,7 +153,7 @@ def test_region_surfaces_a_page_that_is_not_a_candidate(tmp_path):
         def candidates(regions):
             stages = Stages(Prefetch(limit=2, lexical=False, regions=regions, exhaustive=0), Rescore(limit=2))
             [query] = index._searcher.embed(["rain"])
-            ranking = PageRanker(resources.store, embedder).rank(query, {}, 2, stages)
+            ranking = PageRanker(resources, embedder).rank(query, {}, 3, stages)
             return {candidate.page_id: candidate.score for candidate in ranking}
 
         first = schema.point_id(RECORDS[0].sha256, 1)
