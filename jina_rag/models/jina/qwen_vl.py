@@ -15,21 +15,22 @@ import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import nn
 
 from jina_rag.errors import CheckpointError
 from jina_rag.images import LoadedImage
+from jina_rag.models.jina.fused_layers import replace_layers
 from jina_rag.models.jina.image_patches import ImagePatcher
 from jina_rag.models.jina.text_tokens import TextTokenizer
+from jina_rag.models.jina.vision_attention import VisionTower
 from jina_rag.models.jina.vl_prompts import Int64, PlacedImage, Prompt, Segment, join_texts, mrope_positions
 from jina_rag.models.runtime.checkpoints import UNRELATED_TO_VECTORS, Checkpoint
-from jina_rag.models.runtime.devices import Placement
+from jina_rag.models.runtime.devices import Placement, in_host_memory, to_device
 from jina_rag.models.runtime.kv_cache import KVCache, attend_with_cache
 from jina_rag.models.runtime.offload import OffloadedWeights
 from jina_rag.models.runtime.weights import load, open_weights, renamer
@@ -50,13 +51,14 @@ _IGNORED_CONFIG_KEYS = (*UNRELATED_TO_VECTORS, "architectures", "_attn_implement
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Input of one forward pass, in host memory.
+    """Input of one forward pass, in host memory; in pinned memory for CUDA, so that copies to the device do not wait.
 
     Attributes:
         ids: Token ids, shape (batch, longest), int64, padded on the right.
         positions: Positions on the axes time, height and width, shape (3, batch, longest), int64.
         lengths: Number of tokens in each row.
-        patches: Patches of the distinct images, shape (patches, channels x 2 x 14 x 14), float32; None without images.
+        patches: Patches of the distinct images, shape (patches, channels x 14 x 14), uint8; or normalized values, see
+            `ImagePatcher.pixel_values`; None without images.
         grids: Time, height and width of each image in patches, shape (images, 3), int64; None without images.
         image_positions: Index of each image token in the flattened `ids`, shape (image tokens,), int64; None without
             images.
@@ -114,9 +116,9 @@ class QwenVL:
             self.module.add_module(name, head)
         with open_weights(checkpoint) as files:
             load(self.module, files, placement, rename=rename_key, ignore=_IGNORED, allow_unexpected=allow_unexpected)
-        base.visual.patch_embed = _LinearPatches(base.visual.patch_embed)
-        _prefer_flash_attention(base, placement)
+        replace_layers(base)
         self.module.to(placement.device)  # moves the buffers; the rotary frequencies stay float32
+        base.visual = VisionTower(base.visual, placement)
         self.module.eval()
         # transformers 5.24 renamed the cache argument and warns about the old name, so pass the name in the signature.
         parameters = inspect.signature(base.language_model.forward).parameters
@@ -185,8 +187,7 @@ class QwenVL:
         positions = np.zeros((3, len(prompts), longest), dtype=np.int64)
         slots: list[Int64] = []
         feature_rows: list[Int64] = []
-        patches: list[npt.NDArray[np.float32]] = []
-        grids: list[tuple[int, int, int]] = []
+        images: list[tuple[LoadedImage, int]] = []
         first_row: dict[tuple[int, int], int] = {}  # an image in several prompts is decoded once
         rows = 0
         for row, (prompt, skip_count) in enumerate(zip(prompts, skip, strict=True)):
@@ -197,21 +198,22 @@ class QwenVL:
                     continue
                 key = id(image.image), image.max_pixels
                 if key not in first_row:
-                    pixels, grid = self.patcher.patches(image.image, image.max_pixels)
-                    patches.append(pixels)
-                    grids.append(grid)
+                    images.append((image.image, image.max_pixels))
                     first_row[key] = rows
                     rows += image.tokens
                 slots.append(np.arange(image.tokens, dtype=np.int64) + row * longest + image.start - skip_count)
                 feature_rows.append(np.arange(image.tokens, dtype=np.int64) + first_row[key])
-        return Batch(
-            torch.from_numpy(ids),
-            torch.from_numpy(positions),
-            tuple(lengths),
-            torch.from_numpy(np.concatenate(patches)) if patches else None,
-            torch.tensor(grids, dtype=torch.int64) if grids else None,
-            torch.from_numpy(np.concatenate(slots)) if slots else None,
-            torch.from_numpy(np.concatenate(feature_rows)) if feature_rows else None,
+        device = self.placement.device
+        batch = Batch(in_host_memory(ids, device), in_host_memory(positions, device), tuple(lengths))
+        if not images:
+            return batch
+        patches, grids = self.patcher.patches_of(images, device)
+        return replace(
+            batch,
+            patches=patches,
+            grids=torch.tensor(grids, dtype=torch.int64),
+            image_positions=in_host_memory(np.concatenate(slots), device),
+            feature_rows=in_host_memory(np.concatenate(feature_rows), device),
         )
 
     @property
@@ -234,20 +236,20 @@ class QwenVL:
         """
         device = self.placement.device
         base: Any = self.module.model
-        embedded = base.language_model.embed_tokens(batch.ids.to(device))
+        embedded = base.language_model.embed_tokens(to_device(batch.ids, device))
         if batch.patches is not None:
             assert batch.grids is not None
             assert batch.image_positions is not None
             assert batch.feature_rows is not None
-            pixels = batch.patches.to(device=device, dtype=self.placement.dtype)
-            vision = base.visual(pixels, grid_thw=batch.grids.to(device))
-            features = vision if isinstance(vision, torch.Tensor) else vision.pooler_output
+            pixels = self.patcher.pixel_values(batch.patches, device, self.placement.dtype)
+            features = base.visual(pixels, grid_thw=batch.grids)
             flat = embedded.view(-1, embedded.shape[-1])
-            flat[batch.image_positions.to(device)] = features.to(embedded.dtype)[batch.feature_rows.to(device)]
+            rows = to_device(batch.feature_rows, device)
+            flat[to_device(batch.image_positions, device)] = features.to(embedded.dtype)[rows]
         with attend_with_cache(base.language_model.config, kv_cache):
             output = base.language_model(
                 inputs_embeds=embedded,
-                position_ids=batch.positions.to(device),
+                position_ids=to_device(batch.positions, device),
                 # Pass a dict, because transformers would replace a single mask by a mask without the cached keys.
                 attention_mask=None if kv_cache is None else {_FULL_ATTENTION: kv_cache.mask},
                 use_cache=kv_cache is not None,
@@ -255,23 +257,6 @@ class QwenVL:
             )
         hidden: torch.Tensor = output.last_hidden_state
         return hidden
-
-
-class _LinearPatches(nn.Module):
-    """Patch embedding of the vision tower, computed as a matrix product.
-
-    The stock class calls a three-dimensional convolution. Because stride and kernel size are equal, the convolution
-    equals a matrix product, but is several times slower on the CPU, and on GPUs in half precision.
-    """
-
-    def __init__(self, stock: Any) -> None:  # noqa: ANN401  # PatchEmbed of either architecture
-        super().__init__()
-        self.proj = stock.proj
-
-    def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        """Return the embeddings of `patches`, shape (n, values), as shape (n, width) in the dtype of the weights."""
-        weight = self.proj.weight
-        return nn.functional.linear(patches.to(weight.dtype), weight.flatten(1), self.proj.bias)
 
 
 def _build(checkpoint: Checkpoint, kind: str) -> Any:  # noqa: ANN401  # one of two stock classes
@@ -290,21 +275,6 @@ def _build(checkpoint: Checkpoint, kind: str) -> Any:  # noqa: ANN401  # one of 
         raise CheckpointError(
             f"{checkpoint.folder}: config.json is invalid ({exc}). Download the model again."
         ) from exc
-
-
-def _prefer_flash_attention(base: Any, placement: Placement) -> None:  # noqa: ANN401  # one of two stock classes
-    """Use flash-attn, if installed, in the vision tower, where windowed attention then takes one call per layer.
-
-    The decoder does not need flash-attn, because PyTorch selects a flash attention kernel for attention without a mask.
-    """
-    from transformers.utils import is_flash_attn_2_available
-
-    if placement.device.type != "cuda" or placement.dtype == torch.float32 or not is_flash_attn_2_available():
-        return
-    try:
-        base.visual.set_attn_implementation("flash_attention_2")
-    except (ImportError, ValueError, RuntimeError) as exc:
-        _log.warning("flash-attn is installed but cannot be used (%s). PyTorch's attention is used instead.", exc)
 
 
 @contextmanager

@@ -142,7 +142,7 @@ def test_row_responds_to_pixels_in_its_box(v4, row, column):
     """Changing the pixels of one cell changes the vision features of the cell's row most."""
     rows, columns = 5, 7
     features = []
-    handle = v4._model.module.model.visual.register_forward_hook(lambda _, __, out: features.append(out.pooler_output))
+    handle = v4._model.module.model.visual.register_forward_hook(lambda _, __, out: features.append(out))
     rng, changes = np.random.default_rng(0), 0
     for _ in range(6):  # a single change may affect a neighbor more, because the layers mix the tokens
         pixels = rng.integers(100, 156, (rows * 28, columns * 28, 3)).astype(np.uint8)
