@@ -148,6 +148,7 @@ class Ingestion:
         self._all_planned = False
         self._tasks: dict[Path, IndexTask] = {}
         self._open_documents: dict[str, _OpenDocument] = {}
+        self._records_to_begin: list[DocumentRecord] = []
         self._batch: list[Page] = []
         self._encoding: EncodingQueue[tuple[str, Page], _EncodedBatch] = EncodingQueue(
             self._encode, threads=EMBEDDING_THREADS, max_batches=max(MAX_BATCHES, EMBEDDING_THREADS)
@@ -183,6 +184,7 @@ class Ingestion:
             # Stored pages stay in the index, so the next run resumes the documents in progress.
             interrupted = True
             self._batch.clear()
+            self._begin_documents()
             self._store_completed()
             for document in list(self._open_documents.values()):
                 if document.changed_on_disk or (not document.ended and _has_changed(document.task)):
@@ -256,6 +258,7 @@ class Ingestion:
         All documents are recorded in one transaction after planning. If two files were swapped, the content of each
         file therefore always belongs to a document and is not deleted.
         """
+        self._begin_documents()
         pending: list[Placement] = []
         complete: list[Placement] = []
         for placement in self._placements:
@@ -340,7 +343,7 @@ class Ingestion:
     def _start(self, event: DocumentStart) -> None:
         task = self._tasks[event.source.path]
         record = self._planner.with_metadata(task.source.path, task.record)
-        self._manifest.begin(record)
+        self._records_to_begin.append(record)
         document = _OpenDocument(replace(task, record=record))
         document.warnings += [Failure(event.source.path, warning) for warning in event.warnings]
         self._open_documents[record.doc_id] = document
@@ -350,6 +353,18 @@ class Ingestion:
             pages_total=self._state.pages_total + pages,
             documents_opened=self._state.documents_opened + 1,
         )
+
+    def _begin_documents(self) -> None:
+        """Record in the manifest, in one transaction, that the indexing of the opened documents starts.
+
+        Called before the first image of these documents is written, and before changes that depend on the state of
+        contents.
+        """
+        if self._records_to_begin:
+            with self._manifest.transaction():
+                for record in self._records_to_begin:
+                    self._manifest.begin(record)
+            self._records_to_begin.clear()
 
     def _fail(self, failure: Failure) -> None:
         self._failures.append(failure)
@@ -425,6 +440,7 @@ class Ingestion:
         near_duplicates = self._near_duplicates.find(
             [(points.page_id, points.page, points.dense) for points in batch.points], ignore=replaced
         )
+        self._begin_documents()
         self._builder.write_images(batch.points)
         points: list[Point] = []
         replaced_points: list[PointRecord] = []
@@ -479,13 +495,15 @@ class Ingestion:
             and (force or self._all_planned or document.task.previous is None)
         ]
         if ready or force:
+            self._begin_documents()
             self._resources.store.flush()
-        for document in ready:
-            if document.changed_on_disk:
-                self._abandon(document)
-            else:
-                self._finish(document)
         if ready:
+            with self._manifest.transaction():
+                for document in ready:
+                    if document.changed_on_disk:
+                        self._abandon(document)
+                    else:
+                        self._finish(document)
             reconcile(self._resources)
             self._last_checkpoint = time.monotonic()
 

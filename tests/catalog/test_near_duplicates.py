@@ -14,7 +14,7 @@ from jina_rag.catalog.near_duplicates.page_match import PageContent, is_near_dup
 from jina_rag.catalog.near_duplicates.text_difference import has_changed_number, normalize_words, unmatched_words
 from jina_rag.stores import schema
 from jina_rag.stores.images import ImageFiles
-from jina_rag.types import Page, PageScreenshot, StoreHit, Word
+from jina_rag.types import Page, PageScreenshot, Point, StoreHit, Word
 
 
 def test_page_content_ignores_image_names_outside_the_folder(tmp_path):
@@ -94,13 +94,19 @@ def test_unrelated_texts_are_not_compared():
 
 
 class FakeStore:
-    """A store that returns the same hits for every vector search."""
+    """A store that returns the same hits for every query, and counts the calls."""
 
     def __init__(self, hits):
         self.hits = hits
+        self.calls = []
 
-    def nearest(self, vector, *, limit, where, keys):
-        return self.hits[:limit]
+    def query_batch(self, queries):
+        self.calls.append("query_batch")
+        return [self.hits[: query.limit] for query in queries]
+
+    def fetch(self, ids, *, vectors):
+        self.calls.append("fetch")
+        return [Point(hit.id, payload=hit.payload) for hit in self.hits if hit.id in ids]
 
 
 def make_page(text, number=1):
@@ -120,6 +126,14 @@ def test_find_returns_the_first_page_of_a_near_duplicate_group(tmp_path):
     assert finder.find(pages, ignore={"x"}) == {"newer": "new"}
     assert finder.find([("first", make_page(text), dense)]) == {}
     assert finder.find([("new", make_page("something else " * 12), dense)]) == {}
+
+
+def test_pages_without_candidate_cost_one_store_call_and_no_text_comparison(tmp_path, monkeypatch):
+    store = FakeStore([StoreHit("far", 0.5, {schema.TEXT: "whales"})])
+    monkeypatch.setattr(PageContent, "of_page", lambda page: pytest.fail("the page has no candidate"))
+    pages = [(str(n), make_page(f"whales {n}", n), np.eye(4, dtype=np.float32)[n]) for n in range(4)]
+    assert NearDuplicateFinder(store, ImageFiles(tmp_path)).find(pages) == {}
+    assert store.calls == ["query_batch"]
 
 
 def test_pages_with_few_words_are_compared_by_image():
