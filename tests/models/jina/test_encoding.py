@@ -25,6 +25,7 @@ from jina_rag.testing import make_page
 torch = pytest.importorskip("torch")
 
 from jina_rag.models.jina.image_patches import ImagePatcher  # noqa: E402
+from jina_rag.models.runtime import devices  # noqa: E402
 from jina_rag.models.runtime.batching import BatchRunner, fill_batches  # noqa: E402  # behind the check for torch
 from jina_rag.models.runtime.devices import Placement, bfloat16_gain, place  # noqa: E402
 
@@ -100,6 +101,81 @@ def test_other_runtime_errors_are_not_handled_as_out_of_memory():
 
     with pytest.raises(RuntimeError, match="mat1"):
         runner.run([1, 2], list, launch)
+
+
+class StandInStream:
+    """Stand-in for the stream of a device: a batch's results are in host memory only after its event."""
+
+    def __init__(self):
+        self.events = []
+
+    def start_copies(self, tensors):
+        values = [tensor.clone() for tensor in tensors]
+        copies = [torch.full_like(tensor, float("nan")) for tensor in tensors]
+        self.events.append("submit")
+
+        class End:
+            def synchronize(_):
+                self.events.append("read")
+                with torch.inference_mode():
+                    for copy, value in zip(copies, values, strict=True):
+                        copy.copy_(value)
+
+        return copies, End()
+
+
+@pytest.mark.parametrize("family", [*EMBEDDERS, "m0"])
+def test_next_batch_is_submitted_before_results_of_last_one_are_read(models, family, monkeypatch):
+    model, stream, texts = models[family], StandInStream(), [f"{text} {i}" for i, text in enumerate(TEXTS[:4])]
+
+    def run():
+        if family == "m0":
+            return [model.score("q", texts, raw=True, batch_tokens=1)]
+        embeddings = model.encode_document(texts, batch_tokens=1)
+        return [embeddings.single, *embeddings.multi]
+
+    expected = run()
+    monkeypatch.setattr(devices, "_start_copies", stream.start_copies)
+    for actual, vectors in zip(run(), expected, strict=True):
+        np.testing.assert_array_equal(actual, vectors)
+    assert stream.events == ["submit", "submit", "read", "submit", "read", "submit", "read", "read"]
+
+
+@pytest.mark.parametrize("family", [*EMBEDDERS, "m0"])
+def test_one_call_prepares_while_another_computes(tiny, family):
+    """Concurrent calls share the device only, so the lock of the model is not held during the preparation."""
+    load = load_reranker if family == "m0" else load_embedder
+    model = load(tiny[family], device="cpu", dtype="float32")
+    is_computing, is_prepared = threading.Event(), threading.Event()
+
+    def hook(*_):
+        if not is_computing.is_set():
+            is_computing.set()
+            assert is_prepared.wait(10)
+
+    def run(text):
+        return model.score("q", [text]) if family == "m0" else model.encode_document([text]).single
+
+    expected = run("second text")
+    owner = model._model if family in ("v4", "m0") else model
+    name = "prepare" if family in ("v4", "m0") else "_prepare"
+    prepare = getattr(owner, name)
+
+    def note(*arguments):
+        batch = prepare(*arguments)
+        if is_computing.is_set():
+            is_prepared.set()
+        return batch
+
+    setattr(owner, name, note)
+    handle = _decoder(model, family).register_forward_pre_hook(hook)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(run, "first text")
+        assert is_computing.wait(10)
+        second = pool.submit(run, "second text")
+        assert np.isfinite(first.result()).all()
+        np.testing.assert_array_equal(second.result(), expected)
+    handle.remove()
 
 
 def _out_of_memory_above(module, tokens):
