@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
@@ -18,6 +19,9 @@ Datatype: TypeAlias = Literal["float16", "int8", "int4"]
 Quantization: TypeAlias = Literal["int8", "binary"]
 
 _DAY = 24 * 60 * 60
+_MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+# Assumed if the operating system does not state the size of the memory (Windows).
+_UNKNOWN_MEMORY = 8 * 2**30
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +80,13 @@ class IngestSettings:
         renderer: PDF renderer: ``"pymupdf"``, ``"pypdfium2"``, or ``"auto"`` for the first installed renderer.
         isolate: Whether to open documents in worker processes, so that a crash, timeout or out-of-memory error fails
             one page instead of the run. Without isolation, the limits on time and memory are not enforced.
-        processes: Worker processes per document. None for half of the usable CPUs, at most 8.
+        processes: Worker processes, which open documents and render pages. None for one process per CPU that the
+            process may use, at most 16 and at most one per GiB of memory.
         workers: OCR threads. None for one thread per CPU that the process may use.
         sidecars: Whether to read the metadata of a document from a sidecar file in the same folder: for ``report.pdf``,
             from ``report.pdf.json`` or ``report.json``.
-        look_ahead: Maximum number of pages rendered ahead of the caller. A lower number takes less memory.
+        look_ahead: Maximum number of pages rendered ahead of the caller, in addition to one page per worker process. A
+            lower number takes less memory.
         limits: Resource limits for one document.
 
     Raises:
@@ -134,11 +140,8 @@ class IngestSettings:
 
     @property
     def render_processes(self) -> int:
-        """Number of rendering processes: `processes`, or half of the usable CPUs (1 to 8).
-
-        The remaining CPUs run OCR and embedding.
-        """
-        return self.processes or max(1, min(8, usable_cpus() // 2))
+        """Number of rendering processes: `processes`, or one per usable CPU, at most 16 and one per GiB of memory."""
+        return self.processes or max(1, min(16, usable_cpus(), usable_memory() // 2**30))
 
     @property
     def ocr_threads(self) -> int:
@@ -260,6 +263,18 @@ def usable_cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return max(1, len(os.sched_getaffinity(0)))
     return max(1, os.cpu_count() or 1)
+
+
+def usable_memory() -> int:
+    """Return the memory that the process may use in bytes. A container can limit the memory (Linux, control groups)."""
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return _UNKNOWN_MEMORY
+    for limit in _MEMORY_LIMITS:
+        with suppress(OSError, ValueError):  # no such file, or "max"
+            memory = min(memory, int(limit.read_text("ascii")))
+    return memory
 
 
 def _check_passwords(passwords: object) -> None:

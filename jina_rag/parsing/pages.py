@@ -13,10 +13,6 @@ threads.
 
 from __future__ import annotations
 
-import contextlib
-import queue
-import threading
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -28,12 +24,10 @@ from jina_rag.ocr import read_areas
 from jina_rag.ocr.interruption import interruptible
 from jina_rag.parsing.layout.boxes import area, merge_boxes
 from jina_rag.parsing.layout.scan_regions import find_regions_in_pixels
-from jina_rag.parsing.office import as_pdf
 from jina_rag.parsing.preparation import prepare as prepare_page
-from jina_rag.parsing.renderer import Renderer
+from jina_rag.parsing.rendering import DocumentRendering
 from jina_rag.parsing.sources import SourceFile
-from jina_rag.parsing.workers.cancellation import POLL_SECONDS, Stop, wait_for
-from jina_rag.parsing.workers.pool import open_isolated
+from jina_rag.parsing.workers.cancellation import Stop, wait_for
 from jina_rag.types import Box, Failure, Page
 
 if TYPE_CHECKING:
@@ -78,7 +72,6 @@ class DocumentEnd:
     failed: int
 
 
-_Result: TypeAlias = "tuple[Page, tuple[Box, ...]] | DocumentError"
 Event: TypeAlias = "DocumentStart | Page | Failure | DocumentEnd"
 
 
@@ -96,12 +89,13 @@ def read_pages(
     `DocumentStart`, a `Page` or `Failure` for each page except ``source.skip_pages``, and a `DocumentEnd`. A failed
     document does not end the iteration.
 
-    At most ``settings.look_ahead`` pages are rendered ahead of the caller. Pages are rendered in worker processes if
-    ``settings.isolate`` is True. OCR runs in ``settings.ocr_threads`` threads of the current process. Closing the
-    generator stops the threads and discards pages in progress.
+    Pages are rendered in ``settings.render_processes`` worker processes if ``settings.isolate`` is True, also pages of
+    later documents: ``settings.look_ahead`` pages ahead of the caller, and one page for each process. OCR runs in
+    ``settings.ocr_threads`` threads of the current process. Closing the generator stops the threads and discards pages
+    in progress.
 
     Args:
-        sources: The documents. The rendering thread iterates over `sources`, which may be lazy or infinite.
+        sources: The documents. A separate thread iterates over `sources`, which may be lazy or infinite.
         settings: Settings of the ingestion; None for the defaults.
         ocr_cache: Cache of OCR results; None for no cache.
         check: Called every 0.05 seconds in the thread of the caller while the caller waits for a page. An exception
@@ -116,14 +110,11 @@ def read_pages(
         MissingDependencyError: If a package that rendering or OCR requires is not installed.
         CheckpointError: If the weights of the OCR models are invalid.
     """
-    stream = _Stream(settings or IngestSettings(), ocr_cache, check, prepare)
-    producer = threading.Thread(target=stream.produce, args=(sources,), name="jina-rag-render", daemon=True)
-    producer.start()
+    stream = _Stream(settings or IngestSettings(), ocr_cache, prepare=prepare)
     try:
-        yield from stream.consume()
+        yield from stream.events(sources, check)
     finally:
         stream.stop()
-        producer.join()
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,122 +126,61 @@ class _PendingOcr:
 
 
 class _StoppedError(Exception):
-    """Ends the rendering and OCR threads after the stream was stopped."""
+    """Ends the OCR of a page after the stream was stopped."""
 
 
 class _Stream:
-    """The threads of one `read_pages` call, and the queue between the threads. None marks the end of the queue."""
+    """The threads of one `read_pages` call."""
 
-    def __init__(
-        self, settings: IngestSettings, cache: OcrCache | None, check: Callable[[], None], prepare: bool
-    ) -> None:
+    def __init__(self, settings: IngestSettings, cache: OcrCache | None, *, prepare: bool) -> None:
         self._settings = settings
         self._cache = cache
-        self._check = check
-        self._prepare_pages = prepare
-        self._queue: queue.Queue[Event | _PendingOcr | BaseException | None] = queue.Queue(settings.look_ahead)
+        self._prepare = prepare
         self._stop = Stop()
+        self._rendering: DocumentRendering[Page | _PendingOcr] | None = None
         self._ocr_pool = ThreadPoolExecutor(settings.ocr_threads, thread_name_prefix="jina-rag-ocr")
 
-    def produce(self, sources: Iterable[SourceFile]) -> None:
-        """Render all documents and put the events into the queue. Runs in the rendering thread."""
-        try:
-            for source in sources:
-                self._document(source)
-            self._put(None)
-        except _StoppedError:
-            pass
-        except BaseException as error:  # re-raised by `consume`
-            with contextlib.suppress(_StoppedError):
-                self._put(error)
-
-    def consume(self) -> Generator[Event, None, None]:
-        """Yield the events of the queue. Runs in the thread of the caller and waits for the OCR of each page."""
-        while True:
-            try:
-                # Without a timeout, Ctrl-C does not interrupt the wait on every operating system.
-                item = self._queue.get(timeout=POLL_SECONDS)
-            except queue.Empty:
-                self._check()
+    def events(self, sources: Iterable[SourceFile], check: Callable[[], None]) -> Generator[Event, None, None]:
+        """Yield the events. Runs in the thread of the caller and waits for rendering and OCR of each page."""
+        self._rendering = rendering = DocumentRendering(
+            sources, self._settings, self._stop, self._start_ocr, prepared=self._prepare
+        )
+        for document in rendering.documents(check):
+            source, opened = document.source, document.opened
+            if isinstance(opened, DocumentError):
+                yield Failure(source.path, str(opened))
                 continue
-            if item is None:
-                return
-            if isinstance(item, BaseException):  # an error that affects all documents
-                raise item
-            yield self._with_words(item) if isinstance(item, _PendingOcr) else item
+            if isinstance(opened, BaseException):  # an error that affects all documents
+                raise opened
+            assert opened is not None
+            yield DocumentStart(source, *opened)
+            failed = 0
+            for number in document.numbers:
+                try:
+                    result = rendering.take(document, number, check)
+                except DocumentError as error:
+                    failed += 1
+                    yield Failure(source.path, str(error), number)
+                    continue
+                yield self._with_words(result, check) if isinstance(result, _PendingOcr) else result
+            yield DocumentEnd(source, len(document.numbers) - failed, failed)
 
     def stop(self) -> None:
-        """Tell the rendering thread to stop, discard pages in progress, and wait for the OCR threads."""
+        """Tell the threads to stop, discard pages in progress, and wait for the threads."""
         self._stop.set()
         self._ocr_pool.shutdown(wait=True, cancel_futures=True)
+        if self._rendering is not None:
+            self._rendering.close()
 
-    def _put(self, item: Event | _PendingOcr | BaseException | None) -> None:
-        while not self._stop.is_set:
-            try:
-                self._queue.put(item, timeout=POLL_SECONDS)
-            except queue.Full:
-                continue
-            return
-        raise _StoppedError
-
-    def _document(self, source: SourceFile) -> None:
-        with contextlib.ExitStack() as stack:
-            try:
-                pdf = stack.enter_context(as_pdf(source, self._settings, self._stop))
-                renderer = stack.enter_context(open_isolated(pdf, self._settings, self._stop))
-            except DocumentError as error:
-                self._put(Failure(source.path, str(error)))
-                return
-            self._put(DocumentStart(source, renderer.page_count, renderer.warnings))
-            failed = 0
-            numbers = [n for n in range(1, renderer.page_count + 1) if n not in source.skip_pages]
-            # `results` is closed before the renderer, because the threads of `_render` use the renderer.
-            results = stack.enter_context(contextlib.closing(self._render(renderer, numbers)))
-            for number, result in results:
-                if isinstance(result, DocumentError):
-                    failed += 1
-                    self._put(Failure(source.path, str(result), number))
-                    continue
-                page, images = result
-                page = replace(page, path=source.path)
-                self._put(self._start_ocr(page, images, source.revision) or self._prepared(page))
-            self._put(DocumentEnd(source, len(numbers) - failed, failed))
-
-    def _render(self, renderer: Renderer, numbers: Sequence[int]) -> Generator[tuple[int, _Result], None, None]:
-        """Render pages, in several worker processes if configured, and yield (page number, result) in page order."""
-
-        def render(number: int) -> _Result:
-            try:
-                return renderer.render_with_images(number)
-            except DocumentError as error:
-                return error
-
-        processes = min(self._settings.render_processes if self._settings.isolate else 1, len(numbers))
-        if processes <= 1:
-            yield from ((number, render(number)) for number in numbers)
-            return
-        waiting: deque[tuple[int, Future[_Result]]] = deque()
-        with ThreadPoolExecutor(processes, thread_name_prefix="jina-rag-render") as pool:
-            try:
-                for number in numbers:
-                    waiting.append((number, pool.submit(render, number)))
-                    if len(waiting) > processes:
-                        first, future = waiting.popleft()
-                        yield first, future.result()
-                for number, future in waiting:
-                    yield number, future.result()
-            finally:
-                pool.shutdown(wait=True, cancel_futures=True)
-
-    def _start_ocr(self, page: Page, images: tuple[Box, ...], revision: str) -> _PendingOcr | None:
-        """Start the OCR of a page in an OCR thread; return None if the page needs no OCR."""
+    def _start_ocr(self, source: SourceFile, page: Page, images: tuple[Box, ...]) -> Page | _PendingOcr:
+        """Start the OCR of a rendered page in an OCR thread; return the page if it needs no OCR."""
         areas = areas_to_read(page, images, self._settings)
         if not areas:
-            return None
+            return page
+        # A scanned page has no vector shapes, so regions are detected in the pixels.
+        detect = self._settings.regions and not page.regions and max(map(area, images), default=0) > _SCAN_SHARE
         try:
-            # A scanned page has no vector shapes, so regions are detected in the pixels.
-            detect = self._settings.regions and not page.regions and max(map(area, images), default=0) > _SCAN_SHARE
-            return _PendingOcr(page, self._ocr_pool.submit(self._run_ocr, page, areas, detect, revision))
+            return _PendingOcr(page, self._ocr_pool.submit(self._run_ocr, page, areas, detect, source.revision))
         except RuntimeError as error:  # the OCR threads were stopped
             raise _StoppedError from error
 
@@ -262,25 +192,26 @@ class _Stream:
             ocr_words = read_areas(image, areas, skip_boxes=text_boxes, cache=self._cache, revision=revision)
         words = (*page.words, *ocr_words)
         regions = find_regions_in_pixels(image, words) if detect else page.regions
-        return self._prepared(replace(page, words=words, regions=regions))
-
-    def _prepared(self, page: Page) -> Page:
-        return page.with_prepared(prepare_page(page, self._settings.jpeg_quality)) if self._prepare_pages else page
+        read_page = replace(page, words=words, regions=regions)
+        if page.prepared is None:
+            return read_page
+        screenshot = page.prepared.screenshot
+        return read_page.with_prepared(prepare_page(read_page, screenshot.quality, screenshot=screenshot))
 
     def _check_stop(self) -> None:
         if self._stop.is_set:
             raise _StoppedError
 
-    def _with_words(self, pending: _PendingOcr) -> Page:
+    def _with_words(self, pending: _PendingOcr, check: Callable[[], None]) -> Page:
         page = pending.page
-        wait_for(pending.result, self._check)
+        wait_for(pending.result, check)
         try:
             return pending.result.result()
         except (MissingDependencyError, ModelError):
             raise
         except Exception as error:  # a failed OCR becomes a warning of the page
             warning = f"OCR failed: {error or type(error).__name__}. The page has only the words of the text layer."
-            return replace(page, warnings=(*page.warnings, warning))
+            return replace(page, warnings=(*page.warnings, warning)).with_prepared(page.prepared)
 
 
 def areas_to_read(page: Page, images: Sequence[Box], settings: IngestSettings) -> list[Box]:

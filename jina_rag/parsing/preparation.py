@@ -42,11 +42,25 @@ def crop(page: Page, box: Box) -> Image:
         page: The page.
         box: Box as fractions of the page.
     """
+    return page.screenshot.image.crop(_pixel_box(page, box))
+
+
+def crop_size(page: Page, box: Box) -> tuple[int, int]:
+    """Return the width and height of the image that `crop` returns, in pixels.
+
+    Args:
+        page: The page.
+        box: Box as fractions of the page.
+    """
+    left, top, right, bottom = _pixel_box(page, box)
+    return right - left, bottom - top
+
+
+def _pixel_box(page: Page, box: Box) -> tuple[int, int, int, int]:
     width, height = page.screenshot.image.size
     x0, y0, x1, y1 = box
     left, top = min(int(x0 * width), width - 1), min(int(y0 * height), height - 1)
-    right, bottom = max(left + 1, round(x1 * width)), max(top + 1, round(y1 * height))
-    return page.screenshot.image.crop((left, top, right, bottom))
+    return left, top, max(left + 1, round(x1 * width)), max(top + 1, round(y1 * height))
 
 
 def page_text(page: Page) -> str:

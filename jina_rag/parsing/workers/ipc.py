@@ -1,6 +1,7 @@
 """Messages between the parent process and worker processes.
 
-A message consists of the length of the header, the length of the body, the header (JSON) and the body (bytes).
+A message consists of the length of the header, the length of the body, the header (JSON) and the body (bytes). A
+message with a body is written to the shared memory of the worker if it fits, and the pipe transfers only the lengths.
 
 Messages contain no pickled objects, and the parent process validates every value of an answer. If a hostile document
 compromises a worker, the worker can therefore only send a wrong page.
@@ -8,12 +9,15 @@ compromises a worker, the worker can therefore only send a wrong page.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import math
+import mmap
 import os
 import struct
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields, replace
 from typing import IO, Any, TypeAlias, get_args
 
 import numpy as np
@@ -21,14 +25,27 @@ import numpy as np
 from jina_rag import errors
 from jina_rag.config import IngestSettings, Limits
 from jina_rag.errors import DocumentError, MissingDependencyError
+from jina_rag.parsing.preparation import crop_size
 from jina_rag.parsing.sources import SourceFile
-from jina_rag.types import Box, Page, PageScreenshot, Region, RegionKind, Word
+from jina_rag.types import (
+    Box,
+    EncodedImage,
+    Page,
+    PageScreenshot,
+    PreparedPage,
+    Region,
+    RegionKind,
+    SparseVector,
+    Word,
+)
 
-Answer: TypeAlias = tuple[dict[str, Any], bytes]
-"""(header, body) of a message."""
+Answer: TypeAlias = tuple[dict[str, Any], bytes | memoryview]
+"""(header, body) of a message. A memoryview refers to shared memory, which the next message overwrites."""
 
 _LENGTHS = struct.Struct("=QQ")
 _MAX_LENGTH = 1 << 31
+# Flag in the length of the header: header and body are in shared memory.
+_IS_SHARED = 1 << 63
 # Maximum number of regions and of warnings of a page. Real pages have far fewer.
 _MAX_REGIONS = 2_000
 _MAX_WARNINGS = 1_000
@@ -42,33 +59,49 @@ class InvalidMessageError(Exception):
     """A message violates the protocol. The process that sent the message is no longer trusted."""
 
 
-def send(stream: IO[bytes], header: Mapping[str, Any], body: bytes | memoryview = b"") -> None:
-    """Write a message to a pipe and flush the pipe.
+def write(
+    stream: IO[bytes],
+    header: Mapping[str, Any],
+    body: Sequence[bytes | memoryview] = (),
+    memory: mmap.mmap | None = None,
+) -> None:
+    """Write a message to a pipe, without flushing the pipe.
 
     Args:
         stream: The pipe.
         header: Header of the message, a JSON object.
-        body: Binary data of the message. Only the answer with a rendered page has a body (see `pack_page`).
+        body: Parts of the binary data of the message. Only the answer with a rendered page has a body (see
+            `pack_page`).
+        memory: Shared memory for a message with a body; None to write the whole message to the pipe.
     """
     text = json.dumps(header).encode("ascii")  # ASCII escapes preserve lone surrogates of file names
-    stream.write(_LENGTHS.pack(len(text), len(body)))
-    stream.write(text)
-    stream.write(body)
-    stream.flush()
+    length = sum(map(len, body))
+    if body and memory is not None and len(text) + length <= len(memory):
+        position = 0
+        for part in (text, *body):
+            memory[position : position + len(part)] = part
+            position += len(part)
+        stream.write(_LENGTHS.pack(len(text) | _IS_SHARED, length))
+        return
+    stream.write(_LENGTHS.pack(len(text), length))
+    for part in (text, *body):
+        stream.write(part)
 
 
-def receive(stream: IO[bytes]) -> Answer | None:
+def receive(stream: IO[bytes], memory: mmap.mmap | None = None) -> Answer | None:
     """Read a message from a pipe.
 
     Args:
         stream: The pipe.
+        memory: Memory that the sending process shares with this process; None if there is no shared memory.
 
     Returns:
         (header, body); None if the sending process has closed the pipe.
 
     Raises:
         EOFError: If the pipe is closed within a message.
-        InvalidMessageError: If the header is not a JSON object or a length exceeds 2 GiB.
+        InvalidMessageError: If the header is not a JSON object, a length exceeds 2 GiB, or the message exceeds the
+            shared memory.
     """
     lengths = stream.read(_LENGTHS.size)
     if not lengths:
@@ -76,11 +109,20 @@ def receive(stream: IO[bytes]) -> Answer | None:
     if len(lengths) < _LENGTHS.size:
         raise EOFError
     first, second = _LENGTHS.unpack(lengths)
-    if max(first, second) > _MAX_LENGTH:
-        raise InvalidMessageError
-    text, body = stream.read(first), stream.read(second)
-    if len(text) < first or len(body) < second:
-        raise EOFError
+    text: bytes | memoryview
+    body: bytes | memoryview
+    if first & _IS_SHARED:
+        first ^= _IS_SHARED
+        if memory is None or first + second > len(memory):
+            raise InvalidMessageError
+        shared = memoryview(memory)
+        text, body = bytes(shared[:first]), shared[first : first + second]
+    else:
+        if max(first, second) > _MAX_LENGTH:
+            raise InvalidMessageError
+        text, body = stream.read(first), stream.read(second)
+        if len(text) < first or len(body) < second:
+            raise EOFError
     try:
         header = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -90,24 +132,29 @@ def receive(stream: IO[bytes]) -> Answer | None:
     return header, body
 
 
-def pack_request(source: SourceFile, settings: IngestSettings) -> dict[str, Any]:
+def pack_request(source: SourceFile, settings: IngestSettings, document: int) -> dict[str, Any]:
     """Return the request to open a document.
 
     Args:
         source: The document.
         settings: Settings of the ingestion. Only the passwords configured for the path of the document are sent.
+        document: Key of the document in later requests.
     """
+    options = {item.name: getattr(settings, item.name) for item in fields(settings)}
+    options["limits"] = asdict(settings.limits)
+    options["passwords"] = settings.passwords_for(source.path)
     return {
         "op": "open",
+        "document": document,
         "path": os.path.abspath(source.path),
         "root": os.path.abspath(source.root),
         "doc_id": source.doc_id,
         "kind": source.kind,
-        "settings": {**asdict(settings), "passwords": settings.passwords_for(source.path)},
+        "settings": options,
     }
 
 
-def pack_page(page: Page, images: tuple[Box, ...]) -> tuple[dict[str, Any], bytes]:
+def pack_page(page: Page, images: tuple[Box, ...]) -> tuple[dict[str, Any], list[bytes]]:
     """Return the header and body of the message that contains a rendered page.
 
     Args:
@@ -115,10 +162,11 @@ def pack_page(page: Page, images: tuple[Box, ...]) -> tuple[dict[str, Any], byte
         images: Boxes of the raster images, as fractions of the page.
 
     Returns:
-        (header, body). The body contains the boxes of the words, shape (n, 4), float64, followed by the RGB pixels.
+        (header, parts of the body). The body contains the boxes of the words, shape (n, 4), float64, the RGB pixels,
+        and the data of ``page.prepared``: for each set of term weights the indices, uint32, and the values, float32;
+        then the JPEG files. The header contains the lengths.
     """
     image = page.screenshot.image
-    boxes = np.array([word.box for word in page.words], dtype=np.float64).tobytes()
     header = {
         "size": image.size,
         "dpi": page.screenshot.dpi,
@@ -127,7 +175,26 @@ def pack_page(page: Page, images: tuple[Box, ...]) -> tuple[dict[str, Any], byte
         "images": images,
         "warnings": page.warnings,
     }
-    return header, boxes + image.tobytes()
+    body = [np.array([word.box for word in page.words], dtype=np.float64).tobytes(), image.tobytes()]
+    if page.prepared is not None:
+        weights = (page.prepared.lexical, *page.prepared.region_lexical)
+        files = (page.prepared.screenshot, *page.prepared.crops)
+        header["terms"] = [len(vector.indices) for vector in weights]
+        header["jpegs"] = [len(file.content) for file in files]
+        for vector in weights:
+            body += [vector.indices.tobytes(), vector.values.tobytes()]
+        body += [file.content for file in files]
+    return header, body
+
+
+def clip_regions(page: Page) -> Page:
+    """Return a page with the regions as `unpack_page` returns them, so that the crops in ``Page.prepared`` agree.
+
+    Args:
+        page: The rendered page.
+    """
+    boxes = _boxes([region.box for region in page.regions])
+    return replace(page, regions=tuple(replace(r, box=box) for r, box in zip(page.regions, boxes, strict=True)))
 
 
 def unpack_error(header: Mapping[str, Any]) -> DocumentError | MissingDependencyError | None:
@@ -171,7 +238,14 @@ def unpack_opened(header: Mapping[str, Any], limits: Limits) -> tuple[int, tuple
 
 
 def unpack_page(
-    source: SourceFile, number: int, count: int, header: Mapping[str, Any], body: bytes, limits: Limits
+    source: SourceFile,
+    number: int,
+    count: int,
+    header: Mapping[str, Any],
+    body: bytes | memoryview,
+    settings: IngestSettings,
+    *,
+    prepared: bool = False,
 ) -> tuple[Page, tuple[Box, ...]]:
     """Return the page in a message from `pack_page`. All boxes are clipped to the page.
 
@@ -180,8 +254,9 @@ def unpack_page(
         number: Page number, 1-based.
         count: Number of pages in the document.
         header: Header of the message, as returned by `pack_page`.
-        body: Body of the message: boxes of the words and RGB pixels.
-        limits: Resource limits, for `max_words` and `max_render_pixels`.
+        body: Body of the message, as described in `pack_page`. The page contains no reference to the body.
+        settings: Settings of the ingestion, for `limits` and `jpeg_quality`.
+        prepared: Whether the message contains ``Page.prepared``.
 
     Returns:
         The page, and the boxes of the raster images as fractions of the page.
@@ -191,27 +266,89 @@ def unpack_page(
     """
     from PIL import Image
 
+    limits = settings.limits
+    parts = _Parts(body)
     try:
         texts = _texts(header["words"], limits.max_words)
         size = _size(header["size"], limits)
         dpi = float(header["dpi"])
-        split = len(texts) * 32
-        if not math.isfinite(dpi) or len(body) != split + size[0] * size[1] * 3:
+        if not math.isfinite(dpi):
             raise InvalidMessageError
-        boxes = _boxes(np.frombuffer(body[:split], dtype=np.float64).reshape(-1, 4))
+        boxes = _boxes(np.frombuffer(parts.take(len(texts) * 32), dtype=np.float64).reshape(-1, 4))
         page = Page(
             doc_id=source.doc_id,
             path=source.path,
             number=number,
             count=count,
-            screenshot=PageScreenshot(Image.frombytes("RGB", size, body[split:]), dpi),
+            screenshot=PageScreenshot(Image.frombytes("RGB", size, parts.take(size[0] * size[1] * 3)), dpi),
             words=tuple(Word(text, box) for text, box in zip(texts, boxes, strict=True)),
             regions=_regions(header["regions"]),
             warnings=_texts(header["warnings"], _MAX_WARNINGS),
         )
+        if prepared:
+            page = page.with_prepared(_prepared(page, header, parts, settings.jpeg_quality))
+        parts.check_end()
         return page, tuple(_boxes(header["images"]))
     except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InvalidMessageError from error
+
+
+class _Parts:
+    """The parts of a body, taken in order."""
+
+    def __init__(self, body: bytes | memoryview) -> None:
+        self._body = memoryview(body)
+        self._position = 0
+
+    def take(self, length: int) -> memoryview:
+        part = self._body[self._position : self._position + length]
+        if len(part) < length:
+            raise InvalidMessageError
+        self._position += length
+        return part
+
+    def check_end(self) -> None:
+        if self._position != len(self._body):
+            raise InvalidMessageError
+
+
+def _prepared(page: Page, header: Mapping[str, Any], parts: _Parts, quality: int) -> PreparedPage:
+    """Return the validated data of ``Page.prepared``. The hashes are computed here, because an index trusts them."""
+    term_counts, lengths = (_lengths(header[key], len(page.regions) + 1) for key in ("terms", "jpegs"))
+    weights = [_weights(parts, count) for count in term_counts]
+    sizes = [page.screenshot.image.size, *(crop_size(page, region.box) for region in page.regions)]
+    files = [_jpeg(bytes(parts.take(length)), size, quality) for length, size in zip(lengths, sizes, strict=True)]
+    return PreparedPage(files[0], tuple(files[1:]), weights[0], tuple(weights[1:]))
+
+
+def _lengths(value: Any, count: int) -> list[int]:  # noqa: ANN401  # a JSON value
+    if not isinstance(value, list) or len(value) != count:
+        raise InvalidMessageError
+    if any(type(length) is not int or not 0 <= length <= _MAX_LENGTH for length in value):
+        raise InvalidMessageError
+    return value
+
+
+def _weights(parts: _Parts, count: int) -> SparseVector:
+    """Return validated term weights: unique indices in ascending order, and positive weights."""
+    indices = np.frombuffer(bytes(parts.take(4 * count)), dtype=np.uint32)
+    values = np.frombuffer(bytes(parts.take(4 * count)), dtype=np.float32)
+    if (indices[1:] <= indices[:-1]).any() or not (np.isfinite(values) & (values > 0)).all():
+        raise InvalidMessageError
+    return SparseVector(indices, values)
+
+
+def _jpeg(content: bytes, size: tuple[int, int], quality: int) -> EncodedImage:
+    """Return a JPEG file whose header states an RGB image of the expected size."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
+            if image.size != size or image.mode != "RGB":
+                raise InvalidMessageError
+    except (OSError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
+        raise InvalidMessageError from error
+    return EncodedImage(content, hashlib.sha256(content).hexdigest(), quality)
 
 
 def _texts(value: Any, maximum: int) -> tuple[str, ...]:  # noqa: ANN401  # a JSON value

@@ -8,27 +8,28 @@ after 30 seconds without work.
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
-import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from jina_rag.config import IngestSettings
-from jina_rag.errors import DocumentError, LimitExceededError
-from jina_rag.parsing.documents import open_document
+from jina_rag.errors import DocumentError, LimitExceededError, MissingDependencyError
+from jina_rag.parsing.documents import open_document, renderer_name
 from jina_rag.parsing.renderer import Renderer
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.parsing.workers import ipc
 from jina_rag.parsing.workers.cancellation import Stop
-from jina_rag.parsing.workers.ipc import Answer, InvalidMessageError
+from jina_rag.parsing.workers.ipc import InvalidMessageError
 from jina_rag.parsing.workers.process import Worker, WorkerLostError
 from jina_rag.types import Box, Page
 
 _IDLE_SECONDS = 30.0
+# Time limit for closing documents, in seconds.
+_CLOSE_SECONDS = 5
 # After this number of crashes or timeouts, the remaining pages of a document fail immediately, because each timeout
 # would take `Limits.max_seconds`.
 _MAX_LOST = 3
@@ -36,21 +37,28 @@ _Result = TypeVar("_Result")
 
 
 class _IdleWorkers:
-    """Worker processes without a document, which are reused for the next document."""
+    """Worker processes without a request, which are reused for the next request of any document."""
 
     def __init__(self) -> None:
         self._workers: list[Worker] = []
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
 
-    def take(self) -> Worker:
+    def take(self, document: int, libraries: Sequence[str] = ()) -> Worker:
+        """Return a worker that has a document open if possible, else another idle worker, else a new worker.
+
+        Args:
+            document: Key of the document.
+            libraries: Names of the packages that a new worker imports.
+        """
         with self._lock:
             while self._workers:
-                idle = self._workers.pop()
+                last = len(self._workers) - 1
+                idle = self._workers.pop(next((i for i, w in enumerate(self._workers) if w.holds(document)), last))
                 if idle.is_alive:
                     return idle
                 idle.close()
-        return Worker()
+        return Worker(libraries)
 
     def give(self, worker: Worker) -> None:
         worker.idle_since = time.monotonic()
@@ -76,6 +84,23 @@ class _IdleWorkers:
         for idle in expired_workers:
             idle.close()
 
+    def close_documents(self) -> None:
+        """Close the documents in idle workers that are no longer needed."""
+        with self._lock:
+            workers = [idle for idle in self._workers if idle.has_documents_to_close]
+            self._workers = [idle for idle in self._workers if idle not in workers]
+        for worker in workers:
+            worker.send({"op": "close"}, seconds=_CLOSE_SECONDS)
+        for worker in workers:
+            try:
+                worker.receive(_CLOSE_SECONDS)
+            except WorkerLostError:
+                continue
+            except InvalidMessageError:
+                worker.close(kill=True)
+            else:
+                self.give(worker)
+
     def close(self) -> None:
         """Kill all idle workers. Called when the process exits."""
         with self._lock:
@@ -94,13 +119,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_IDLE_WORKERS.forget)
 
 
-def open_isolated(source: SourceFile, settings: IngestSettings, stop: Stop | None = None) -> Renderer:
+def open_isolated(
+    source: SourceFile,
+    settings: IngestSettings,
+    stop: Stop | None = None,
+    *,
+    prepared: bool = False,
+    first_page: int | None = None,
+) -> Renderer:
     """Open a document in a worker process, or in the current process if ``settings.isolate`` is False.
 
     Args:
         source: The document.
         settings: Settings of the ingestion.
         stop: Stop signal that kills the workers of the document.
+        prepared: Whether workers set ``Page.prepared``. In the current process, `prepare` does.
+        first_page: Number of the page that is rendered first, 1-based; None if unknown. The worker process then renders
+            the page as soon as the document is open.
 
     Returns:
         The renderer of the open document.
@@ -111,25 +146,49 @@ def open_isolated(source: SourceFile, settings: IngestSettings, stop: Stop | Non
     """
     # In a frozen application, sys.executable is the application and not a Python interpreter.
     if settings.isolate and sys.executable and not getattr(sys, "frozen", False):
-        return IsolatedDocument(source, settings, stop)
+        return IsolatedDocument(source, settings, stop, prepared=prepared, first_page=first_page)
     return open_document(source, settings)
 
 
 class IsolatedDocument(Renderer):
     """A thread-safe `Renderer` that uses one worker process per concurrent call.
 
+    Workers are not reserved for the document: between two calls, a worker serves other documents. A worker opens the
+    document with the first request of the document, and keeps the document open with a few others.
+
     Raises:
         DocumentError: If the document cannot be opened, the worker crashes or exceeds a limit, or no worker starts.
         MissingDependencyError: If no PDF renderer is installed.
     """
 
-    def __init__(self, source: SourceFile, settings: IngestSettings, stop: Stop | None = None) -> None:
+    _keys = itertools.count(1)
+
+    def __init__(
+        self,
+        source: SourceFile,
+        settings: IngestSettings,
+        stop: Stop | None = None,
+        *,
+        prepared: bool = False,
+        first_page: int | None = None,
+    ) -> None:
         super().__init__(source, settings)
         self._stop = stop or Stop()
-        self._ready: queue.LifoQueue[Worker] = queue.LifoQueue()
+        self._prepared = prepared
+        self._key = next(self._keys)
+        self._workers: set[Worker] = set()  # workers that may have the document open
         self._lost_count = 0
-        first, self._count, self._warnings = self._start()
-        self._ready.put(first)
+        self._rendering: tuple[int, Worker] | None = None  # the first page, which a worker has started to render
+        worker = self._take()
+        pages = [] if first_page is None else [self._page_request(first_page)]
+        self._send(worker, [self._open_request(worker), *pages])
+        self._count, self._warnings = self._receive_opened(worker, len(pages))
+        if first_page is None:
+            self._release(worker)
+        elif first_page > self._count:
+            self._skip(worker, 1)
+        else:
+            self._rendering = first_page, worker
 
     def render_with_images(self, number: int) -> tuple[Page, tuple[Box, ...]]:
         """Return a page as `render` does, and the boxes of the raster images.
@@ -144,56 +203,105 @@ class IsolatedDocument(Renderer):
             DocumentError: If the page cannot be rendered or the worker crashes.
             LimitExceededError: If rendering exceeds the limit of time or memory.
         """
+        rendering = self._rendering
+        if rendering is not None and rendering[0] == number:
+            self._rendering = None
+            return self._receive_page(rendering[1], number)
         if self._lost_count >= _MAX_LOST:
             raise DocumentError(
                 f"The page was not rendered: the document caused {_MAX_LOST} crashes or timeouts. "
                 "Re-export the file, or raise Limits.max_seconds (--limit max_seconds=N)."
             )
+        worker = self._take()
+        page = self._page_request(number)
+        if worker.holds(self._key):
+            self._send(worker, [page])
+        else:
+            self._send(worker, [self._open_request(worker), page])
+            self._receive_opened(worker, 1)
+        return self._receive_page(worker, number)
+
+    def close(self, *, wait: bool = True) -> None:
+        """Close the document in all workers.
+
+        Args:
+            wait: Whether to wait until idle workers have closed the document. Without waiting, a worker closes the
+                document before the next request to the worker, or when `close_documents` is called.
+        """
+        if self._rendering is not None:  # the answer would be mistaken for the answer to the next request
+            self._rendering[1].close(kill=True)
+            self._rendering = None
+        workers, self._workers = self._workers, set()
+        for worker in workers:
+            worker.forget(self._key)
+        if wait and workers:
+            close_documents()
+
+    def _take(self) -> Worker:
+        if self._stop.is_set:
+            raise DocumentError("The document was not read because the run was stopped. Run the ingestion again.")
         try:
-            worker = self._ready.get_nowait()
-        except queue.Empty:
-            worker, *_ = self._start()
+            library = "PIL.Image" if self._source.kind == "image" else renderer_name(self._settings)
+            return _IDLE_WORKERS.take(self._key, [library])
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise DocumentError(
+                f"The worker process for rendering cannot be started: {reason}. Reduce IngestSettings.processes."
+            ) from error
 
-        def unpack(header: dict[str, Any], body: bytes) -> tuple[Page, tuple[Box, ...]]:
-            return ipc.unpack_page(self._source, number, self._count, header, body, self._settings.limits)
+    def _open_request(self, worker: Worker) -> dict[str, Any]:
+        worker.remember(self._key)
+        self._workers.add(worker)
+        return ipc.pack_request(self._source, self._settings, self._key)
 
-        request = {"op": "page", "number": number}
-        result = self._answer(worker, request, unpack, "The page cannot be rendered", self._ready.put)
-        self._ready.put(worker)
+    def _page_request(self, number: int) -> dict[str, Any]:
+        return {"op": "page", "document": self._key, "number": number, "prepared": self._prepared}
+
+    def _send(self, worker: Worker, requests: Sequence[Mapping[str, Any]]) -> None:
+        worker.send(*requests, seconds=self._settings.limits.max_seconds)
+
+    def _receive_opened(self, worker: Worker, following: int) -> tuple[int, tuple[str, ...]]:
+        """Return the number of pages and the warnings of the document, from the answer to the request to open it."""
+        try:
+            return self._receive(
+                worker,
+                lambda header, _: ipc.unpack_opened(header, self._settings.limits),
+                "The file cannot be opened",
+                following,
+            )
+        except (DocumentError, MissingDependencyError):
+            worker.forget(self._key, is_closed=True)
+            raise
+
+    def _receive_page(self, worker: Worker, number: int) -> tuple[Page, tuple[Box, ...]]:
+        def unpack(header: dict[str, Any], body: bytes | memoryview) -> tuple[Page, tuple[Box, ...]]:
+            return ipc.unpack_page(
+                self._source, number, self._count, header, body, self._settings, prepared=self._prepared
+            )
+
+        result = self._receive(worker, unpack, "The page cannot be rendered")
+        if self._count == 1:
+            worker.forget(self._key, is_closed=True)
+        self._release(worker)
         return result
 
-    def close(self) -> None:
-        """Return the workers to the pool. If the stop signal is set, kill the workers instead."""
-        while not self._ready.empty():
-            worker = self._ready.get_nowait()
-            with suppress(WorkerLostError, InvalidMessageError):
-                if not self._stop.is_set:
-                    self._ask(worker, {"op": "close"})
-                    _IDLE_WORKERS.give(worker)
-                    continue
-            worker.close(kill=True)
-
-    def _ask(self, worker: Worker, request: Mapping[str, Any]) -> Answer:
-        with self._stop.kill_on_stop(worker.kill):
-            return worker.ask(request, self._settings.limits.max_seconds)
-
-    def _answer(
+    def _receive(
         self,
         worker: Worker,
-        request: Mapping[str, Any],
-        unpack: Callable[[dict[str, Any], bytes], _Result],
+        unpack: Callable[[dict[str, Any], bytes | memoryview], _Result],
         problem: str,
-        release: Callable[[Worker], None],
+        following: int = 0,
     ) -> _Result:
-        """Send a request to a worker and return the unpacked answer.
+        """Wait for an answer of a worker and return the unpacked answer.
 
-        If the worker reports an error, the worker is passed to `release` and the error is raised. A worker that
-        violates the protocol is killed, because a document may have compromised the worker. A worker that ran out of
-        memory is killed, because the state of the worker is unreliable. If the worker was lost or violated the
-        protocol, the error message starts with `problem`.
+        If the worker reports an error, the worker becomes idle and the error is raised. A worker that violates the
+        protocol is killed, because a document may have compromised the worker. A worker that ran out of memory is
+        killed, because the state of the worker is unreliable. If the worker was lost or violated the protocol, the
+        error message starts with `problem`. `following` is the number of answers that follow this answer.
         """
         try:
-            header, body = self._ask(worker, request)
+            with self._stop.kill_on_stop(worker.kill):
+                header, body = worker.receive(self._settings.limits.max_seconds)
             error = ipc.unpack_error(header)
             if error is None:
                 return unpack(header, body)
@@ -206,24 +314,29 @@ class IsolatedDocument(Renderer):
         if header.get("spent"):
             worker.close(kill=True)
         else:
-            release(worker)
+            self._skip(worker, following)
         raise error
 
-    def _start(self) -> tuple[Worker, int, tuple[str, ...]]:
-        """Open the document in a worker. Return the worker, the number of pages and the warnings of the document."""
-        if self._stop.is_set:
-            raise DocumentError("The document was not read because the run was stopped. Run the ingestion again.")
+    def _skip(self, worker: Worker, answers: int) -> None:
+        """Drop answers of a worker; the worker then becomes idle."""
         try:
-            worker = _IDLE_WORKERS.take()
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise DocumentError(
-                f"The worker process for rendering cannot be started: {reason}. Reduce IngestSettings.processes."
-            ) from error
+            with self._stop.kill_on_stop(worker.kill):
+                for _ in range(answers):
+                    worker.receive(self._settings.limits.max_seconds)
+        except WorkerLostError:
+            return
+        except InvalidMessageError:
+            worker.close(kill=True)
+            return
+        self._release(worker)
 
-        def unpack(header: dict[str, Any], _: bytes) -> tuple[int, tuple[str, ...]]:
-            return ipc.unpack_opened(header, self._settings.limits)
+    def _release(self, worker: Worker) -> None:
+        if self._stop.is_set:  # the signal may have killed the worker after the last answer
+            worker.close(kill=True)
+        else:
+            _IDLE_WORKERS.give(worker)
 
-        request = ipc.pack_request(self._source, self._settings)
-        count, warnings = self._answer(worker, request, unpack, "The file cannot be opened", _IDLE_WORKERS.give)
-        return worker, count, warnings
+
+def close_documents() -> None:
+    """Close the documents in idle workers that were closed without waiting."""
+    _IDLE_WORKERS.close_documents()

@@ -10,14 +10,19 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jina_rag.parsing.workers import ipc
+from jina_rag.parsing.workers import ipc, shared_memory
 
 _BOOT = (
-    "import sys, json; sys.path[:] = json.loads(sys.argv[1]); from jina_rag.parsing.workers.worker import main; main()"
+    "import sys, json; path, *options = json.loads(sys.argv[1]); sys.path[:] = path; "
+    "from jina_rag.parsing.workers.worker import main; main(*options)"
 )
+# Time limit for the start of the process, in seconds.
+_START_SECONDS = 60
+MAX_OPEN_DOCUMENTS = 3
+"""Maximum number of documents that a worker process keeps open."""
 
 
 class WorkerLostError(Exception):
@@ -33,41 +38,118 @@ class WorkerLostError(Exception):
 
 
 class Worker:
-    """A worker process. Only one thread at a time may use the worker.
+    """A worker process. Only one thread at a time may send requests and receive answers; `forget` is thread-safe.
+
+    Args:
+        libraries: Names of the packages that the process imports at the start, so that the time of the import does not
+            count as time of the first document.
 
     Raises:
         OSError: If the operating system cannot start the process.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, libraries: Sequence[str] = ()) -> None:
         flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-        # The command contains no paths of documents, which are sent through the pipe. With -P, no module is imported
-        # from the working directory, which may contain untrusted documents.
-        self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-P", "-c", _BOOT, json.dumps(sys.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=None if os.environ.get("JINA_RAG_DEBUG") else subprocess.DEVNULL,
-            start_new_session=True,
-            creationflags=flags,
-        )
+        memory = shared_memory.create()
+        try:
+            self._memory = None if memory is None else shared_memory.open_for_reading(memory)
+            # The command contains no paths of documents, which are sent through the pipe. With -P, no module is
+            # imported from the working directory, which may contain untrusted documents.
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-P", "-c", _BOOT, json.dumps([sys.path, memory, libraries])],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=None if os.environ.get("JINA_RAG_DEBUG") else subprocess.DEVNULL,
+                pass_fds=() if memory is None else (memory,),
+                start_new_session=True,
+                creationflags=flags,
+            )
+        finally:
+            if memory is not None:
+                os.close(memory)
         self.idle_since = time.monotonic()
+        self._is_ready = False
+        self._lock = threading.Lock()
+        self._documents: dict[int, None] = {}  # keys of the open documents, in the order of the opening
+        self._closing: list[int] = []
 
-    def ask(self, request: Mapping[str, Any], seconds: int) -> tuple[dict[str, Any], bytes]:
-        """Send a request and return the answer.
+    def holds(self, document: int) -> bool:
+        """Return whether the process has a document open.
 
         Args:
-            request: The request, a JSON object.
-            seconds: Time limit of the request in seconds, after which the process is killed.
+            document: Key of the document.
+        """
+        return document in self._documents
+
+    def remember(self, document: int) -> None:
+        """Note that a document is being opened. If too many documents are open, the next request closes the oldest.
+
+        Args:
+            document: Key of the document.
+        """
+        with self._lock:
+            while len(self._documents) >= MAX_OPEN_DOCUMENTS:
+                oldest = next(iter(self._documents))
+                del self._documents[oldest]
+                self._closing.append(oldest)
+            self._documents[document] = None
+
+    def forget(self, document: int, *, is_closed: bool = False) -> None:
+        """Note that a document is no longer needed. The next request closes the document.
+
+        Args:
+            document: Key of the document.
+            is_closed: Whether the process has already closed the document.
+        """
+        with self._lock:
+            if document in self._documents:
+                del self._documents[document]
+                if not is_closed:
+                    self._closing.append(document)
+
+    @property
+    def has_documents_to_close(self) -> bool:
+        """Whether the process has documents open that the next request closes."""
+        return bool(self._closing)
+
+    def send(self, *requests: Mapping[str, Any], seconds: int) -> None:
+        """Send requests at once. The process answers each request, in order; read each answer with `receive`.
+
+        Args:
+            requests: The requests, JSON objects.
+            seconds: Time limit of each request in seconds.
+        """
+        assert self._process.stdin is not None
+        with self._lock:
+            closing, self._closing = self._closing, []
+        parts = [{**request, "seconds": seconds} for request in requests]
+        parts[0]["close"] = closing
+        # If the process has exited, `receive` raises WorkerLostError. ValueError: the pipe is closed.
+        with contextlib.suppress(OSError, ValueError):
+            for part in parts:
+                ipc.write(self._process.stdin, part)
+            self._process.stdin.flush()
+
+    def receive(self, seconds: int) -> ipc.Answer:
+        """Wait for the next answer.
+
+        Args:
+            seconds: Time limit in seconds, after which the process is killed.
 
         Returns:
-            (header, body) of the answer.
+            (header, body) of the answer. The body is valid until the next request is sent.
 
         Raises:
             WorkerLostError: If the process exits or exceeds the time limit.
             InvalidMessageError: If the answer is invalid. The process is not killed.
         """
-        assert self._process.stdin is not None
+        if not self._is_ready:
+            # The start of the process is no work on a document, so it has a time limit of its own.
+            self._is_ready = True
+            self._read(max(seconds, _START_SECONDS))
+        return self._read(seconds)
+
+    def _read(self, seconds: int) -> ipc.Answer:
         assert self._process.stdout is not None
         timed_out = threading.Event()
 
@@ -79,8 +161,7 @@ class Worker:
         timer.daemon = True
         timer.start()
         try:
-            ipc.send(self._process.stdin, {**request, "seconds": seconds})
-            answer = ipc.receive(self._process.stdout)
+            answer = ipc.receive(self._process.stdout, self._memory)
         except (OSError, EOFError, ValueError):  # ValueError: the pipe is closed
             answer = None
         finally:

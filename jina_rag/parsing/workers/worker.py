@@ -3,69 +3,86 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jina_rag.config import IngestSettings, Limits
 from jina_rag.errors import DocumentError, JinaRagError, LimitExceededError
 from jina_rag.parsing.documents import open_document
+from jina_rag.parsing.preparation import prepare
 from jina_rag.parsing.renderer import Renderer
 from jina_rag.parsing.sources import SourceFile
-from jina_rag.parsing.workers.ipc import pack_page, receive, send
+from jina_rag.parsing.workers.ipc import clip_regions, pack_page, receive, write
+from jina_rag.parsing.workers.shared_memory import open_for_writing
 
 # If the parent process no longer exists, an alarm ends the worker this many seconds after the time limit.
 _GRACE_SECONDS = 10
 
 
 class _DocumentServer:
-    """Answers the requests of the parent process. At most one document is open."""
+    """Answers the requests of the parent process, which decides how many documents are open."""
 
     def __init__(self) -> None:
-        self._renderer: Renderer | None = None
-        self._settings = IngestSettings()
+        self._documents: dict[int, tuple[Renderer, IngestSettings]] = {}
+        self._max_memory = 0
 
-    def answer(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], bytes]:
-        """Return (header, body) of the answer. If the request fails, the header contains error class and message."""
+    def answer(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
+        """Return (header, body) of the answer. If the request fails, the header contains error class and message.
+
+        A document of one page is closed after rendering, because a large image takes much memory.
+        """
         try:
+            for document in request.get("close", ()):
+                self._close(document)
             if request["op"] == "open":
-                return self._open_document(request), b""
+                return self._open_document(request), []
             if request["op"] == "close":
-                self._close()
-                return {}, b""
-            assert self._renderer is not None, "page requested without an open document"
-            return pack_page(*self._renderer.render_with_images(int(request["number"])))
+                return {}, []
+            return self._render(request["document"], int(request["number"]), prepared=bool(request["prepared"]))
         except Exception as error:  # the parent raises the error for the document or page of the request
             if _is_out_of_memory(error):
-                return self._out_of_memory()
+                return self._out_of_memory(), []
             if isinstance(error, JinaRagError):
-                return {"error": type(error).__name__, "message": str(error)}, b""
+                return {"error": type(error).__name__, "message": str(error)}, []
             message = f"The renderer failed with {type(error).__name__}: {str(error)[:200]}. Re-export the file."
-            return {"error": DocumentError.__name__, "message": message}, b""
+            return {"error": DocumentError.__name__, "message": message}, []
 
     def _open_document(self, request: Mapping[str, Any]) -> dict[str, Any]:
-        self._close()
         options = dict(request["settings"])
-        self._settings = IngestSettings(
+        settings = IngestSettings(
             **{**options, "limits": Limits(**options["limits"]), "passwords": tuple(options["passwords"])}
         )
-        _limit_memory(self._settings.limits.max_memory)
+        self._max_memory = settings.limits.max_memory
+        _limit_memory(self._max_memory)
         source = SourceFile(Path(request["path"]), Path(request["root"]), request["doc_id"], request["kind"])
-        self._renderer = open_document(source, self._settings)
-        return {"count": self._renderer.page_count, "warnings": self._renderer.warnings}
+        renderer = open_document(source, settings)
+        self._documents[request["document"]] = renderer, settings
+        return {"count": renderer.page_count, "warnings": renderer.warnings}
 
-    def _close(self) -> None:
-        if self._renderer is not None:
-            self._renderer.__exit__(None, None, None)
-            self._renderer = None
+    def _render(self, document: int, number: int, *, prepared: bool) -> tuple[dict[str, Any], list[bytes]]:
+        renderer, settings = self._documents[document]
+        page, images = renderer.render_with_images(number)
+        if renderer.page_count == 1:
+            self._close(document)
+        if prepared:
+            page = clip_regions(page)
+            page = page.with_prepared(prepare(page, settings.jpeg_quality))
+        return pack_page(page, images)
 
-    def _out_of_memory(self) -> tuple[dict[str, Any], bytes]:
-        limit = self._settings.limits.max_memory / 1e6
+    def _close(self, document: int) -> None:
+        renderer, _ = self._documents.pop(document, (None, None))
+        if renderer is not None:
+            renderer.close()
+
+    def _out_of_memory(self) -> dict[str, Any]:
+        limit = self._max_memory / 1e6
         message = f"Rendering exceeded {limit:,.0f} MB of memory. Raise Limits.max_memory (--limit max_memory=N)."
-        return {"error": LimitExceededError.__name__, "message": message, "spent": True}, b""
+        return {"error": LimitExceededError.__name__, "message": message, "spent": True}
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -88,28 +105,38 @@ def _limit_memory(extra: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def main() -> None:
-    """Read requests from stdin and write answers to stdout until stdin is closed."""
+def main(memory: int | None, libraries: Sequence[str]) -> None:
+    """Read requests from stdin and write answers to stdout until stdin is closed.
+
+    The first message to stdout is empty, and says that the process has started.
+
+    Args:
+        memory: File descriptor of the memory that the parent process shares with this process; None for none.
+        libraries: Names of packages to import at the start. A failed import is reported for the first document.
+    """
     # Ctrl-C is handled by the parent process, which stops this process by closing the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Output that native libraries print to stdout would corrupt the messages, so stdout is redirected to stderr.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    shared = None if memory is None else open_for_writing(memory)
     server = _DocumentServer()
     requests = sys.stdin.buffer
+    for library in libraries:
+        with contextlib.suppress(Exception):
+            importlib.import_module(library)
     # The pipe breaks if the parent process exits before reading the answer.
     with contextlib.suppress(BrokenPipeError, EOFError):
+        write(answers, {})
+        answers.flush()
         while message := receive(requests):
             _alarm(int(message[0].get("seconds", 0)))
             answer = server.answer(message[0])
             _alarm(0)
-            send(answers, *answer)
+            write(answers, *answer, memory=shared)
+            answers.flush()
 
 
 def _alarm(seconds: int) -> None:
     if hasattr(signal, "alarm"):
         signal.alarm(seconds + _GRACE_SECONDS if seconds else 0)
-
-
-if __name__ == "__main__":
-    main()

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jina_rag.config import Limits
+from jina_rag.config import IngestSettings, Limits
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.parsing.workers import ipc
 from jina_rag.parsing.workers.ipc import InvalidMessageError, unpack_opened, unpack_page
 
 SOURCE = SourceFile(Path("a.pdf"), Path(), "a.pdf", "pdf")
 LIMITS = Limits(max_render_pixels=100, max_words=2, max_pages=9)
+SETTINGS = IngestSettings(limits=LIMITS)
 PIXELS = bytes(10 * 10 * 3)
 HEADER = {
     "size": [10, 10],
@@ -30,7 +31,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def unpack(body=PIXELS, **changes):
-    return unpack_page(SOURCE, 1, 1, HEADER | changes, body, LIMITS)
+    return unpack_page(SOURCE, 1, 1, HEADER | changes, body, SETTINGS)
 
 
 def words(*boxes):
@@ -89,7 +90,7 @@ def test_invalid_page_message_is_rejected(changes):
 @pytest.mark.parametrize("key", HEADER)
 def test_missing_header_key_is_rejected(key):
     with pytest.raises(InvalidMessageError):
-        unpack_page(SOURCE, 1, 1, {name: value for name, value in HEADER.items() if name != key}, PIXELS, LIMITS)
+        unpack_page(SOURCE, 1, 1, {name: value for name, value in HEADER.items() if name != key}, PIXELS, SETTINGS)
 
 
 def test_boxes_are_clipped_to_page():

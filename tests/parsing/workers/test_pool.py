@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import defaultdict, deque
 from contextlib import closing
 
 import pytest
@@ -102,9 +103,14 @@ def test_image_over_memory_limit_fails(tmp_path):
         assert renderer.render(1).screenshot.image.size == (2500, 2500)
 
 
+def idle_workers_of(document: IsolatedDocument) -> list[pool.Worker]:
+    """Return the idle workers in which a document is open."""
+    return [idle for idle in pool._IDLE_WORKERS._workers if idle.holds(document._key)]
+
+
 def kill_while_rendering(document: IsolatedDocument, number: int) -> str:
     """Kill the worker during rendering and return the reason of the failure."""
-    (active_worker,) = document._ready.queue
+    (active_worker,) = idle_workers_of(document)
     threading.Timer(0.3, active_worker._process.kill).start()
     with pytest.raises(DocumentError) as caught:
         document.render(number)
@@ -124,8 +130,8 @@ def test_crash_fails_page_and_three_crashes_fail_document(tmp_path):
 
 def test_invalid_answer_fails_page(document, monkeypatch):
     with IsolatedDocument(document, QUICK) as renderer:
-        answer = pool.Worker.ask
-        monkeypatch.setattr(pool.Worker, "ask", lambda self, *args: (answer(self, *args)[0], b"short"))
+        receive = pool.Worker.receive
+        monkeypatch.setattr(pool.Worker, "receive", lambda self, seconds: (receive(self, seconds)[0], b"short"))
         with pytest.raises(DocumentError, match="invalid answer"):
             renderer.render(1)
         monkeypatch.undo()
@@ -134,16 +140,22 @@ def test_invalid_answer_fails_page(document, monkeypatch):
 
 def fake_answers(monkeypatch, op, header, body=b""):
     """Replace the answers to one kind of request, and return the list of workers that received such a request."""
-    answer, asked_workers = pool.Worker.ask, []
+    send, receive, asked_workers = pool.Worker.send, pool.Worker.receive, []
+    operations = defaultdict(deque)
 
-    def ask(self, request, seconds):
-        real = answer(self, request, seconds)
-        if request["op"] != op:
+    def record(self, *requests, seconds):
+        operations[self].extend(request["op"] for request in requests)
+        send(self, *requests, seconds=seconds)
+
+    def answer(self, seconds):
+        real = receive(self, seconds)
+        if operations[self].popleft() != op:
             return real
         asked_workers.append(self)
         return header, body
 
-    monkeypatch.setattr(pool.Worker, "ask", ask)
+    monkeypatch.setattr(pool.Worker, "send", record)
+    monkeypatch.setattr(pool.Worker, "receive", answer)
     return asked_workers
 
 
@@ -195,8 +207,8 @@ def test_closing_stream_does_not_wait_for_slow_page(tmp_path, processes):
 @pytest.mark.skipif(os.name == "nt", reason="Windows cannot stop a process")
 def test_stop_cancels_document_that_hangs_on_open(document, monkeypatch):
     class StoppedWorker(pool.Worker):
-        def __init__(self):
-            super().__init__()
+        def __init__(self, libraries):
+            super().__init__(libraries)
             self._process.send_signal(signal.SIGSTOP)
 
     monkeypatch.setattr(pool, "_IDLE_WORKERS", pool._IdleWorkers())
@@ -228,7 +240,7 @@ def test_idle_worker_is_reused(document):
     process_ids = set()
     for _ in range(3):
         with IsolatedDocument(document, QUICK) as renderer:
-            (active_worker,) = renderer._ready.queue
+            (active_worker,) = idle_workers_of(renderer)
             process_ids.add(active_worker._process.pid)
     assert len(process_ids) == 1
     # A worker that died while idle is not reused.
@@ -241,12 +253,12 @@ def test_idle_worker_is_reused(document):
 def test_idle_worker_exits_after_timeout(document, monkeypatch):
     monkeypatch.setattr(pool, "_IDLE_SECONDS", 0.2)
     idle = pool._IdleWorkers()
-    pdf_document = idle.take()
-    idle.give(pdf_document)
+    idle_worker = idle.take(0)
+    idle.give(idle_worker)
     deadline = time.monotonic() + 10
-    while pdf_document.is_alive and time.monotonic() < deadline:
+    while idle_worker.is_alive and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not pdf_document.is_alive
+    assert not idle_worker.is_alive
 
 
 def test_several_processes_keep_page_order(tmp_path):
@@ -293,7 +305,7 @@ def test_modules_next_to_documents_are_not_imported(tmp_path):
 
 def test_messages_preserve_surrogates_and_report_end_of_stream():
     stream = io.BytesIO()
-    ipc.send(stream, {"path": "bad\udcff\nname"}, b"body")
+    ipc.write(stream, {"path": "bad\udcff\nname"}, [b"bo", b"dy"])
     data = stream.getvalue()
     assert ipc.receive(io.BytesIO(data)) == ({"path": "bad\udcff\nname"}, b"body")
     assert ipc.receive(io.BytesIO(b"")) is None
@@ -306,15 +318,17 @@ def test_document_server_answers_all_requests(document, tmp_path, monkeypatch):
     memory_limits = []
     monkeypatch.setattr(worker, "_limit_memory", memory_limits.append)  # the limit would apply to the test process
     server = worker._DocumentServer()
-    request = ipc.pack_request(document, QUICK)
+    request = ipc.pack_request(document, QUICK, 7)
     assert "passwords" in request["settings"]
     header, _ = server.answer({**request, "settings": {**request["settings"], "isolate": False}})
     assert header["count"] == 2
     assert memory_limits == [QUICK.limits.max_memory]
-    header, body = server.answer({"op": "page", "number": 1})
+    page_request = {"op": "page", "document": 7, "prepared": False}
+    header, body = server.answer({**page_request, "number": 1})
     # The pipe converts tuples to lists.
-    page, _ = ipc.unpack_page(document, 1, 2, json.loads(json.dumps(header)), body, Limits())
+    page, _ = ipc.unpack_page(document, 1, 2, json.loads(json.dumps(header)), b"".join(body), QUICK)
     assert "東京" in page.text
-    assert server.answer({"op": "page", "number": 9})[0]["error"] == "DocumentError"
+    assert server.answer({**page_request, "number": 9})[0]["error"] == "DocumentError"
     assert "error" in server.answer({"op": "nonsense"})[0]
-    assert server.answer({"op": "close"}) == ({}, b"")
+    assert server.answer({"op": "close", "close": [7, 8]}) == ({}, [])
+    assert "error" in server.answer({**page_request, "number": 1})[0]
