@@ -20,6 +20,7 @@ from typing import IO, Any, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 
+from jina_rag.config import Limits
 from jina_rag.types import Attribution, Embeddings, Page, PageScreenshot, TokenGrid, Word
 
 Bytes: TypeAlias = "bytes | bytearray | memoryview | npt.NDArray[Any]"
@@ -206,6 +207,11 @@ class Packer:
             orientation = image.getexif().get(_ORIENTATION)
         except (OSError, ValueError, SyntaxError):
             orientation = None
+        if not isinstance(orientation, int):
+            orientation = None
+        if image.width * image.height > Limits().max_pixels:
+            # Sent without pixels, which may not be decoded yet: the other process rejects the size.
+            return {"large": image.size, "orientation": orientation}
         transparency = image.info.get("transparency")
         if image.mode not in _PIXEL_MODES or transparency is not None:
             # Rare modes are converted here, as models and OCR would convert them.
@@ -215,7 +221,7 @@ class Packer:
             "image": self._add(pixels),
             "mode": image.mode,
             "size": image.size,
-            "orientation": orientation if isinstance(orientation, int) else None,
+            "orientation": orientation,
         }
 
     def _pack_page(self, page: Page, *, words: bool, image: bool) -> dict[str, Any]:
@@ -278,6 +284,8 @@ class Unpacker:
             return self._page(value)
         if "image" in value:
             return self._image(value)
+        if "large" in value:
+            return self._large_image(value)
         if "result" in value:
             return _RESULTS[value["result"]](**{name: self._unpack(part) for name, part in value["fields"].items()})
         if "mapping" in value:
@@ -307,11 +315,15 @@ class Unpacker:
             if has_pixels
             else Image.new(mode, (width, height))
         )
-        if value["orientation"] is not None:
-            exif = Image.Exif()
-            exif[_ORIENTATION] = value["orientation"]
-            image.info["exif"] = exif.tobytes()
-        return image
+        return _with_orientation(image, value["orientation"])
+
+    def _large_image(self, value: dict[str, Any]) -> Any:  # noqa: ANN401
+        from PIL import Image
+
+        image = Image.new("RGB", (1, 1))
+        width, height = value["large"]
+        image._size = int(width), int(height)
+        return _with_orientation(image, value["orientation"])
 
     def _page(self, value: dict[str, Any]) -> Page:
         from PIL import Image
@@ -325,6 +337,14 @@ class Unpacker:
             for (text, ocr), (x0, y0, x1, y1) in zip(value["words"], boxes, strict=True)
         )
         return Page(doc_id, Path(path), number, count, PageScreenshot(image, dpi), words)
+
+
+def _with_orientation(image: Any, orientation: int | None) -> Any:  # noqa: ANN401  # a PIL image
+    if orientation is not None:
+        exif = image.getexif()
+        exif[_ORIENTATION] = orientation
+        image.info["exif"] = exif.tobytes()
+    return image
 
 
 def plain(value: object) -> Any:  # noqa: ANN401  # a JSON value
