@@ -42,6 +42,8 @@ def kinds() -> dict[str, Any]:
     """Return one input for each kind of image: rendered pages, a page as a JPEG, and a photo as a JPEG."""
     (page,) = pages(1, seed=0)
     inputs: dict[str, Any] = {name: page.resize(size, Image.Resampling.LANCZOS) for name, size in SIZES.items()}
+    inputs["page with color"] = inputs["page"].copy()
+    inputs["page with color"].paste((200, 30, 30), (100, 100, 400, 300))
     for name, image in (("JPEG page", inputs["page"]), ("JPEG photo of 12 megapixels", photo())):
         file = io.BytesIO()
         image.save(file, "JPEG", quality=88)

@@ -17,7 +17,7 @@ import functools
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,9 @@ from jina_rag.images import LoadedImage
 from jina_rag.models.runtime.checkpoints import Checkpoint
 from jina_rag.models.runtime.devices import empty_in_host_memory, to_device
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 MIN_PIXELS = 3136
 MAX_PIXELS = 602_112
 """Published maximum image size of jina-embeddings-v4 and jina-reranker-m0 in pixels; corresponds to 768 tokens."""
@@ -38,7 +41,8 @@ _ASPECT = 200
 _CHANNELS = 3
 _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Mean and standard deviation of each color in the training images of CLIP, the defaults of the processor."""
-_BICUBIC = 3
+_BICUBIC, _NEAREST = 3, 0
+_SAMPLE = 64, 64
 _REDUCED_SCALE = 2
 """Smallest ratio of the sides of a JPEG file that is decoded at a reduced resolution to the sides after resizing."""
 UInt8: TypeAlias = npt.NDArray[np.uint8]
@@ -198,10 +202,11 @@ class ImagePatcher:
         rows, columns = self.tokens(image.size, max_pixels, image.name)
         width, height = columns * self.side, rows * self.side
         pixels = image.load(min_size=(_REDUCED_SCALE * width, _REDUCED_SCALE * height))
+        gray = _gray(pixels)
         if pixels.size != (width, height):
-            pixels = pixels.resize((width, height), resample=self._resample)
+            pixels = (gray or pixels).resize((width, height), resample=self._resample)
         merge, patch = self.merge, self.patch
-        split = np.asarray(pixels).reshape(rows, merge, patch, columns, merge, patch, _CHANNELS)
+        split = np.asarray(pixels).reshape(rows, merge, patch, columns, merge, patch, -1)  # one channel serves for all
         # Axes: row and column of the token, row and column of the patch in the token, channel, row and column of the
         # pixel in the patch.
         out.reshape(rows, columns, merge, merge, _CHANNELS, patch, patch)[...] = split.transpose(0, 3, 1, 4, 6, 2, 5)
@@ -235,6 +240,19 @@ class ImagePatcher:
                 np.repeat(value, self.patch**2).astype(np.float32) for value in (self._scale, self._offset)
             )
             return to_device(scale, device), to_device(offset, device)
+
+
+def _gray(image: Image) -> Image | None:
+    """Return the only channel of an RGB image without color; None for an image with color.
+
+    Pillow resizes each channel separately, so one channel gives the same values in a third of the time.
+    """
+    # Few pixels show the color of most photos; then the whole image need not be compared.
+    for part in (image.resize(_SAMPLE, resample=_NEAREST), image):
+        red, green, blue = (channel.tobytes() for channel in part.split())
+        if not red == green == blue:
+            return None
+    return image.getchannel(0)
 
 
 def _first(value: object, default: object) -> Any:  # noqa: ANN401  # content of a JSON file

@@ -173,7 +173,8 @@ def test_patches_of_reduced_jpeg_are_close_to_those_of_its_pixels(patcher, monke
     sizes, resize = [], Image.Image.resize
 
     def note(image, size, *args, **options):
-        sizes.append(image.size)
+        if size != (64, 64):  # the sample that shows whether the image has color
+            sizes.append(image.size)
         return resize(image, size, *args, **options)
 
     monkeypatch.setattr(Image.Image, "resize", note)
@@ -194,3 +195,27 @@ def test_small_jpeg_has_the_vector_of_its_pixels(tiny):
     content = jpeg(photo())
     vectors = model.encode_document([content, Image.open(io.BytesIO(content)).convert("RGB")]).single
     np.testing.assert_array_equal(vectors[0], vectors[1])
+
+
+# Pages without color
+
+
+def test_page_without_color_is_resized_as_one_channel(patcher, monkeypatch):
+    """The values equal those of three channels."""
+    modes, resize = [], Image.Image.resize
+
+    def note(image, size, resample=None, **options):
+        if resample == Image.Resampling.BICUBIC:
+            modes.append(image.mode)
+        return resize(image, size, resample=resample, **options)
+
+    gray = photo().convert("L").convert("RGB")
+    one_pixel = gray.copy()
+    one_pixel.putpixel((321, 123), (1, 2, 3))
+    monkeypatch.setattr(Image.Image, "resize", note)
+    for image in (gray, one_pixel, photo()):
+        patches, _ = patcher.patches_of([(open_image(image), MAX_PIXELS)], CPU)
+        expected = np.asarray(resize(image, (644, 476), resample=Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+        tokens = patches.numpy().reshape(17, 23, 2, 2, 3, 14, 14).transpose(4, 0, 2, 5, 1, 3, 6)
+        np.testing.assert_array_equal(tokens.reshape(expected.shape), expected)
+    assert modes == ["L", "RGB", "RGB"]
