@@ -2,12 +2,13 @@
 #   make demo   index the sample documents, run five queries, write demo-output/report.html
 #   make test   run style, type and import checks and all tests
 #   make wheel  build the wheel and test it with each extra in an empty environment (before a release)
+#   make gpu    measure the models on a CUDA device; PYTHON must be a Python with a CUDA build of torch
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test check format wheel clean
+.PHONY: demo test check format wheel gpu clean
 
 demo: $(VENV)/.light
 	"$(BIN)/python" -m jina_rag demo --output demo-output
@@ -27,6 +28,9 @@ format: $(VENV)/.dev
 
 wheel: $(VENV)/.dev
 	"$(BIN)/python" tools/check_wheel.py
+
+gpu:
+	PYTHONPATH=. $(PYTHON) benchmarks/gpu.py $(GPU_OPTIONS)
 
 $(VENV)/.light: pyproject.toml
 	test -x "$(BIN)/python" || $(PYTHON) -m venv "$(VENV)"

@@ -131,7 +131,7 @@ def run_part(name: str, bench: Bench, seconds: float) -> dict[str, Any]:
     start = time.perf_counter()
     status, reason = "ok", ""
     try:
-        with time_limit(min(PARTS[name].seconds, seconds)):
+        with time_limit(min(PARTS[name].seconds, seconds) if bench.device.is_cuda else seconds):
             PARTS[name].run(bench)
     except NotApplicable as exc:
         status, reason = "not applicable", str(exc)
@@ -222,30 +222,35 @@ def run(options: argparse.Namespace) -> int:
     print("\n".join(head_lines(report)), flush=True)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    bench = Bench(device, options.size, dtype, is_selected=bool(options.only))
     write(out, report)
-    interrupted = False
-    for name in names:
-        remaining = options.seconds - (time.perf_counter() - started)
-        if remaining < 1:
-            reason = f"the time of the run, {options.seconds:.0f} s (--seconds), is over"
-            report["parts"][name] = {"status": "not run", "reason": reason}
-        else:
-            try:
-                report["parts"][name] = run_part(name, bench, remaining)
-            except KeyboardInterrupt:
-                report["parts"][name] = {"status": "failed", "reason": "interrupted", "figures": as_json(bench.figures)}
-                interrupted = True
-        report["seconds"] = round(time.perf_counter() - started, 1)
-        write(out, report)
-        print("\n".join(["", *part_lines(name, report["parts"][name])]), flush=True)
-        if interrupted:
-            return 130
+    with Bench(device, options.size, dtype, is_selected=bool(options.only)) as bench:
+        for name in names:
+            remaining = options.seconds - (time.perf_counter() - started)
+            is_interrupted = _add_part(report, name, bench, remaining, options.seconds)
+            report["seconds"] = round(time.perf_counter() - started, 1)
+            write(out, report)
+            print("\n".join(["", *part_lines(name, report["parts"][name])]), flush=True)
+            if is_interrupted:
+                return 130
     incomplete = [name for name, part in report["parts"].items() if part["status"] in ("failed", "not run")]
-    print(f"\n{report['seconds']} s, written to {out}")
+    print(f"\n{time.perf_counter() - started:.0f} s, written to {out}")
     if incomplete:
         print(f"Not complete: {', '.join(incomplete)}.")
     return 1 if incomplete else 0
+
+
+def _add_part(report: dict[str, Any], name: str, bench: Bench, remaining: float, seconds: float) -> bool:
+    """Run a part, unless the time of the run is over, and return whether the user interrupted the part."""
+    if remaining < 1:
+        reason = f"the time of the run, {seconds:.0f} s (--seconds), is over"
+        report["parts"][name] = {"status": "not run", "reason": reason}
+        return False
+    try:
+        report["parts"][name] = run_part(name, bench, remaining)
+    except KeyboardInterrupt:
+        report["parts"][name] = {"status": "failed", "reason": "interrupted", "figures": as_json(bench.figures)}
+        return True
+    return False
 
 
 def parser() -> argparse.ArgumentParser:

@@ -306,10 +306,16 @@ class Operations:
 
     def total(self, tokens: int, image_tokens: int = 0) -> int:
         """Return the operations for one input of `tokens` tokens, of which one image has `image_tokens`."""
-        decoder = 2 * self._token_weights * tokens + 2 * self._layers * self._hidden * tokens**2
-        if not image_tokens:
-            return decoder
+        return self.linear(tokens, image_tokens) + self.attention(tokens, image_tokens)
+
+    def linear(self, tokens: int, image_tokens: int = 0) -> int:
+        """Return the operations of the products with weights; see `total`."""
         patches = image_tokens * self._merged
-        linear = 2 * self._patch_weights * patches + 2 * self._merged_weights * image_tokens
+        products = self._token_weights * tokens + self._patch_weights * patches + self._merged_weights * image_tokens
+        return 2 * products
+
+    def attention(self, tokens: int, image_tokens: int = 0) -> int:
+        """Return the operations of the attention; see `total`."""
+        patches = image_tokens * self._merged
         keys = self._full_layers * patches + (self._depth - self._full_layers) * min(self._window, patches)
-        return decoder + linear + 4 * self._width * patches * keys
+        return 2 * self._layers * self._hidden * tokens**2 + 4 * self._width * patches * keys

