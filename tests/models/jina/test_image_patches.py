@@ -209,11 +209,12 @@ def test_page_without_color_is_resized_as_one_channel(patcher, monkeypatch):
             modes.append(image.mode)
         return resize(image, size, resample=resample, **options)
 
-    gray = photo().convert("L").convert("RGB")
+    color = photo()
+    gray = color.convert("L").convert("RGB")
     one_pixel = gray.copy()
     one_pixel.putpixel((321, 123), (1, 2, 3))
     monkeypatch.setattr(Image.Image, "resize", note)
-    for image in (gray, one_pixel, photo()):
+    for image in (gray, one_pixel, color):
         patches, _ = patcher.patches_of([(open_image(image), MAX_PIXELS)], CPU)
         expected = np.asarray(resize(image, (644, 476), resample=Image.Resampling.BICUBIC)).transpose(2, 0, 1)
         tokens = patches.numpy().reshape(17, 23, 2, 2, 3, 14, 14).transpose(4, 0, 2, 5, 1, 3, 6)
