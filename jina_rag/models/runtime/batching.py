@@ -24,12 +24,11 @@ from jina_rag.errors import ModelError
 from jina_rag.models.runtime.devices import Placement, is_out_of_memory, release_memory, to_device
 
 _log = logging.getLogger("jina_rag")
-_WASTE = 0.15
-"""Largest fraction of padding in a batch (0 to 1). Above this fraction, two smaller batches are faster than one
-batch."""
 _CALL_TOKENS = 64
-"""Approximate fixed cost of one forward pass, expressed in tokens."""
-
+"""Approximate fixed cost of one forward pass on a CPU, expressed in tokens."""
+_CUDA_CALL_TOKENS = 512
+"""The same on CUDA, where launching the kernels of a pass takes longer than computing a few hundred tokens. Estimated
+from the number of kernels and the matrix rate of a data center GPU, not measured."""
 _AHEAD = 2
 """Number of batches that are prepared ahead. On a CPU, a batch may contain one page only, so two batches keep two
 preparation threads at work."""
@@ -40,15 +39,17 @@ Reader: TypeAlias = "Callable[[], Sequence[Result]]"
 """Function that waits for the results of a submitted batch and returns one result for each input."""
 
 
-def fill_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+def fill_batches(lengths: Sequence[int], tokens: int, *, call_tokens: int = _CALL_TOKENS) -> list[list[int]]:
     """Group input indices into batches of at most `tokens` tokens, padding included, in order of decreasing length.
 
-    An input longer than `tokens` is the only input of a batch. Inputs of similar length share a batch, because each
-    input is padded to the length of the longest input in the batch.
+    Each input is padded to the length of the longest input in the batch, so inputs of similar length share a batch. The
+    batches minimize the number of tokens, padding included, plus `call_tokens` for each batch: many small batches have
+    less padding, but each batch has a fixed cost. An input longer than `tokens` is the only input of a batch.
 
     Args:
         lengths: Length of each input in tokens.
         tokens: Token budget of one batch, padding included.
+        call_tokens: Fixed cost of one batch, expressed in tokens.
 
     Returns:
         Batches of indices into `lengths`; each index occurs once.
@@ -56,20 +57,26 @@ def fill_batches(lengths: Sequence[int], tokens: int) -> list[list[int]]:
     >>> fill_batches([3, 100, 4, 90, 5], tokens=200)
     [[1, 3], [4, 2, 0]]
     """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    widths = np.array([lengths[index] for index in order], dtype=np.int64)
+    # For the first `stop` inputs of `order`: the lowest cost, and the start of the last batch. A batch is a range of
+    # `order`, and its first input is the longest.
+    positions = np.arange(len(order))
+    costs = np.zeros(len(order) + 1, dtype=np.int64)
+    starts = np.zeros(len(order) + 1, dtype=np.int64)
+    first = 0
+    for stop in range(1, len(order) + 1):
+        while first < stop - 1 and widths[first] * (stop - first) > tokens:
+            first += 1
+        candidates = costs[first:stop] + widths[first:stop] * (stop - positions[first:stop])
+        best = int(candidates.argmin())
+        costs[stop], starts[stop] = candidates[best] + call_tokens, first + best
     batches: list[list[int]] = []
-    widest = used_tokens = 0
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        length = lengths[index]
-        current = batches[-1] if batches else []
-        full = widest * (len(current) + 1) > tokens
-        padding = widest * (len(current) + 1) - used_tokens - length
-        if not current or full or (padding > _CALL_TOKENS and padding > _WASTE * widest * (len(current) + 1)):
-            batches.append([index])
-            widest, used_tokens = length, length
-        else:
-            current.append(index)
-            used_tokens += length
-    return batches
+    stop = len(order)
+    while stop:
+        batches.append(order[starts[stop] : stop])
+        stop = int(starts[stop])
+    return batches[::-1]
 
 
 def without_padding(states: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
@@ -118,6 +125,7 @@ class BatchRunner(Generic[Prepared, Result]):
         """
         self._device, self.batch_tokens = placement.device, placement.batch_tokens
         self._name, self._ahead = name, ahead
+        self._call_tokens = _CUDA_CALL_TOKENS if placement.device.type == "cuda" else _CALL_TOKENS
         self._warned = False
 
     def run(
@@ -153,7 +161,7 @@ class BatchRunner(Generic[Prepared, Result]):
         results: dict[int, Result] = {}
         is_retry = False
         with _PreparedBatches(prepare, self._ahead) as upcoming:
-            upcoming.schedule(fill_batches(lengths, budget))
+            upcoming.schedule(fill_batches(lengths, budget, call_tokens=self._call_tokens))
             submitted: deque[tuple[list[int], Reader[Result]]] = deque()
             while upcoming.batches or submitted:
                 failures: list[tuple[list[int], Exception]] = []
@@ -182,7 +190,8 @@ class BatchRunner(Generic[Prepared, Result]):
                     release_memory(self._device)
                     remaining = [index for failed, _ in failures for index in failed]
                     remaining += [index for group in upcoming.batches for index in group]
-                    groups = fill_batches([lengths[index] for index in remaining], budget)
+                    costs = [lengths[index] for index in remaining]
+                    groups = fill_batches(costs, budget, call_tokens=self._call_tokens)
                     upcoming.schedule([[remaining[i] for i in group] for group in groups])
         return [results[index] for index in range(len(lengths))]
 

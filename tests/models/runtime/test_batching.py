@@ -15,12 +15,40 @@ from jina_rag.errors import ModelError
 
 torch = pytest.importorskip("torch")
 
-from jina_rag.models.runtime.batching import BatchRunner, split_rows, without_padding  # noqa: E402
+from jina_rag.models.runtime.batching import BatchRunner, fill_batches, split_rows, without_padding  # noqa: E402
 from jina_rag.models.runtime.devices import Placement  # noqa: E402  # behind the check for torch
 
 
 def runner(tokens, **options):
     return BatchRunner(Placement(torch.device("cpu"), torch.float32, tokens), name="m", **options)
+
+
+def cost(lengths, batches, call_tokens):
+    return sum(max(lengths[i] for i in batch) * len(batch) + call_tokens for batch in batches)
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=8), st.integers(1, 100), st.integers(0, 40))
+def test_batches_have_the_lowest_cost_of_padding_and_calls(lengths, tokens, call_tokens):
+    """No other way to cut the inputs, sorted by length, costs less."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+
+    def cuts(rest):
+        if not rest:
+            yield []
+        for size in range(1, len(rest) + 1):
+            if size == 1 or lengths[rest[0]] * size <= tokens:
+                yield from ([rest[:size], *others] for others in cuts(rest[size:]))
+
+    batches = fill_batches(lengths, tokens, call_tokens=call_tokens)
+    assert cost(lengths, batches, call_tokens) == min(cost(lengths, other, call_tokens) for other in cuts(order))
+
+
+def test_short_queries_have_little_padding():
+    """Queries of 2 to 60 tokens: less padding in several batches, or one batch where a batch is expensive."""
+    lengths = np.clip(np.random.default_rng(0).lognormal(np.log(12), 0.4, 200), 2, 60).astype(int).tolist()
+    batches = fill_batches(lengths, 16_384)
+    assert sum(lengths) > 0.9 * cost(lengths, batches, 0)
+    assert len(fill_batches(lengths, 16_384, call_tokens=10_000)) == 1
 
 
 class Stream:
