@@ -152,7 +152,8 @@ def encode_jpeg(image: Image, quality: int) -> EncodedImage:
     """
     buffer = BytesIO()
     try:
-        image.convert("RGB").save(buffer, "JPEG", quality=quality)
+        # `convert` copies an RGB image.
+        (image if image.mode == "RGB" else image.convert("RGB")).save(buffer, "JPEG", quality=quality)
     except (OSError, ValueError, SystemError) as exc:
         raise InvalidInputError(
             f"An image of {image.width} x {image.height} pixels cannot be stored as JPEG ({exc}). "

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import mmap
+import os
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jina_rag.config import IngestSettings, Limits
+from jina_rag.images import encode_jpeg
 from jina_rag.parsing.sources import SourceFile
-from jina_rag.parsing.workers import ipc
+from jina_rag.parsing.workers import ipc, shared_memory
 from jina_rag.parsing.workers.ipc import InvalidMessageError, unpack_opened, unpack_page
+from jina_rag.types import SparseVector
 
 SOURCE = SourceFile(Path("a.pdf"), Path(), "a.pdf", "pdf")
 LIMITS = Limits(max_render_pixels=100, max_words=2, max_pages=9)
@@ -142,3 +149,109 @@ def test_malformed_header_is_rejected(text):
 def test_oversized_message_is_rejected_before_reading():
     with pytest.raises(InvalidMessageError):
         ipc.receive(io.BytesIO(b"\xff" * 16))
+
+
+def prepared_page(**changes):
+    """Return the header and body of a page of 10 x 10 pixels with one region of 4 x 4 pixels."""
+    screenshot, crop = (encode_jpeg(Image.new("RGB", (side, side), "red"), 85) for side in (10, 4))
+    weights = SparseVector(np.array([3, 9], np.uint32), np.array([0.5, 1.5], np.float32))
+    parts = {"weights": [weights, weights], "files": [screenshot.content, crop.content]} | changes
+    header = HEADER | {
+        "terms": [len(vector.indices) for vector in parts["weights"]],
+        "jpegs": [len(content) for content in parts["files"]],
+    }
+    vectors = [array.tobytes() for vector in parts["weights"] for array in (vector.indices, vector.values)]
+    return header, PIXELS + b"".join(vectors) + b"".join(parts["files"])
+
+
+def unpack_prepared(header, body):
+    return unpack_page(SOURCE, 1, 1, header, body, SETTINGS, prepared=True)[0].prepared
+
+
+def sparse(indices, values):
+    return SparseVector(np.array(indices, np.uint32), np.array(values, np.float32))
+
+
+def jpeg(size, mode="RGB"):
+    buffer = io.BytesIO()
+    Image.new(mode, size).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def test_prepared_page_is_accepted_with_own_hashes():
+    prepared = unpack_prepared(*prepared_page())
+    assert prepared.screenshot == encode_jpeg(Image.new("RGB", (10, 10), "red"), SETTINGS.jpeg_quality)
+    assert [image.sha256 for image in prepared.crops] == [hashlib.sha256(prepared.crops[0].content).hexdigest()]
+    assert prepared.lexical.indices.tolist() == [3, 9]
+    assert prepared.region_lexical[0].values.tolist() == [0.5, 1.5]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"weights": [sparse([3], [1])]},
+        {"weights": [sparse([9, 3], [1, 1]), sparse([], [])]},
+        {"weights": [sparse([3, 3], [1, 1]), sparse([], [])]},
+        {"weights": [sparse([3], [NAN]), sparse([], [])]},
+        {"weights": [sparse([3], [INF]), sparse([], [])]},
+        {"weights": [sparse([3], [-1]), sparse([], [])]},
+        {"files": [jpeg((10, 10))]},
+        {"files": [jpeg((10, 10)), jpeg((4, 5))]},
+        {"files": [jpeg((11, 10)), jpeg((4, 4))]},
+        {"files": [jpeg((10, 10)), jpeg((4, 4), "L")]},
+        {"files": [jpeg((10, 10)), b"GIF89a"]},
+        {"files": [jpeg((10, 10)), b""]},
+        {"files": [b"\xff\xd8\xff", jpeg((4, 4))]},
+    ],
+)
+def test_invalid_prepared_page_is_rejected(changes):
+    with pytest.raises(InvalidMessageError):
+        unpack_prepared(*prepared_page(**changes))
+
+
+@pytest.mark.parametrize("changes", [{"terms": None}, {"jpegs": [1, -1]}, {"jpegs": [1.0, 2]}, {"terms": [2, 1 << 40]}])
+def test_invalid_lengths_of_a_prepared_page_are_rejected(changes):
+    header, body = prepared_page()
+    with pytest.raises(InvalidMessageError):
+        unpack_prepared(header | changes, body)
+    with pytest.raises(InvalidMessageError):
+        unpack_prepared(header, body + b"x")
+
+
+def test_message_with_a_body_is_read_from_shared_memory():
+    memory = mmap.mmap(-1, 4096)
+    stream = io.BytesIO()
+    ipc.write(stream, {"a": 1}, [b"bo", b"dy"], memory)
+    assert len(stream.getvalue()) == 16, "the pipe contains only the lengths"
+    header, body = ipc.receive(io.BytesIO(stream.getvalue()), memory)
+    assert (header, bytes(body)) == ({"a": 1}, b"body")
+    for content in ([], [bytes(5000)]):  # no body; too large for the memory
+        stream = io.BytesIO()
+        ipc.write(stream, {"a": 1}, content, memory)
+        assert ipc.receive(io.BytesIO(stream.getvalue()), memory) == ({"a": 1}, b"".join(content))
+
+
+@pytest.mark.parametrize("lengths", [(10, 5000), (5000, 10), (1 << 40, 0)])
+def test_message_beyond_the_shared_memory_is_rejected(lengths):
+    data = struct.pack("=QQ", lengths[0] | 1 << 63, lengths[1])
+    for memory in (mmap.mmap(-1, 4096), None):
+        with pytest.raises(InvalidMessageError):
+            ipc.receive(io.BytesIO(data), memory)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has sealed memory")
+def test_shared_memory_cannot_be_resized():
+    descriptor = shared_memory.create()
+    if descriptor is None:
+        pytest.skip("this system does not allow sealed memory")
+    reading = shared_memory.open_for_reading(descriptor)
+    for size in (0, shared_memory.SIZE * 2):
+        with pytest.raises(OSError, match="not permitted"):
+            os.ftruncate(descriptor, size)
+    writing = shared_memory.open_for_writing(descriptor)
+    writing[-4:] = b"last"
+    assert reading[-4:] == b"last"
+    with pytest.raises(TypeError):
+        reading[0] = 1
+    with pytest.raises(OSError, match="descriptor"):
+        os.fstat(descriptor)
