@@ -455,7 +455,10 @@ class Manifest:
         return int(pages), int(points)
 
     def add_points(self, sha256: str, points: Sequence[PointRecord]) -> list[PointRecord]:
-        """Record all points of some pages. The caller records points before the store writes the points.
+        """Record all points of some pages.
+
+        An ingestion records points before the store writes them. `jina_rag.indexing.add` records them in the
+        transaction that marks the content as complete: until then, recovery deletes all points of the content.
 
         Args:
             sha256: SHA-256 of the content.

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
 from jina_rag.catalog.maintenance import drop_points, reconcile
-from jina_rag.catalog.manifest import DocumentRecord, PointRecord
+from jina_rag.catalog.manifest import DocumentRecord
 from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
 from jina_rag.indexing.add_inputs import EntryInput
@@ -51,12 +52,12 @@ class EntryWriter:
 
     Each batch is written in four steps, and each step is on the disk before the next one:
 
-    1. One transaction of the manifest records the entries as incomplete, and their points (SQLite syncs its journal and
-       its file). A search returns no incomplete entry, and after a crash the next change of the index deletes it.
+    1. One transaction of the manifest records the entries as incomplete, while the entries are embedded. SQLite syncs
+       its journal and its file. After a crash, the next change of the index deletes what incomplete entries left.
     2. The images are written.
     3. The store writes all points in one call for every 16 MB of points, and is flushed (see `EdgeStore.flush`; a
        Qdrant server writes its own log).
-    4. One transaction of the manifest marks the entries as complete.
+    4. One transaction of the manifest records the points, and marks the entries as complete.
 
     After `run`, the entries therefore survive a killed process and a power failure.
     """
@@ -80,19 +81,21 @@ class EntryWriter:
             IndexStateError: If the index cannot be written.
         """
         new_entries: list[EntryInput] = []
-        with self._manifest.transaction():
-            for entry in entries:
-                record = entry.record
-                indexed = self._manifest.document(record.doc_id)
-                if indexed is not None and not indexed.added:
-                    raise InvalidInputError(
-                        f"The id {record.doc_id!r} belongs to the ingested file {indexed.path}. Choose another id."
-                    )
-                if not self._manifest.is_complete(record.sha256):
-                    new_entries.append(entry)
-                elif (
-                    indexed is None or not indexed.is_complete or _requested_state(indexed) != _requested_state(record)
-                ):
+        updated_records: list[DocumentRecord] = []
+        for entry in entries:
+            record = entry.record
+            indexed = self._manifest.document(record.doc_id)
+            if indexed is not None and not indexed.added:
+                raise InvalidInputError(
+                    f"The id {record.doc_id!r} belongs to the ingested file {indexed.path}. Choose another id."
+                )
+            if not self._manifest.is_complete(record.sha256):
+                new_entries.append(entry)
+            elif indexed is None or not indexed.is_complete or _requested_state(indexed) != _requested_state(record):
+                updated_records.append(record)
+        if updated_records:
+            with self._manifest.transaction():
+                for record in updated_records:
                     self._manifest.put_document(record)
         if not new_entries:
             return
@@ -110,6 +113,51 @@ class EntryWriter:
             except InvalidInputError as exc:
                 error = exc
                 break
+        with self._begin_meanwhile([entry.record for entry, _ in contents]):
+            built, pages = self._build(contents, builder)
+            points = [point for _, pairs, _ in built for point, _ in pairs]
+            check_space(self._resources.images.folder.parent, sum(map(schema.point_bytes, points)))
+        builder.write_images(pages)
+        for batch in schema.batches(points):
+            self._resources.store.upsert(batch)
+        self._resources.store.flush()
+        with self._manifest.transaction():
+            for record, pairs, warnings in built:
+                drop_points(self._resources, self._manifest.add_points(record.sha256, [item for _, item in pairs]))
+                self._manifest.finish(record, warnings=warnings)
+        if error is not None:
+            reconcile(self._resources)
+            raise error
+
+    @contextmanager
+    def _begin_meanwhile(self, records: Sequence[DocumentRecord]) -> Iterator[None]:
+        """Record the entries as incomplete, in another thread, while the caller embeds the entries.
+
+        The sync of the manifest thus takes no time of its own. If the caller fails, the records are removed.
+        """
+
+        def begin() -> None:
+            with self._manifest.transaction():
+                for record in records:
+                    self._manifest.begin(record)
+
+        with ThreadPoolExecutor(1, thread_name_prefix="jina-rag-add") as thread:
+            begun = thread.submit(begin)
+            try:
+                yield
+            except BaseException:
+                if begun.exception() is None:
+                    with self._manifest.transaction():
+                        for record in records:
+                            self._manifest.abandon(record)
+                    reconcile(self._resources)
+                raise
+            begun.result()
+
+    def _build(
+        self, contents: Sequence[tuple[EntryInput, Content]], builder: PointBuilder
+    ) -> tuple[list[tuple[DocumentRecord, list[BuiltPoint], list[Failure]]], list[PagePoints]]:
+        """Embed the entries; return record, points and warnings of each entry, and the points of all pages."""
         built: list[tuple[DocumentRecord, list[BuiltPoint], list[Failure]]] = []
         pages: list[PagePoints] = []
         for (entry, content), encoded in zip(contents, self._encode(contents, builder), strict=True):
@@ -123,24 +171,7 @@ class EntryWriter:
                 pages.append(page)
                 pairs, notes = place_points([record], [page], {}), [*content.warnings, page.note]
             built.append((record, pairs, [Failure(record.path, note, 1) for note in notes if note]))
-        points = [point for _, pairs, _ in built for point, _ in pairs]
-        check_space(self._resources.images.folder.parent, sum(map(schema.point_bytes, points)))
-        replaced_points: list[PointRecord] = []
-        with self._manifest.transaction():
-            for record, pairs, _ in built:
-                self._manifest.begin(record)
-                replaced_points += self._manifest.add_points(record.sha256, [point_record for _, point_record in pairs])
-        builder.write_images(pages)
-        drop_points(self._resources, replaced_points)
-        for batch in schema.batches(points):
-            self._resources.store.upsert(batch)
-        self._resources.store.flush()
-        with self._manifest.transaction():
-            for record, _, warnings in built:
-                self._manifest.finish(record, warnings=warnings)
-        if error is not None:
-            reconcile(self._resources)
-            raise error
+        return built, pages
 
     def _encode(self, contents: Sequence[tuple[EntryInput, Content]], builder: PointBuilder) -> list[EncodedPage]:
         if self._vectors is None:

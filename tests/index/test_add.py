@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import subprocess
+import sys
 import threading
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +17,8 @@ from PIL import Image
 
 from jina_rag import DocumentIndex, InvalidInputError, Rerank, load_pages, save_page
 from jina_rag.errors import IndexStateError
+from jina_rag.indexing import add
+from jina_rag.reference_queries import QUERIES
 from jina_rag.testing import FakeEmbedder, FakeReranker, make_page, sample_pdf
 
 
@@ -350,16 +357,21 @@ def test_entries_before_a_damaged_image_are_indexed(tmp_path, index):
     assert index.verify() == []
 
 
-@pytest.mark.parametrize("store_method", ["upsert", "flush"])
-def test_next_add_deletes_the_remains_of_an_interrupted_add(index, monkeypatch, store_method):
+@pytest.mark.parametrize(
+    ("resource", "method"),
+    [("images", "put_encoded"), ("store", "upsert"), ("store", "flush"), ("manifest", "add_points")],
+)
+def test_next_add_deletes_the_remains_of_an_interrupted_add(index, monkeypatch, resource, method):
     index.add(["old words"], ids=["a"])
-    store = index._session.resources.store
+    cls = type(getattr(index._session.resources, resource))
+    call = getattr(cls, method)
 
-    def crash(*_):
+    def crash(*args):
+        call(*args)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(store), store_method, crash)
+        patch.setattr(cls, method, crash)
         with pytest.raises(KeyboardInterrupt):
             index.add(["new words", make_page("a page")], ids=["a", "b"])
     assert doc_ids(index.search("words", k=5)) in (["a"], ["b", "a"], ["a", "b"])
@@ -387,3 +399,110 @@ def test_add_and_lookup_coroutines_match_the_methods(index, embedder):
     np.testing.assert_array_equal(vectors, index.dense_vectors(pages))
     assert threads
     assert threading.get_ident() not in threads
+
+
+class CallCounter:
+    """Counts the calls of the methods of an object that it wraps."""
+
+    def __init__(self, wrapped):
+        self._wrapped, self.calls = wrapped, Counter()
+
+    def __getattr__(self, name):
+        self.calls[name] += 1
+        return getattr(self._wrapped, name)
+
+
+@pytest.mark.parametrize("count", [1, 3, 100])
+def test_batch_takes_two_transactions_and_one_store_call(index, monkeypatch, count):
+    index.add(["first"], ids=["a"])
+    resources = index._session.resources
+    statements, store_calls = [], []
+    resources.manifest._connection.set_trace_callback(statements.append)
+    for name in ("upsert", "flush", "delete", "update_payload"):
+        method = getattr(resources.store, name)
+        monkeypatch.setattr(
+            resources.store, name, lambda *args, name=name, method=method: (store_calls.append(name), method(*args))[1]
+        )
+    shard = resources.store._shard = CallCounter(resources.store._shard)
+    index.add([f"text {n} of the batch" for n in range(count)], ids=[f"b{n}" for n in range(count)])
+    resources.manifest._connection.set_trace_callback(None)
+    assert [statement for statement in statements if statement == "COMMIT"] == ["COMMIT"] * 2
+    assert [name for name in store_calls if name != "delete"] == ["upsert", "flush"]
+    assert shard.calls["update"] == 1
+    if sys.platform == "linux":
+        assert shard.calls["flush"] == 0, "the log is synced instead of all segments"
+    assert index.info().documents == count + 1
+
+
+def test_failed_embedding_leaves_no_record(index, embedder, monkeypatch):
+    index.add(["old words"], ids=["a"])
+    monkeypatch.setattr(embedder, "encode_document", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        index.add(["new words", "more"], ids=["a", "b"])
+    assert [(hit.doc_id, hit.text) for hit in index.search("words", k=5)] == [("a", "old words")]
+    assert index.info().pending == 0
+    assert index.verify() == []
+
+
+def test_failed_record_stores_nothing(index, monkeypatch):
+    manifest = index._session.resources.manifest
+    monkeypatch.setattr(manifest, "begin", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        index.add(["words"], ids=["a"])
+    assert index._session.resources.store.count() == 0
+
+
+def test_large_texts_are_added_in_several_batches(index, embedder, monkeypatch):
+    monkeypatch.setattr(add, "BATCH_SIZE", 1000)
+    texts = [f"text {n} " + "word " * 40 for n in range(7)]
+    index.add(texts, ids=[str(n) for n in range(7)])
+    assert [len(inputs) for kind, inputs in embedder.history if kind == "document"] == [2, 2, 2, 1]
+    assert [hit.text for hit in index.get([str(n) for n in range(7)])] == texts
+
+
+def test_unchanged_entries_write_nothing(index):
+    index.add(["words", "more"], ids=["a", "b"])
+    statements = []
+    index._session.resources.manifest._connection.set_trace_callback(statements.append)
+    index.add(["words", "more"], ids=["a", "b"])
+    assert not [statement for statement in statements if not statement.lstrip().startswith("SELECT")]
+
+
+def test_reference_queries_are_encoded_once(index, embedder):
+    embedder.hubness = 0.5
+    for text in ("one", "two", "three"):
+        index.add([text])
+    assert [len(inputs) for kind, inputs in embedder.history if kind == "query"] == [len(QUERIES)]
+
+
+ADDER = """
+import sys
+from jina_rag import DocumentIndex
+from jina_rag.testing import FakeEmbedder, make_page
+
+index = DocumentIndex.open(sys.argv[1], embedder=FakeEmbedder())
+for n in range(10**6):
+    contents = [f"text {n}", make_page(f"page {n}")]
+    index.add(contents, ids=[f"text-{n}", f"page-{n}"])
+    print(n, flush=True)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("acknowledged_calls", [0, 7])
+def test_killed_process_loses_no_entry_of_a_returned_add(tmp_path, embedder, acknowledged_calls):
+    with subprocess.Popen(
+        [sys.executable, "-c", ADDER, str(tmp_path / "kb")], stdout=subprocess.PIPE, text=True
+    ) as adder:
+        last = next(int(line) for line in adder.stdout if int(line) >= acknowledged_calls)
+        adder.send_signal(signal.SIGKILL)
+        last = max([last, *(int(line) for line in adder.stdout if line.endswith("\n"))])
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        for n in range(last + 1):
+            assert [hit.text for hit in index.get([f"text-{n}", f"page-{n}"])] == [f"text {n}", f"page {n}"]
+        index.add(["next"], ids=["next"])  # deletes what the killed call left
+        pending = {record.doc_id for record in index.documents() if not record.is_complete}
+        assert pending <= {f"text-{last + 1}", f"page-{last + 1}"}
+        index.delete(filter={"doc_id": sorted(pending)}) if pending else None
+        assert index.verify() == []
+        assert {hit.doc_id for hit in index.search("next text", k=3)}
