@@ -1,6 +1,8 @@
 """Compare jina-embeddings-v4 and jina-reranker-m0 in jina_rag with the published code, on the same weights and inputs.
 
     python benchmarks/models.py [--device cpu|cuda] [--rounds 4] [--only texts,queries,pages,pairs] [--no-memory]
+                                [--count N]
+    python benchmarks/models.py --against ../other-checkout [--only pages]
 
 The checkpoints are random and of medium size (`jina_rag.testing.make_checkpoint`, size "mid"), with the proportions of
 the real checkpoints: the vocabulary's share of the computation, the relative rank of the adapters, and the size of the
@@ -8,6 +10,9 @@ vision tower. The baseline is `benchmarks/published.py`. The baseline computes v
 all hidden states, does not merge the adapter, and processes inputs in order in batches of eight. jina_rag and the
 baseline run alternately in one process, and the speedup is the ratio of the median times. The peak memory in addition
 to the weights is measured in two separate processes.
+
+With `--against`, the baseline is the jina_rag of another checkout, for example a git worktree of an earlier commit.
+Both run in processes of their own, which take turns; the CPU seconds of the processes are printed, too.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import argparse
 import ctypes
 import gc
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -40,6 +46,7 @@ BARS = {
     "pages": "at least 1.35",
     "pairs": "at least 1.5",
 }
+CHECKOUT = Path(__file__).resolve().parent.parent
 WORDS = (
     "the of region revenue table growth north chart data page year report model search value line error code".split()
 )
@@ -81,10 +88,11 @@ def pages(count: int, seed: int) -> list[Any]:
 class Case:
     """A comparison of jina_rag with the published code for one model, kind of input, device and dtype."""
 
-    def __init__(self, name: str, folders: dict[str, Path], device: str, dtype: str) -> None:
+    def __init__(self, name: str, folders: dict[str, Path], options: argparse.Namespace) -> None:
         self.name = name
         self.family = "m0" if name == "pairs" else "v4"
-        self.folder, self.device, self.dtype = folders[self.family], device, dtype
+        self.folder, self.device, self.dtype = folders[self.family], options.device, options.dtype
+        self.count = options.count or (24 if name == "pages" else 200)
         self.inputs: Any = None
 
     def load(self, variant: str) -> Callable[[], Any]:
@@ -124,15 +132,15 @@ class Case:
                 return len(tokenizer.encode(text))
 
             if self.name == "pages":
-                self.inputs = pages(24, seed=1)
+                self.inputs = pages(self.count, seed=1)
             elif self.name == "queries":
-                self.inputs = texts(200, 12, 0.4, 60, 2, count)
+                self.inputs = texts(self.count, 12, 0.4, 60, 2, count)
             elif self.name == "pairs":
-                documents = texts(200, 50, 1.1, 1500, 3, count)
-                queries = texts(200, 12, 0.4, 60, 4, count)
+                documents = texts(self.count, 50, 1.1, 1500, 3, count)
+                queries = texts(self.count, 12, 0.4, 60, 4, count)
                 self.inputs = list(zip(queries, documents, strict=True))
             else:
-                self.inputs = texts(200, 50, 1.1, 1500, 0, count)
+                self.inputs = texts(self.count, 50, 1.1, 1500, 0, count)
         return self.inputs
 
 
@@ -160,6 +168,73 @@ def compare(case: Case, rounds: int) -> dict[str, Any]:
         "ours_s": round(medians["ours"], 3),
         "speed": round(medians["published"] / medians["ours"], 2),
         "difference": float(np.abs(np.asarray(results["published"]) - np.asarray(results["ours"])).max()),
+    }
+
+
+def serve(case: Case) -> None:
+    """Run jina_rag in this process once for each line on stdin, and print the seconds and the file of the results."""
+    import jina_rag
+
+    run = case.load("ours")
+    print(json.dumps({"package": str(Path(jina_rag.__file__).parent)}), flush=True)
+    for line in sys.stdin:
+        start = time.process_time()
+        elapsed, result = seconds(run, case.device)
+        np.save(line.strip(), np.asarray(result))
+        print(json.dumps({"s": elapsed, "cpu_s": time.process_time() - start}), flush=True)
+
+
+class Checkout:
+    """A process that runs a case with the jina_rag of a checkout."""
+
+    def __init__(self, path: Path, name: str, root: Path, options: argparse.Namespace) -> None:
+        command = [*_command(root, options), "--serve", name]
+        environment = {**os.environ, "PYTHONPATH": str(path.resolve())}
+        self.results = root / f"results-{os.getpid()}-{path.resolve().name}.npy"
+        self.process = subprocess.Popen(
+            command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        package = Path(self._answer()["package"])
+        if package.parent != path.resolve():
+            raise RuntimeError(f"The process imported {package} instead of the package in {path}. Is it a checkout?")
+
+    def run(self) -> dict[str, float]:
+        """Run the case once and return the seconds and the CPU seconds."""
+        assert self.process.stdin is not None
+        print(self.results, file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def close(self) -> np.ndarray:
+        """End the process and return the results of the last run."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+        results = np.load(self.results)
+        self.results.unlink()
+        return results
+
+    def _answer(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"The process of the benchmark ended with status {self.process.wait()}; see above.")
+        return json.loads(line)
+
+
+def compare_checkouts(name: str, root: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Return the median seconds of this checkout and of another one in alternating runs, and the speedup."""
+    checkouts = {"against": options.against, "ours": CHECKOUT}
+    processes = {variant: Checkout(path, name, root, options) for variant, path in checkouts.items()}
+    rounds = [{variant: process.run() for variant, process in processes.items()} for _ in range(options.rounds)]
+    results = [process.close() for process in processes.values()]
+    figures: dict[str, Any] = {}
+    for unit in ("s", "cpu_s"):
+        for variant in checkouts:
+            # The first round is a warm-up.
+            figures[f"{variant}_{unit}"] = float(np.median([turn[variant][unit] for turn in rounds[1:] or rounds]))
+        figures[f"speed_{unit}"] = figures[f"against_{unit}"] / figures[f"ours_{unit}"]
+    return {key: round(value, 3) for key, value in figures.items()} | {
+        "difference": float(np.abs(results[0] - results[1]).max())
     }
 
 
@@ -192,8 +267,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--count", type=int, default=0, help="inputs of each case (default: 24 pages, 200 others)")
     parser.add_argument("--only", default=",".join(BARS))
     parser.add_argument("--memory", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="checkout whose jina_rag is the baseline")
+    parser.add_argument("--serve", metavar="CASE", help=argparse.SUPPRESS)
     parser.add_argument("--peak", nargs=2, metavar=("CASE", "VARIANT"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help="folder of the checkpoints, reused by later runs")
     options = parser.parse_args(arguments)
@@ -204,10 +282,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if not folder.is_dir():
                 make_checkpoint(family, size="mid", path=folder)
         if options.peak:
-            print(peak(Case(options.peak[0], folders, options.device, options.dtype), options.peak[1]))
+            print(peak(Case(options.peak[0], folders, options), options.peak[1]))
+            return
+        if options.serve:
+            serve(Case(options.serve, folders, options))
             return
         for name in options.only.split(","):
-            figures = compare(Case(name, folders, options.device, options.dtype), options.rounds)
+            if options.against:
+                print(json.dumps({"case": name, **compare_checkouts(name, root, options)}), flush=True)
+                continue
+            figures = compare(Case(name, folders, options), options.rounds)
             if options.memory and name != "queries":
                 peaks = {
                     variant: _peak_in_new_process(name, variant, root, options) for variant in ("published", "ours")
@@ -218,12 +302,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _peak_in_new_process(name: str, variant: str, root: Path, options: argparse.Namespace) -> int:
-    command = [
-        sys.executable, __file__, "--peak", name, variant, "--folder", str(root),
-        "--device", options.device, "--dtype", options.dtype,
-    ]  # fmt: skip
+    command = [*_command(root, options), "--peak", name, variant]
     process = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(process.stdout.splitlines()[-1])
+
+
+def _command(root: Path, options: argparse.Namespace) -> list[str]:
+    return [
+        sys.executable, __file__, "--folder", str(root), "--device", options.device, "--dtype", options.dtype,
+        "--count", str(options.count),
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -193,7 +193,7 @@ class VisionTower(nn.Module):
         Returns:
             Shape (tokens, width of the decoder), in the order of the images, in the dtype of the weights.
         """
-        inputs = self._inputs_of(tuple((time, height, width) for time, height, width in grid_thw.tolist()))
+        inputs = self._inputs_of(_sizes(grid_thw))
         hidden = self.patch_embed(pixels)
         if inputs.order is not None:
             hidden = hidden.index_select(0, inputs.order)
@@ -235,6 +235,10 @@ class VisionTower(nn.Module):
         if self._kernel is not None:
             return VarlenAttention(sequences, self._kernel, self._placement.device)
         return BatchedAttention(sequences, self._placement.device, self._placement.dtype)
+
+
+def _sizes(grid_thw: torch.Tensor) -> tuple[Grid, ...]:
+    return tuple((time, height, width) for time, height, width in grid_thw.tolist())
 
 
 class VisionBlock(nn.Module):
@@ -347,17 +351,24 @@ def varlen_kernel(device: torch.device, dtype: torch.dtype, heads: int, width: i
     """
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return None
+    kernel = _working_kernel(device, dtype, heads, width)
+    if kernel is None:
+        _log.info("No kernel for sequences of different lengths on %s; images attend in batches.", device)
+    return kernel
+
+
+def _working_kernel(device: torch.device, dtype: torch.dtype, heads: int, width: int) -> Kernel | None:
+    """Return the first kernel that gives the right result on a device; see `varlen_kernel`."""
     for module, name in _KERNELS:
         try:
             kernel: Kernel = getattr(importlib.import_module(module), name)
             if _agrees_with_sdpa(kernel, device, dtype, heads, width):
                 return kernel
             _log.warning("%s.%s returns wrong results on %s and is not used.", module, name, device)
-        except (ImportError, AttributeError, TypeError, ValueError, RuntimeError, OSError, AssertionError) as exc:
+        except (ImportError, AttributeError, TypeError, ValueError, RuntimeError, OSError) as exc:
             if is_out_of_memory(exc):
                 raise
             _log.debug("%s.%s cannot be used on %s: %s", module, name, device, exc)
-    _log.info("No kernel for sequences of different lengths on %s; images attend in batches.", device)
     return None
 
 
