@@ -152,8 +152,9 @@ def encode_jpeg(image: Image, quality: int) -> EncodedImage:
     """
     buffer = BytesIO()
     try:
-        # `convert` copies an RGB image.
-        (image if image.mode == "RGB" else image.convert("RGB")).save(buffer, "JPEG", quality=quality)
+        # `convert` copies an RGB image. Without `comment`, Pillow copies the comment of the file of the image.
+        rgb = image if image.mode == "RGB" else image.convert("RGB")
+        rgb.save(buffer, "JPEG", quality=quality, comment=b"")
     except (OSError, ValueError, SystemError) as exc:
         raise InvalidInputError(
             f"An image of {image.width} x {image.height} pixels cannot be stored as JPEG ({exc}). "

@@ -3,6 +3,8 @@
 Several threads render, each with one worker process. A thread takes the first page, in order, that no thread has taken.
 The threads render at most a window of pages ahead of the caller, across the ends of documents. A document is opened
 together with its first page, so a folder of documents with one page each is rendered as fast as one long document.
+While a document is being opened, it counts as one page. If it turns out to be long, the later documents that were
+opened at the same time may have up to one more window of rendered pages.
 """
 
 from __future__ import annotations
@@ -24,8 +26,8 @@ from jina_rag.parsing.workers.cancellation import POLL_SECONDS, Stop
 from jina_rag.parsing.workers.pool import IsolatedDocument, close_documents, open_isolated
 from jina_rag.types import Box, Page
 
-LOOK_AHEAD_BYTES = 256 * 2**20
-"""Maximum number of bytes of RGB pixels that are rendered ahead of the caller."""
+WINDOW_PAGE_BYTES = 20 * 2**20
+"""Bytes of RGB pixels per page of the window: three A4 pages at 150 dpi. With larger pages, the window has fewer."""
 _USUAL_PAGE_BYTES = 3 * 1240 * 1754
 """Size of an A4 page at 150 dpi, assumed for pages before the first page is rendered."""
 
@@ -240,7 +242,7 @@ class DocumentRendering(Generic[_Item]):
             if document.is_started and document.started == len(document.numbers):
                 continue
             # The page that the caller waits for is always rendered, whatever its size.
-            if pages >= self._window or (pages and size + self._page_bytes > LOOK_AHEAD_BYTES):
+            if pages >= self._window or (pages and size + self._page_bytes > self._window * WINDOW_PAGE_BYTES):
                 return None
             return document, document.numbers[document.started] if document.is_started else None
         return None

@@ -10,9 +10,12 @@ from PIL import Image
 
 from jina_rag.config import IngestSettings, Limits
 from jina_rag.errors import DocumentError, LimitExceededError
+from jina_rag.images import encode_jpeg
 from jina_rag.parsing.documents import open_document
 from jina_rag.parsing.images import to_rgb
+from jina_rag.parsing.pages import read_pages
 from jina_rag.parsing.sources import SourceFile
+from jina_rag.types import Page
 
 
 def source(path):
@@ -161,3 +164,14 @@ def test_pillow_warnings_become_document_warnings(tmp_path):
     with open_document(source(tmp_path / "a.jpg")) as document:
         assert any("Corrupt EXIF" in warning for warning in document.warnings)
         assert document.render(1).screenshot.image.size == (20, 20)
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+def test_prepared_image_has_no_comment_of_the_file(tmp_path, isolate):
+    image = Image.effect_noise((60, 40), 90).convert("RGB")
+    image.save(tmp_path / "a.jpg", comment=b"private note", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x00")
+    settings = IngestSettings(ocr="never", isolate=isolate)
+    (page,) = [e for e in read_pages([source(tmp_path / "a.jpg")], settings, prepare=True) if isinstance(e, Page)]
+    pixels = Image.frombytes("RGB", page.screenshot.image.size, page.screenshot.image.tobytes())
+    assert page.prepared.screenshot == encode_jpeg(pixels, settings.jpeg_quality)
+    assert b"private" not in page.prepared.screenshot.content

@@ -118,8 +118,9 @@ def test_pages_of_later_documents_are_rendered_while_an_earlier_page_is_rendered
     assert set(rendered[:3]) == {"01.pdf", "02.pdf", "03.pdf"}
 
 
-@pytest.mark.parametrize("page_counts", [[1] * 30, [30], [3] * 10])
-def test_look_ahead_bounds_the_pages_of_all_documents(tmp_path, page_counts):
+@pytest.mark.parametrize(("page_counts", "windows"), [([1] * 30, 1), ([30], 1), ([3] * 10, 2)])
+def test_look_ahead_bounds_the_pages_of_all_documents(tmp_path, page_counts, windows):
+    """A document that is being opened counts as one page, so the first pages of later documents may be in addition."""
     rendered, taken, ahead = 0, 0, []
     lock = threading.Lock()
 
@@ -139,12 +140,13 @@ def test_look_ahead_bounds_the_pages_of_all_documents(tmp_path, page_counts):
                 with lock:
                     taken += 1
     assert rendered == 30
-    assert max(ahead) <= 3 + 2 + 1, "three pages, one for each process, and one between `take` and the count"
+    # A window has three pages and one for each process. One page is between `take` and the count.
+    assert max(ahead) <= windows * (3 + 2) + 1
 
 
 def test_look_ahead_is_bounded_by_bytes(tmp_path, monkeypatch):
     """With pages as large as the limit, no page is rendered before the caller has taken the previous page."""
-    monkeypatch.setattr(rendering, "LOOK_AHEAD_BYTES", 1)
+    monkeypatch.setattr(rendering, "WINDOW_PAGE_BYTES", 1)
     active, maximum = 0, 0
     lock = threading.Lock()
 

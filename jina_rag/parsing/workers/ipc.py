@@ -10,7 +10,6 @@ compromises a worker, the worker can therefore only send a wrong page.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import math
 import mmap
@@ -27,6 +26,7 @@ from jina_rag.config import IngestSettings, Limits
 from jina_rag.errors import DocumentError, MissingDependencyError
 from jina_rag.parsing.preparation import crop_size
 from jina_rag.parsing.sources import SourceFile
+from jina_rag.parsing.workers.jpeg_check import is_encoded_image
 from jina_rag.types import (
     Box,
     EncodedImage,
@@ -339,15 +339,8 @@ def _weights(parts: _Parts, count: int) -> SparseVector:
 
 
 def _jpeg(content: bytes, size: tuple[int, int], quality: int) -> EncodedImage:
-    """Return a JPEG file whose header states an RGB image of the expected size."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(content), formats=("JPEG",)) as image:
-            if image.size != size or image.mode != "RGB":
-                raise InvalidMessageError
-    except (OSError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        raise InvalidMessageError from error
+    if not is_encoded_image(content, size, quality):
+        raise InvalidMessageError
     return EncodedImage(content, hashlib.sha256(content).hexdigest(), quality)
 
 

@@ -172,10 +172,13 @@ def sparse(indices, values):
     return SparseVector(np.array(indices, np.uint32), np.array(values, np.float32))
 
 
-def jpeg(size, mode="RGB"):
+def jpeg(size, mode="RGB", **options):
     buffer = io.BytesIO()
-    Image.new(mode, size).save(buffer, "JPEG")
+    Image.new(mode, size).save(buffer, "JPEG", **{"quality": SETTINGS.jpeg_quality} | options)
     return buffer.getvalue()
+
+
+FULL, SMALL = jpeg((10, 10)), jpeg((4, 4))
 
 
 def test_prepared_page_is_accepted_with_own_hashes():
@@ -195,13 +198,19 @@ def test_prepared_page_is_accepted_with_own_hashes():
         {"weights": [sparse([3], [NAN]), sparse([], [])]},
         {"weights": [sparse([3], [INF]), sparse([], [])]},
         {"weights": [sparse([3], [-1]), sparse([], [])]},
-        {"files": [jpeg((10, 10))]},
-        {"files": [jpeg((10, 10)), jpeg((4, 5))]},
-        {"files": [jpeg((11, 10)), jpeg((4, 4))]},
-        {"files": [jpeg((10, 10)), jpeg((4, 4), "L")]},
-        {"files": [jpeg((10, 10)), b"GIF89a"]},
-        {"files": [jpeg((10, 10)), b""]},
-        {"files": [b"\xff\xd8\xff", jpeg((4, 4))]},
+        {"files": [FULL]},
+        {"files": [FULL, jpeg((4, 5))]},
+        {"files": [jpeg((11, 10)), SMALL]},
+        {"files": [FULL, jpeg((4, 4), "L")]},
+        {"files": [FULL, jpeg((4, 4), quality=84)]},
+        {"files": [FULL, jpeg((4, 4), progressive=True)]},
+        {"files": [FULL, jpeg((4, 4), comment=b"note")]},
+        {"files": [FULL, jpeg((4, 4), subsampling=0)]},
+        {"files": [FULL, SMALL[:-2] + b"\xff\xd0" + SMALL[-2:]]},
+        {"files": [FULL, SMALL + b"x"]},
+        {"files": [FULL, SMALL[:-1]]},
+        {"files": [FULL, b"GIF89a"]},
+        {"files": [FULL, b""]},
     ],
 )
 def test_invalid_prepared_page_is_rejected(changes):
