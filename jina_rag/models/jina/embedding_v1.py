@@ -141,7 +141,7 @@ class EmbeddingV1(CheckpointModel):
         return self.encode_query(as_input_list(documents, "documents"), raw=raw, **options)
 
     def _prepare(self, batch: list[Ids]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return padded token ids and the attention mask, in host memory that can be copied asynchronously."""
+        """Return padded token ids, and 1 for each token but padding, in memory that can be copied asynchronously."""
         longest = max(len(ids) for ids in batch)
         ids_of_rows = np.zeros((len(batch), longest), dtype=np.int64)
         mask = np.zeros((len(batch), longest), dtype=np.int64)
@@ -154,9 +154,12 @@ class EmbeddingV1(CheckpointModel):
         """Submit a batch to the device, and return the function that waits for the vectors and returns them."""
         device = self.placement.device
         with self._lock, torch.inference_mode(), no_autocast(device):
-            attention_mask = to_device(mask, device)
-            hidden = self._module(input_ids=to_device(ids, device), attention_mask=attention_mask)
-            weights = attention_mask / attention_mask.sum(dim=1, keepdim=True)
+            is_token = to_device(mask, device)
+            # A mask of the logits: to expand a mask of tokens, transformers would wait for the device.
+            dtype = self.placement.dtype
+            logit_mask = (1 - is_token[:, None, None, :]).to(dtype) * torch.finfo(dtype).min
+            hidden = self._module(input_ids=to_device(ids, device), attention_mask=logit_mask)
+            weights = is_token / is_token.sum(dim=1, keepdim=True)
             states = hidden.last_hidden_state.float()
             copy = HostCopy(torch.bmm(weights[:, None, :].float(), states)[:, 0])
         return lambda: list(copy.read()[0].copy())

@@ -24,6 +24,8 @@ from jina_rag.testing import make_page
 
 torch = pytest.importorskip("torch")
 
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
 from jina_rag.models.jina.image_patches import ImagePatcher  # noqa: E402
 from jina_rag.models.runtime import devices  # noqa: E402
 from jina_rag.models.runtime.batching import BatchRunner, fill_batches  # noqa: E402  # behind the check for torch
@@ -139,6 +141,34 @@ def test_next_batch_is_submitted_before_results_of_last_one_are_read(models, fam
     for actual, vectors in zip(run(), expected, strict=True):
         np.testing.assert_array_equal(actual, vectors)
     assert stream.events == ["submit", "submit", "read", "submit", "read", "submit", "read", "read"]
+
+
+class Waits(TorchDispatchMode):
+    """Records the operations for which the host would wait for a device."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(name in str(func) for name in ("_local_scalar_dense", "nonzero", "aten.equal", "masked_select")):
+            self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("family", [*EMBEDDERS, "m0"])
+def test_submission_does_not_wait_for_the_device(tiny, family):
+    """With a mixture of lengths, for m0 also with cached documents."""
+    load = load_reranker if family == "m0" else load_embedder
+    model, inputs = load(tiny[family], device="cpu", dtype="float32"), ["short", "a longer text " * 20]
+    inputs += [IMAGE, {"image": str(IMAGES / "odd_57x43.png")}] if family in ("v4", "m0") else []
+    with Waits() as waits:
+        for query in ("q", "another"):
+            if family == "m0":
+                model.score(query, inputs, batch_tokens=100_000)
+            else:
+                model.encode_document([query, *inputs], batch_tokens=100_000)
+    assert waits.names == []
 
 
 @pytest.mark.parametrize("family", [*EMBEDDERS, "m0"])
