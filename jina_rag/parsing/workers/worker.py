@@ -105,13 +105,13 @@ def _limit_memory(extra: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
-def main(memory: int | None, libraries: Sequence[str]) -> None:
+def main(descriptor: int | None, libraries: Sequence[str]) -> None:
     """Read requests from stdin and write answers to stdout until stdin is closed.
 
     The first message to stdout is empty, and says that the process has started.
 
     Args:
-        memory: File descriptor of the memory that the parent process shares with this process; None for none.
+        descriptor: File descriptor of the memory that the parent process shares with this process; None for none.
         libraries: Names of packages to import at the start. A failed import is reported for the first document.
     """
     # Ctrl-C is handled by the parent process, which stops this process by closing the pipe.
@@ -119,7 +119,7 @@ def main(memory: int | None, libraries: Sequence[str]) -> None:
     # Output that native libraries print to stdout would corrupt the messages, so stdout is redirected to stderr.
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    shared = None if memory is None else open_for_writing(memory)
+    shared = None if descriptor is None else open_for_writing(descriptor)
     server = _DocumentServer()
     requests = sys.stdin.buffer
     for library in libraries:
