@@ -140,6 +140,8 @@ def _build_on_devices(checkpoint: Checkpoint, options: LoadOptions, devices: Seq
     from jina_rag.models.runtime.multi_device import MultiDeviceEmbedder, MultiDeviceReranker
     from jina_rag.models.runtime.weights import open_weights
 
+    for device in devices:
+        place(device, "float32")  # reports a missing device before the processes start
     if options.dtype == "auto" and set(devices) == {"cpu"}:
         # Selected once for all processes: on a CPU, the choice depends on a measurement and on the free memory.
         with open_weights(checkpoint) as files:

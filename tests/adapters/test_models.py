@@ -61,6 +61,18 @@ def run_in_threads(function, count=6):
     return results
 
 
+def test_equal_lists_of_devices_share_one_model(load_calls):
+    first, second = (
+        Embeddings(model="a", device=["cuda:0", "cuda:1"]),
+        Embeddings(model="a", device=("cuda:0", "cuda:1")),
+    )
+    assert first.embedder is second.embedder
+    assert Embeddings(**first.model_dump(mode="json")).embedder is first.embedder
+    assert pickle.loads(pickle.dumps(first)).device == ("cuda:0", "cuda:1")
+    assert Embeddings(model="a", device=["cuda:1", "cuda:0"]).embedder is not first.embedder
+    assert [options["device"] for _, options in load_calls] == [("cuda:0", "cuda:1"), ("cuda:1", "cuda:0")]
+
+
 def test_model_is_loaded_once_at_first_use(load_calls):
     options = Embeddings(model="a", device="cpu", truncate_dim=8)
     assert not load_calls

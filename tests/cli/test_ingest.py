@@ -17,6 +17,7 @@ from helpers.command_line import NO_OCR
 
 from jina_rag import DocumentIndex
 from jina_rag.cli.ingest import _metadata
+from jina_rag.index import session
 from jina_rag.indexing.dry_run import IngestPlan
 from jina_rag.testing import sample_pdf
 
@@ -294,3 +295,15 @@ def test_empty_path_is_rejected_and_creates_no_index(cli, docs, tmp_path, monkey
     cli("ingest", path, "--index", tmp_path / "kb", *dry_run).assert_usage_error("is empty")
     cli("ingest", docs, path, "--index", tmp_path / "kb", *dry_run).assert_usage_error("is empty")
     assert not (tmp_path / "kb").exists()
+
+
+def test_devices_are_separated_by_commas(cli, docs, tmp_path, monkeypatch):
+    devices = []
+    load = session.load_embedder
+    monkeypatch.setattr(session, "load_embedder", lambda *names, device, **_: devices.append(device) or load("lite-en"))
+    index = tmp_path / "kb"
+    assert (
+        cli("ingest", docs, "--index", index, "--embedder", "lite-en", "--device", "cuda:0,cuda:1", *NO_OCR).code == 0
+    )
+    assert cli("search", "whales", "--index", index, "--device", "all").code == 0
+    assert devices == ["cuda:0,cuda:1", "all"]
