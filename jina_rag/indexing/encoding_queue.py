@@ -45,7 +45,8 @@ class EncodingQueue(Generic[_Item, _Result]):
         self._is_closed.set()
         self._pool.shutdown(wait=False, cancel_futures=True)
         for future in self._futures:
-            wait_for(future, lambda: None)
+            if not future.cancelled():
+                wait_for(future, lambda: None)
 
     def __len__(self) -> int:
         """Return the number of batches whose result was not taken."""

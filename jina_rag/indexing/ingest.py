@@ -258,6 +258,8 @@ class Ingestion:
         All documents are recorded in one transaction after planning. If two files were swapped, the content of each
         file therefore always belongs to a document and is not deleted.
         """
+        if not self._placements:
+            return
         self._begin_documents()
         pending: list[Placement] = []
         complete: list[Placement] = []

@@ -15,13 +15,14 @@ from jina_rag import DocumentIndex, load_pages
 from jina_rag.catalog.manifest import Manifest
 from jina_rag.catalog.missing_files import missing_documents
 from jina_rag.config import IngestSettings
-from jina_rag.errors import DocumentError, InvalidInputError
+from jina_rag.errors import DocumentError, InvalidInputError, ModelError
 from jina_rag.indexing import dry_run, ingest, plan_stream, planner
 from jina_rag.indexing.planner import Planner
-from jina_rag.indexing.point_builder import IndexTarget
-from jina_rag.parsing import pages, sources
-from jina_rag.testing import FakeEmbedder, sample_pdf
-from jina_rag.types import Failure
+from jina_rag.indexing.point_builder import IndexTarget, PointBuilder
+from jina_rag.parsing import rendering, sources
+from jina_rag.stores.images import ImageFiles
+from jina_rag.testing import FakeEmbedder, make_page, sample_pdf
+from jina_rag.types import Failure, Page, Region
 
 NO_OCR = IngestSettings(ocr="never", isolate=False, dpi=40)
 
@@ -83,18 +84,18 @@ def test_empty_path_in_a_filter_raises(index, docs):
 
 def test_each_file_is_hashed_once_and_opened_once(index, docs, monkeypatch):
     hash_counts, open_counts, progress_states = Counter(), Counter(), []
-    real_hash, real_open = Planner._hash, pages.open_isolated
+    real_hash, real_open = Planner._hash, rendering.open_isolated
 
     def count_hash(self, path):
         hash_counts[path.name] += 1
         return real_hash(self, path)
 
-    def count_open(source, *args):
+    def count_open(source, *args, **options):
         open_counts[source.path.name] += 1
-        return real_open(source, *args)
+        return real_open(source, *args, **options)
 
     monkeypatch.setattr(Planner, "_hash", count_hash)
-    monkeypatch.setattr(pages, "open_isolated", count_open)
+    monkeypatch.setattr(rendering, "open_isolated", count_open)
     shutil.copy(docs / "0.pdf", docs / "copy.pdf")
     report = index.ingest(docs, settings=NO_OCR, progress=progress_states.append)
     assert (report.documents, report.pages, len(report.duplicates)) == (5, 8, 1)
@@ -352,6 +353,180 @@ def test_stop_stores_the_pages_of_completed_forward_passes_and_the_next_run_resu
     assert embedded_count(embedder) == 8, "no page is embedded twice"
     assert [record.pages for record in index.documents()] == [2, 2, 2, 2]
     assert index.verify() == []
+
+
+class StageRecorder:
+    """Records the pages that the run received from rendering and the pages that it stored, in order."""
+
+    def __init__(self, index, monkeypatch):
+        self.received, self.stored, self.max_pending = [], [], 0
+        self.condition = threading.Condition()
+        store, real_read, real_upsert = index._session.resources.store, ingest.read_pages, None
+        real_upsert = store.upsert
+
+        def read(*args, **options):
+            for event in real_read(*args, **options):
+                if isinstance(event, Page):
+                    with self.condition:
+                        self.received.append((event.doc_id, event.number))
+                        self.max_pending = max(self.max_pending, len(self.received) - len(self.stored))
+                        self.condition.notify_all()
+                yield event
+
+        def upsert(points):
+            real_upsert(points)
+            self.stored += [(p.payload["doc_id"][0], p.payload["page"]) for p in points if p.payload["kind"] == "page"]
+
+        monkeypatch.setattr(ingest, "read_pages", read)
+        monkeypatch.setattr(store, "upsert", upsert)
+
+    def wait_for_pages(self, count):
+        with self.condition:
+            return self.condition.wait_for(lambda: len(self.received) >= count, 30)
+
+
+def test_later_pages_are_rendered_and_a_second_batch_is_encoded_while_a_batch_is_encoded(
+    index, docs, embedder, monkeypatch
+):
+    monkeypatch.setattr(ingest, "BATCH_PAGES", 1)
+    recorder, both_run, calls = StageRecorder(index, monkeypatch), threading.Barrier(2, timeout=30), []
+    real_encode = embedder.encode_document
+
+    def encode(documents, **options):
+        calls.append(documents)
+        if len(calls) <= 2:
+            both_run.wait()  # raises BrokenBarrierError unless two calls run at the same time
+            assert recorder.wait_for_pages(ingest.MAX_BATCHES + 1), "rendering waits for the embedder"
+        return real_encode(documents, **options)
+
+    monkeypatch.setattr(embedder, "encode_document", encode)
+    assert index.ingest(docs, settings=NO_OCR).pages == 8
+    assert len(calls) == 8
+    assert recorder.max_pending <= ingest.MAX_BATCHES + 1, "the pages in memory are bounded"
+    assert recorder.stored == recorder.received
+
+
+def test_pages_are_stored_in_order_if_a_later_batch_is_encoded_first(index, docs, embedder, monkeypatch):
+    monkeypatch.setattr(ingest, "BATCH_PAGES", 1)
+    recorder, second_is_encoded, real_encode = StageRecorder(index, monkeypatch), threading.Event(), None
+    real_encode = embedder.encode_document
+
+    def encode(documents, **options):
+        is_first = (documents[0].doc_id, documents[0].number) == ("0.pdf", 1)
+        assert not is_first or second_is_encoded.wait(30)
+        result = real_encode(documents, **options)
+        second_is_encoded.set()
+        return result
+
+    monkeypatch.setattr(embedder, "encode_document", encode)
+    assert index.ingest(docs, settings=NO_OCR).pages == 8
+    assert recorder.stored == [(f"{d}.pdf", p) for d in range(4) for p in (1, 2)]
+
+
+def test_only_the_failing_page_of_a_batch_fails_while_the_next_batch_is_encoded(index, docs, embedder, monkeypatch):
+    monkeypatch.setattr(ingest, "BATCH_PAGES", 4)
+    next_is_running, real_encode = threading.Event(), embedder.encode_document
+
+    def encode(documents, **options):
+        if any(page.doc_id == "2.pdf" for page in documents):
+            next_is_running.set()
+        if any((page.doc_id, page.number) == ("1.pdf", 1) for page in documents):
+            assert next_is_running.wait(30)
+            raise ModelError("The vectors are not finite.")
+        return real_encode(documents, **options)
+
+    monkeypatch.setattr(embedder, "encode_document", encode)
+    report = index.ingest(docs, settings=NO_OCR)
+    assert (report.documents, report.pages) == (4, 7)
+    assert [(failure.path.name, failure.page) for failure in report.failed] == [("1.pdf", 1)]
+    assert "The page cannot be embedded: The vectors are not finite." in report.failed[0].reason
+    assert {record.doc_id: record.pages for record in index.documents()}["1.pdf"] == 1
+    assert index.verify() == []
+
+
+def test_earlier_batches_are_stored_before_an_error_of_the_embedder_is_raised(index, docs, embedder, monkeypatch):
+    monkeypatch.setattr(ingest, "BATCH_PAGES", 2)
+    recorder, real_encode = StageRecorder(index, monkeypatch), embedder.encode_document
+
+    def encode(documents, **options):
+        if documents[0].doc_id == "2.pdf":
+            raise RuntimeError("broken embedder")
+        return real_encode(documents, **options)
+
+    monkeypatch.setattr(embedder, "encode_document", encode)
+    with pytest.raises(RuntimeError, match="broken embedder"):
+        index.ingest(docs, settings=NO_OCR)
+    assert recorder.stored == [("0.pdf", 1), ("0.pdf", 2), ("1.pdf", 1), ("1.pdf", 2)]
+    monkeypatch.undo()
+    assert index.ingest(docs, settings=NO_OCR).pages == 4
+    assert index.verify() == []
+
+
+def test_plan_and_checkpoints_are_processed_while_a_batch_is_encoded(index, docs, embedder, monkeypatch):
+    """Encoding waits for the metadata of an unchanged file, and for the completion of an earlier document."""
+    (docs / "3.pdf").rename(docs / "unchanged.pdf")
+    index.ingest(docs / "unchanged.pdf", settings=NO_OCR)
+    monkeypatch.setattr(ingest, "BATCH_PAGES", 2)
+    monkeypatch.setattr(ingest, "CHECKPOINT_SECONDS", -1.0)
+    encoding_started, outcome_processed, first_completed = threading.Event(), threading.Event(), threading.Event()
+    real_decide, real_finish, real_encode = Planner._decide, Manifest.finish, embedder.encode_document
+
+    def decide(self, source):
+        assert source.path.name != "unchanged.pdf" or encoding_started.wait(30)
+        return real_decide(self, source)
+
+    def finish(self, record, **options):
+        real_finish(self, record, **options)
+        if record.doc_id == "0.pdf":
+            first_completed.set()
+
+    def metadata(path):
+        if path.name == "unchanged.pdf":
+            outcome_processed.set()
+        return {}
+
+    def encode(documents, **options):
+        if documents[0].doc_id == "2.pdf":
+            encoding_started.set()
+            assert outcome_processed.wait(30), "the plan waits for the embedder"
+            assert first_completed.wait(30), "the checkpoint waits for the embedder"
+        return real_encode(documents, **options)
+
+    monkeypatch.setattr(Planner, "_decide", decide)
+    monkeypatch.setattr(Manifest, "finish", finish)
+    monkeypatch.setattr(embedder, "encode_document", encode)
+    report = index.ingest(docs, settings=NO_OCR, metadata=metadata)
+    assert (report.documents, report.unchanged, report.failed) == (3, 1, ())
+
+
+def test_number_of_transactions_of_a_batch_is_independent_of_the_number_of_documents(index, tmp_path, monkeypatch):
+    """The documents of a batch begin, are recorded and finish together."""
+
+    def run(name: str, count: int) -> Counter[str]:
+        folder = tmp_path / name
+        folder.mkdir()
+        for n in range(count):
+            sample_pdf(folder / f"{n}.pdf", [f"{name} animal{n} " * 3])
+        return count_costs(index, monkeypatch, lambda: index.ingest(folder, settings=NO_OCR))
+
+    few, many = run("few", 2), run("many", 8)
+    assert many["commits"] <= few["commits"] + 2 <= 10, "the moment of a checkpoint may add a commit"
+
+
+def test_image_embedder_receives_pages_and_crops_of_a_batch_in_one_call(index, monkeypatch, tmp_path):
+    class ImageEmbedder(FakeEmbedder):
+        modality = "image"
+
+    page = make_page("whales sing", regions=[Region("table", (0.0, 0.0, 0.5, 0.5)), Region("chart", (0.5, 0.5, 1, 1))])
+    embedder = ImageEmbedder()
+    builder = PointBuilder(embedder, ImageFiles(tmp_path / "images"), dim=128, quality=80)
+    points = builder.page_points([("1" * 64, page), ("2" * 64, make_page("other"))])
+    [(_, inputs)] = embedder.history
+    assert [type(item).__name__ for item in inputs] == ["Page", "Page", "Image", "Image"]
+    assert [[record.kind for _, record in page_points.points] for page_points in points] == [
+        ["table", "chart", "page"],
+        ["page"],
+    ]
 
 
 def test_stop_ends_the_processing_of_unchanged_files(index, docs, monkeypatch):
