@@ -22,6 +22,8 @@ from jina_rag.types import Box, Page, PageScreenshot, Word
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_BAND_ROWS = 64
+"""Number of pixel rows that are checked at a time for pixels that are not white."""
 Handle: TypeAlias = Any
 """An untyped object of a PDF library."""
 
@@ -81,4 +83,7 @@ class PdfRenderer(DocumentRenderer):
 
 
 def _is_white(image: Image) -> bool:
-    return all(channel[0] == 255 for channel in image.getextrema())  # type: ignore[index]
+    # Almost every page has a dark pixel in one of the first bands.
+    width, height = image.size
+    bands = (image.crop((0, y, width, min(y + _BAND_ROWS, height))) for y in range(0, height, _BAND_ROWS))
+    return all(channel[0] == 255 for band in bands for channel in band.getextrema())  # type: ignore[index]
