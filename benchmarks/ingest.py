@@ -1,8 +1,8 @@
 """Measure the memory of an ingestion, the overlap of rendering and embedding, and the time of a repeated ingestion.
 
-    python benchmarks/ingest.py [--pages 200 2000] [--embed-ms 60]
+    python benchmarks/ingest.py [--pages 200 2000] [--per-document 20] [--embed-ms 60]
 
-The benchmark ingests generated documents of 20 pages each (text, a table and a vector chart), in a separate process for
+The benchmark ingests generated documents (text, a table and a vector chart on each page), in a separate process for
 each number of pages. The embedder is a fake with the shapes of the default embedder (dense vectors of length 384, and
 multi-vectors of shape (400, 384) with boxes) that consumes the CPU time of a small model. The benchmark prints the peak
 memory (RSS) of the process and of the render workers, the wall time relative to the best possible time on two
@@ -56,11 +56,11 @@ class BusyEmbedder(FakeEmbedder):
         return Embeddings(normalise(rng.normal(size=(len(documents), DIM))), multi, grids)
 
 
-def write(folder: Path, pages: int) -> None:
-    """Write PDF documents of 20 pages each, with different content on each page."""
-    for first in range(0, pages, PAGES_PER_DOCUMENT):
+def write(folder: Path, pages: int, per_document: int = PAGES_PER_DOCUMENT) -> None:
+    """Write PDF documents with different content on each page."""
+    for first in range(0, pages, per_document):
         with pymupdf.open() as document:
-            for number in range(first, min(first + PAGES_PER_DOCUMENT, pages)):
+            for number in range(first, min(first + per_document, pages)):
                 page = document.new_page()
                 for line in range(30):
                     words = f"Page {number} line {line}: " + " ".join(
@@ -105,6 +105,7 @@ def child(folder: Path, index: Path, milliseconds: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", type=int, nargs="+", default=[200, 2000])
+    parser.add_argument("--per-document", type=int, default=PAGES_PER_DOCUMENT, help="pages per document")
     parser.add_argument("--embed-ms", type=float, default=60.0, help="CPU milliseconds per page of the fake embedder")
     parser.add_argument("--child", nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -116,7 +117,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "docs"
             folder.mkdir()
-            write(folder, pages)
+            write(folder, pages, options.per_document)
             command = [
                 sys.executable,
                 __file__,
@@ -131,7 +132,7 @@ def main() -> None:
         first, second = figures["first"], figures["second"]
         best = max((first["own_cpu"] + figures["worker_cpu"]) / 2, first["own_cpu"], figures["worker_cpu"])
         memory.append(figures["rss_mb"])
-        print(f"{pages} pages")
+        print(f"{pages} pages, {options.per_document} per document")
         print(f"  peak memory {figures['rss_mb']:.0f} MB, render worker {figures['worker_rss_mb']:.0f} MB")
         print(
             f"  wall {first['wall']:.1f} s; CPU: rendering {figures['worker_cpu']:.1f} s, "
