@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -157,6 +158,79 @@ def test_time_limit_replaces_the_error_that_an_interrupted_call_raises(gpu):
         swallow()
     with pytest.raises(ValueError, match="own error"), gpu.time_limit(60):
         raise ValueError("own error")
+
+
+class SimulatedCard:
+    """Replaces the functions of `torch.cuda` that the parts about memory call. The models run on the CPU.
+
+    Attributes:
+        failed_allocations: Allocations that fail each time a memory limit is set.
+    """
+
+    failed_allocations = 1
+
+    def __init__(self, monkeypatch, gpu) -> None:
+        import torch
+
+        self.limits: list[float] = []
+        functions = {
+            "synchronize": lambda _device=None: None,
+            "empty_cache": lambda: None,
+            "reset_peak_memory_stats": lambda _device=None: None,
+            "memory_allocated": lambda _device=None: 10**9,
+            "max_memory_allocated": lambda _device=None: 3 * 10**9,
+            "memory_reserved": lambda _device=None: 10**9,
+            "get_device_properties": lambda _device=None: SimpleNamespace(name="Card", total_memory=10**11),
+            "memory_stats": lambda _device=None: {"num_ooms": self.failed_allocations * len(self.limits)},
+            "set_per_process_memory_fraction": lambda fraction, _device=None: self.limits.append(fraction),
+            "mem_get_info": lambda _device=None: (10**8, 10**11),
+        }
+        for name, function in functions.items():
+            monkeypatch.setattr(torch.cuda, name, function)
+        self.device = gpu.Device("cpu")
+        self.device.is_cuda = True
+
+
+@pytest.mark.parametrize("failed_allocations", [0, 1])
+def test_memory_limit_must_make_allocations_fail(gpu, monkeypatch, failed_allocations):
+    card = SimulatedCard(monkeypatch, gpu)
+    card.failed_allocations = failed_allocations
+    with gpu.Bench(card.device, "tiny", "float32") as bench:
+        part = gpu.run_part("oom", bench, 600)
+    assert part["status"] == ("ok" if failed_allocations else "failed")
+    assert failed_allocations or "nothing was tested" in part["reason"]
+    # The limit is above the weights (1 GB of 100 GB), and is removed at the end.
+    assert 0.01 < card.limits[0] < 0.06
+    assert card.limits[-1] == 1.0
+
+
+def test_models_that_fit_together_take_no_turns(gpu, monkeypatch):
+    card = SimulatedCard(monkeypatch, gpu)
+    with gpu.Bench(card.device, "tiny", "float32") as bench:
+        part = gpu.run_part("turns", bench, 600)
+        assert part["status"] == "not applicable"
+        assert "fit into the room of one" in part["reason"]
+
+
+@pytest.mark.parametrize("are_equal", [True, False])
+def test_models_that_take_turns_must_return_equal_outputs(gpu, monkeypatch, are_equal):
+    from jina_rag.models.runtime.offload import SharedDevice, shared_device
+
+    card = SimulatedCard(monkeypatch, gpu)
+    monkeypatch.setattr(shared_device(card.device.device), "margin", -600 * 1024**2)
+    offloaded = []
+    monkeypatch.setattr(SharedDevice, "offload_idle", lambda _self, *names: offloaded.append(names))
+    with gpu.Bench(card.device, "tiny", "float32") as bench:
+        if not are_equal:
+            model, count = bench.ours("m0"), iter(range(100))
+            score = model.score
+            monkeypatch.setattr(model, "score", lambda *args, **options: score(*args, **options) + next(count))
+        part = gpu.run_part("turns", bench, 600)
+    assert offloaded
+    assert part["status"] == ("ok" if are_equal else "failed")
+    assert are_equal or "m0 differs by" in part["reason"]
+    calls = [figure for figure in part["figures"] if figure["name"].startswith("call of")]
+    assert [figure["name"].split()[2] for figure in calls] == ["v4", "m0", "v4", "m0"]
 
 
 @pytest.mark.parametrize("family", ["v4", "m0"])
