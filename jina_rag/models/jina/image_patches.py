@@ -215,8 +215,8 @@ class ImagePatcher:
         """Return the input of the vision tower on a device, without waiting for the device.
 
         Args:
-            patches: Patches from `patches_of`; or values that this method returned, for example with gradients, which
-                are only moved and converted.
+            patches: Patches from `patches_of`, shape (patches, channels x patch x patch), uint8; or values that this
+                method returned, for example with gradients, which are only moved and converted.
             device: Device of the vision tower.
             dtype: Dtype of the result; the values are normalized in float32.
 

@@ -116,13 +116,13 @@ def empty_in_host_memory(shape: Sequence[int], dtype: torch.dtype, device: torch
 
 
 def in_host_memory(array: npt.NDArray[Any], device: torch.device) -> torch.Tensor:
-    """Return an array as a tensor in host memory, to be copied to a device.
+    """Return an array as a tensor of equal shape and dtype in host memory, to be copied to a device.
 
     For CUDA, the tensor is a copy in pinned memory; see `empty_in_host_memory`. For other devices, the tensor shares
     the memory of the array.
 
     Args:
-        array: Array of a dtype that torch supports.
+        array: Array of any shape, and of a dtype that torch supports.
         device: Device that the tensor will be copied to.
     """
     tensor = torch.from_numpy(array)
@@ -133,8 +133,11 @@ def to_device(data: torch.Tensor | npt.NDArray[Any], device: torch.device) -> to
     """Return a tensor or an array on a device. On CUDA, the host does not wait for the copy or for earlier kernels.
 
     Args:
-        data: Tensor in host memory, for example from `empty_in_host_memory`, or array.
+        data: Tensor in host memory, for example from `empty_in_host_memory`, or array; of any shape.
         device: Device to copy to. On the CPU, the result shares the memory of `data`.
+
+    Returns:
+        Tensor in the shape and dtype of `data`.
     """
     tensor = data if isinstance(data, torch.Tensor) else in_host_memory(data, device)
     return tensor.to(device, non_blocking=True)
@@ -153,6 +156,9 @@ class HostCopy:
 
     On CUDA, the constructor submits the copies behind the kernels that compute the tensors and returns at once. On
     other devices, the constructor waits for the tensors.
+
+    Args:
+        tensors: Tensors of one device, of any shape, in a dtype that NumPy supports.
     """
 
     def __init__(self, *tensors: torch.Tensor) -> None:
