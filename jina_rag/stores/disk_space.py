@@ -12,6 +12,16 @@ RESERVE = 64 * 1024 * 1024
 _SPACE_FACTOR = 3  # bytes of disk space per byte of vectors: vectors, log and other files of the engine
 
 
+def has_space(folder: str | os.PathLike[str], needed_bytes: int) -> bool:
+    """Return whether the disk has enough free space for a copy of files of the engine.
+
+    Args:
+        folder: An existing folder on the disk to check.
+        needed_bytes: Size of the copy in bytes. In addition, `RESERVE` bytes must stay free.
+    """
+    return shutil.disk_usage(folder).free >= RESERVE + needed_bytes
+
+
 def check_space(folder: str | os.PathLike[str], vector_bytes: int) -> None:
     """Check that the disk has enough free space for vectors, the log and other files of the engine.
 

@@ -14,6 +14,7 @@ from jina_rag.config import Storage
 from jina_rag.errors import IndexStateError
 from jina_rag.stores import schema
 from jina_rag.stores.base import Stage, StagedQuery
+from jina_rag.stores.disk_space import has_space
 from jina_rag.stores.filters import Condition, with_filter_payload
 from jina_rag.stores.qdrant.base import READ_BATCH, BaseQdrantStore
 from jina_rag.stores.qdrant.codec import QdrantObject
@@ -152,12 +153,17 @@ class EdgeStore(BaseQdrantStore):
         if self._deleted_count >= _MIN_VACUUM_POINTS and self._deleted_count > self.count() // 4:
             self.optimize()
         # The engine builds the quantized copies of new points only when it seals a segment.
-        elif self.storage.quantization is not None or self._growing_is_large():
+        elif self.storage.quantization is not None or self._must_seal():
             self._shard.optimize()
             self._shard.flush()
 
-    def _growing_is_large(self) -> bool:
-        return growing_bytes(self._path) > GROWING_LIMIT
+    def _must_seal(self) -> bool:
+        """Return whether the growing segment is large, and the disk has enough space for its sealed copy.
+
+        On a disk without this space, the growing segment grows on; the engine would crash while writing the copy.
+        """
+        size = growing_bytes(self._path)
+        return size > GROWING_LIMIT and has_space(self._path, size)
 
     def _flush_segments(self) -> None:
         """Flush all segments and mark the log as replayed."""
@@ -184,7 +190,7 @@ class EdgeStore(BaseQdrantStore):
         """
         with self._write_lock, self._engine_call("be written to"):
             self._flush_segments()
-            if self._growing_is_large():
+            if self._must_seal():
                 self._shard.optimize()
             self._shard.close()
             self._shard = None

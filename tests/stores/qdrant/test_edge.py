@@ -26,6 +26,7 @@ from jina_rag.errors import (
     MissingDependencyError,
 )
 from jina_rag.scoring import maxsim_many, normalise
+from jina_rag.stores import disk_space
 from jina_rag.stores.qdrant import base, edge, edge_folder
 from jina_rag.stores.qdrant.edge import EdgeStore
 from jina_rag.testing import MemoryStore
@@ -516,6 +517,20 @@ def test_growing_segment_is_sealed_when_it_is_large_only(tmp_path, monkeypatch):
         store.upsert([point(1)])
         assert calls.calls == ["update", "update", "flush", "optimize", "close"]
         assert store.count() == 2
+
+
+def test_growing_segment_is_not_sealed_on_a_full_disk(tmp_path, small_segments, monkeypatch):
+    """The engine crashes if the disk becomes full while it writes the sealed copy."""
+    usage = shutil.disk_usage(tmp_path)
+    points = [Point(point(n).id, multi=unit_rows(4, 8, n)) for n in range(60)]
+    with open_store(tmp_path) as store:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=disk_space.RESERVE + 1000))
+        store.upsert(points)
+        assert not sealed_segments(tmp_path)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**10))
+        store.upsert(points)
+        assert sealed_segments(tmp_path)
+        assert store.count() == 60
 
 
 def test_close_seals_a_large_growing_segment(tmp_path, small_segments):
