@@ -131,18 +131,18 @@ class DeviceGroup:
                     counts[slot.number] += 1
                     running[self._submit(slot, share, send)] = number, slot
                 for future in wait(running, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED).done:
-                    number, slot = running.pop(future)
-                    counts[slot.number] -= 1
+                    number, slot = running[future]
                     try:
                         results[number] = future.result()
                     except ProcessLostError as exc:
                         results[number] = self._repeat(slot, shares[number], send, exc)
-        except Exception:
-            raise
-        except BaseException:  # KeyboardInterrupt, for example: nobody needs the results of the processes any longer
-            for slot in {slot.number: slot for _, slot in running.values()}.values():
-                if slot.process is not None:
-                    slot.process.kill()
+                    del running[future]
+                    counts[slot.number] -= 1
+        except BaseException as exc:
+            if not isinstance(exc, Exception):  # Ctrl-C, for example: nobody waits for the results any longer
+                for slot in {slot.number: slot for _, slot in running.values()}.values():
+                    if slot.process is not None:
+                        slot.process.kill()
             raise
         return [results[number] for number in range(len(shares))]
 
@@ -207,6 +207,8 @@ class DeviceGroup:
             self._check_open()
             if slot.process is not None and slot.process.is_alive:
                 return
+            if slot.process is not None:
+                slot.process.close()  # waits until the memory of the device is free
             slot.process = self._start(slot)
             if self._is_closed:  # closed after the check above
                 slot.process.close()

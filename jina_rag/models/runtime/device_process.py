@@ -124,6 +124,7 @@ class DeviceProcess:
         assert self._process.stdout is not None
         for pipe in (self._process.stdin, self._process.stdout):
             _enlarge(pipe)
+        self._is_killed = False
         self._answers = _Answers(self._process)
         self._writer = MessageWriter(self._process.stdin)
         threading.Thread(target=self._answers.read, name=f"jina-rag-{device}", daemon=True).start()
@@ -139,7 +140,7 @@ class DeviceProcess:
     @property
     def is_alive(self) -> bool:
         """Whether the process answers requests."""
-        return self._answers.lost is None
+        return not self._is_killed and self._answers.lost is None
 
     def loaded(self) -> ModelDescription:
         """Wait until the model is loaded, and return the description of the model.
@@ -176,11 +177,17 @@ class DeviceProcess:
         return future
 
     def _send(self, header: Mapping[str, Any], buffers: Sequence[Bytes]) -> None:
-        with contextlib.suppress(OSError, ValueError):  # the pipe is closed; the reading thread reports the end
+        try:
             self._writer.send(header, buffers)
+        except (OSError, ValueError):
+            pass  # the pipe is closed; the reading thread reports the end
+        except BaseException:  # Ctrl-C, for example: the process would wait for the rest of the message
+            self.kill()
+            raise
 
     def kill(self) -> None:
         """End the process immediately. The futures of unanswered requests get a `ProcessLostError`."""
+        self._is_killed = True
         with contextlib.suppress(OSError):
             self._process.kill()
 

@@ -316,6 +316,20 @@ def test_processes_end_with_the_program(tmp_path, number, code):
     wait_until(lambda: not any(map(is_running, pids)))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="signals are different there")
+def test_embedder_stays_usable_after_ctrl_c(tmp_path):
+    code = (
+        "try:\n    embedder.encode_document(['sleep busy'])\n"
+        "except KeyboardInterrupt:\n    assert len(embedder.encode_document(['tea ' * 600] * 8).single) == 8\n"
+        "    Path('done').touch()\n"
+    )
+    program = run_program(code, tmp_path)
+    wait_until((tmp_path / "busy").exists)
+    program.send_signal(signal.SIGINT)
+    assert program.communicate(timeout=60)[1] == ""
+    assert (tmp_path / "done").exists()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="requires fork")
 def test_processes_end_although_a_forked_copy_holds_the_pipes(tmp_path):
     """A copy that was forked without Python's hooks, by a library for example, keeps the pipes open."""
