@@ -93,7 +93,7 @@ class _Call:
             states = states[self.start : self.start + self.count * self.longest]
         else:
             states = states.index_select(0, self.rows)
-        return states.unflatten(0, (self.count, self.longest)).transpose(1, 2)
+        return states.view(self.count, self.longest, *states.shape[1:]).transpose(1, 2)
 
 
 class BatchedAttention:
@@ -124,8 +124,9 @@ class BatchedAttention:
         """Attend within each sequence; see `Attention`."""
         outputs = []
         for call in self._calls:
-            states = (call.select(part) for part in (query, key, value))
-            output = functional.scaled_dot_product_attention(*states, attn_mask=call.mask)
+            output = functional.scaled_dot_product_attention(
+                call.select(query), call.select(key), call.select(value), attn_mask=call.mask
+            )
             output = output.transpose(1, 2).flatten(2).flatten(0, 1)
             outputs.append(output if call.unpadded is None else output.index_select(0, call.unpadded))
         result = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
@@ -295,7 +296,7 @@ class VisionAttention(nn.Module):
             sines: Sines of the rotary angles, float32.
             attend: Attention within the sequences of the layer.
         """
-        states = self.qkv(hidden).unflatten(1, (3, self.heads, self.width))
+        states = self.qkv(hidden).view(-1, 3, self.heads, self.width)
         query, key = _rotate(states[:, :2], cosines, sines).unbind(1)
         output: torch.Tensor = self.proj(attend(query, key, states[:, 2]))
         return output
@@ -325,7 +326,7 @@ def _rotate(states: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) ->
 
     Source: Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedding (2021), section 3.2.
     """
-    halves = states.unflatten(-1, (2, -1))
+    halves = states.view(*states.shape[:-1], 2, -1)
     rotated = halves * cosines[..., None, :]  # float32, by type promotion
     first, second = halves.unbind(-2)
     rotated[..., 0, :].addcmul_(second, sines, value=-1)
@@ -379,9 +380,9 @@ def _agrees_with_sdpa(kernel: Kernel, device: torch.device, dtype: torch.dtype, 
         states = torch.arange(8 * 3 * heads * width, device=device).cos().view(8, 3, heads, width).to(dtype)
         limits = torch.tensor([0, 3, 8], dtype=torch.int32, device=device)
         output = kernel(*states.unbind(1), limits, limits, 5, 5)
-        expected = [
-            functional.scaled_dot_product_attention(*(part.transpose(0, 1)[None].float() for part in rows.unbind(1)))
-            for rows in (states[:3], states[3:])
-        ]
-        reference = torch.cat(expected, dim=2)[0].transpose(0, 1)
+        expected = []
+        for rows in (states[:3], states[3:]):
+            query, key, value = rows.float().transpose(0, 2)[None].unbind(2)
+            expected.append(functional.scaled_dot_product_attention(query, key, value)[0])
+        reference = torch.cat(expected, dim=1).transpose(0, 1)
         return output.shape == reference.shape and bool((output.float() - reference).abs().max() < 0.05)
