@@ -247,12 +247,14 @@ def _gray(image: Image) -> Image | None:
 
     Pillow resizes each channel separately, so one channel gives the same values in a third of the time.
     """
+    from PIL.ImageChops import difference
+
     # Few pixels show the color of most photos; then the whole image need not be compared.
     for part in (image.resize(_SAMPLE, resample=_NEAREST), image):
-        red, green, blue = (channel.tobytes() for channel in part.split())
-        if not red == green == blue:
+        channel = part.getchannel(0)
+        if any(difference(channel, part.getchannel(other)).getbbox() for other in (1, 2)):
             return None
-    return image.getchannel(0)
+    return channel
 
 
 def _first(value: object, default: object) -> Any:  # noqa: ANN401  # content of a JSON file
