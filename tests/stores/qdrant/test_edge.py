@@ -697,6 +697,22 @@ def test_scores_and_rows_match_the_vectors_for_every_storage(tmp_path, storage, 
             np.testing.assert_allclose(store.fetch([points[3].id])[0].multi, points[3].multi, atol=2 * error)
 
 
+@pytest.mark.parametrize(("storage", "error"), STORAGES, ids=[str(storage) for storage, _ in STORAGES])
+def test_sealed_segments_keep_scores_and_rows_for_every_storage(tmp_path, small_segments, storage, error):
+    points, query = make_pages(60), unit_rows(5, seed=99)
+    exact = dict(zip([point.id for point in points], maxsim_many(query, [p.multi for p in points]), strict=True))
+    with open_store(tmp_path, multi_dim=64, storage=storage) as store:
+        for start in range(0, 60, 10):
+            store.upsert(points[start : start + 10])
+        assert len(sealed_segments(tmp_path)) >= 2
+    for _ in range(2):
+        with open_store(tmp_path, multi_dim=64) as store:
+            hits = store.search(query, limit=60)
+            assert {hit.id: hit.score for hit in hits} == pytest.approx(exact, abs=5 * error)
+            for point_, stored in zip(points, store.fetch([point.id for point in points]), strict=True):
+                np.testing.assert_allclose(stored.multi, point_.multi, atol=2 * error)
+
+
 def test_storage_mismatch_error_names_both_storages(tmp_path):
     open_store(tmp_path, storage=Storage.named("compact")).close()
     for other in (Storage(), Storage.named("balanced")):
