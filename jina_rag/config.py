@@ -178,8 +178,9 @@ class Storage:
             100.
         log: Whether to write each change to a write-ahead log first. The log takes up to 64 MB and stores the latest
             pages a second time, uncompressed. Without the log, all files of the store are flushed before a call
-            returns, which takes 10 to 30 ms more for a small change and no more for a batch of pages. With and without the log, completed calls survive a power failure. Without the log, a power
-            failure during a call can leave the changes of this call partly written.
+            returns, which takes 10 to 30 ms more for a small change and no more for a batch of pages. With and without
+            the log, completed calls survive a power failure. Without the log, a power failure during a call can leave
+            the changes of this call partly written.
 
     Raises:
         InvalidInputError: If a value is out of range or not one of the choices.
