@@ -33,7 +33,7 @@ from jina_rag.stores.qdrant.codec import QdrantObject
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
-GROWING_LIMIT: Final = 256 * 1024 * 1024
+GROWING_LIMIT: Final = 192 * 1024 * 1024
 """Maximum bytes on disk of the growing segment, to which the engine appends new points. Its lexical index and its
 filter index are in memory: about 6 KB for a page of 300 words. `EdgeStore` lets the engine rewrite a larger growing
 segment as a sealed segment, whose indexes are memory-mapped files. The limit also bounds the time of this rewrite, in
