@@ -57,7 +57,12 @@ class EncodeOptions(TypedDict, total=False):
 
 @runtime_checkable
 class Embedder(Protocol):
-    """Encoder of queries and documents: one dense vector and one multi-vector per input, in one forward pass."""
+    """Encoder of queries and documents: one dense vector and one multi-vector per input, in one forward pass.
+
+    Embedders are thread-safe: an ingestion calls `encode_document` in two threads at the same time, so that one call
+    prepares its inputs while the other uses the device, and a search may call `encode_query` meanwhile. An embedder
+    whose model serves only one call at a time holds a lock during the forward pass.
+    """
 
     @property
     def name(self) -> str:
