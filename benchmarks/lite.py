@@ -138,7 +138,7 @@ class Parts:
             builder = PointBuilder(embedder, resources.images, dim=embedder.dim, quality=self.settings.jpeg_quality)
 
             def embed() -> list[Any]:
-                builder._background = ReferenceQueries(embedder)
+                builder._reference_queries = ReferenceQueries(embedder)
                 return [builder.encode([builder.input_of(page) for page in batch]) for batch in batches]
 
             encoded_batches, self.seconds["embed"] = clock(embed)

@@ -60,10 +60,12 @@ def terms(text: str) -> Iterator[str]:
     runs, unspaced = _patterns()
     for match in runs.finditer(folded):
         run = match.group()
-        if unspaced.match(run):
+        if not run.isascii() and unspaced.match(run):
             yield from ([run] if len(run) == 1 else (run[i : i + 2] for i in range(len(run) - 1)))
             continue
         yield run
+        if run.isalnum():  # most words have no separator; checked first, because a regular expression takes longer
+            continue
         parts = _PART.findall(run)
         if len(parts) > 1:
             yield from _spellings(run)[1:]
@@ -119,8 +121,10 @@ def document_vector(text: str) -> SparseVector:
     Args:
         text: Text of the page.
     """
-    counts = Counter(_index(term) for term in terms(text))
-    length = sum(counts.values())
+    counts: Counter[int] = Counter()
+    for term, count in Counter(terms(text)).items():
+        counts[_index(term)] += count
+    length = counts.total()
     norm = K1 * (1 - B + B * length / AVERAGE_LENGTH)
     return _sparse({index: tf * (K1 + 1) / (tf + norm) for index, tf in counts.items()})
 
