@@ -79,7 +79,9 @@ class PdfRenderer(DocumentRenderer):
 
         zoom = zoom_of(width, height, self._settings, warnings)
         size, pixels = self._pixels(page, width, height, zoom)
-        return PageScreenshot(image=Image.frombuffer("RGB", size, pixels, "raw", "RGB", 0, 1), dpi=zoom * 72)
+        image = Image.new("RGB", size, None)  # unlike `frombuffer`, without filling the image with black before
+        image.frombytes(pixels)
+        return PageScreenshot(image, dpi=zoom * 72)
 
 
 def _is_white(image: Image) -> bool:

@@ -275,12 +275,14 @@ def unpack_page(
         if not math.isfinite(dpi):
             raise InvalidMessageError
         boxes = _boxes(np.frombuffer(parts.take(len(texts) * 32), dtype=np.float64).reshape(-1, 4))
+        image = Image.new("RGB", size, None)  # unlike `frombytes` of the class, without filling the image with black
+        image.frombytes(parts.take(size[0] * size[1] * 3))
         page = Page(
             doc_id=source.doc_id,
             path=source.path,
             number=number,
             count=count,
-            screenshot=PageScreenshot(Image.frombytes("RGB", size, parts.take(size[0] * size[1] * 3)), dpi),
+            screenshot=PageScreenshot(image, dpi),
             words=tuple(Word(text, box) for text, box in zip(texts, boxes, strict=True)),
             regions=_regions(header["regions"]),
             warnings=_texts(header["warnings"], _MAX_WARNINGS),
