@@ -22,6 +22,7 @@ import torch
 
 from jina_rag.errors import ModelError
 from jina_rag.models.runtime.devices import Placement, is_out_of_memory, release_memory, to_device
+from jina_rag.ocr.interruption import check_interruption
 
 _log = logging.getLogger("jina_rag")
 _CALL_TOKENS = 64
@@ -156,6 +157,8 @@ class BatchRunner(Generic[Prepared, Result]):
 
         Raises:
             ModelError: If a single input does not fit into memory.
+            BaseException: If the call runs in `ocr.interruption.interruptible`, and the check raises an exception
+                between two batches.
         """
         budget = batch_tokens or self.batch_tokens
         results: dict[int, Result] = {}
@@ -164,6 +167,7 @@ class BatchRunner(Generic[Prepared, Result]):
             upcoming.schedule(fill_batches(lengths, budget, call_tokens=self._call_tokens))
             submitted: deque[tuple[list[int], Reader[Result]]] = deque()
             while upcoming.batches or submitted:
+                check_interruption()
                 failures: list[tuple[list[int], Exception]] = []
                 if upcoming.batches:
                     batch, prepared = upcoming.take()

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jina_rag.errors import ModelError
+from jina_rag.ocr.interruption import interruptible
 
 torch = pytest.importorskip("torch")
 
@@ -233,3 +234,19 @@ def test_rows_without_padding_are_split_by_input():
     np.testing.assert_array_equal(first, states[0])
     np.testing.assert_array_equal(second, states[1, :2])
     assert first.base is None  # keeps no other rows in memory
+
+
+def test_interruption_ends_a_call_between_two_batches():
+    launched = []
+
+    def launch(batch):
+        launched.append(batch)
+        return lambda: batch
+
+    def check():
+        if len(launched) == 2:
+            raise KeyboardInterrupt
+
+    with interruptible(check), pytest.raises(KeyboardInterrupt):
+        runner(10).run([10] * 8, list, launch)
+    assert len(launched) == 2
