@@ -572,8 +572,13 @@ def launches(bench: Bench) -> None:
     for setting, model, run in cases:
         run()
         recorded = gpu_measure.profile(bench.device, run)
-        layers = sum(len(_blocks(stage) or ()) for name, stage in _stages_of(model).items() if name != "heads")
-        bench.add("attention calls", recorded.attention_calls, "calls", setting, f"{layers} layers in both stacks")
+        tower, decoder = (_stages_of(model)[name] for name in ("tower", "decoder"))
+        layers = [len(_blocks(stage) or ()) for stage in (tower, decoder)]
+        kernel = getattr(tower, "_kernel", None)
+        note = f"{layers[0]} layers in the tower, {layers[1]} in the decoder"
+        if kernel is not None:
+            note += f"; tower: {kernel.__module__}.{kernel.__name__}"
+        bench.add("attention calls", recorded.attention_calls, "calls", setting, note)
         if bench.device.is_cuda:
             bench.add("kernel launches", recorded.launches, "calls", setting, f"{recorded.kernels} kernels ran")
             places = gpu_measure.synchronisations(bench.device, run)
