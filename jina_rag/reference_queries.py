@@ -78,9 +78,13 @@ class ReferenceQueries:
         """Return the reference queries of an embedder, encoded at the first call for this embedder object.
 
         Args:
-            embedder: Encoder of the reference queries.
+            embedder: Encoder of the reference queries. An embedder that is unhashable, or that does not support weak
+                references, encodes the reference queries at each call.
         """
-        queries = cls._by_embedder.get(embedder)
+        try:
+            queries = cls._by_embedder.get(embedder)
+        except TypeError:  # an embedder of the user may be unhashable or not support weak references
+            return cls(embedder)
         if queries is None:
             queries = cls._by_embedder[embedder] = cls(embedder)
         return queries

@@ -39,3 +39,20 @@ def test_hubness_lowers_score_of_hub_page(tmp_path):
     assert plain_scores["hub.pdf"] == pytest.approx(plain_scores["ice.pdf"], abs=1e-3)
     assert corrected_scores["ice.pdf"] - corrected_scores["hub.pdf"] > 0.05
     assert list(corrected_scores) == ["ice.pdf", "hub.pdf"]
+
+
+def test_reference_queries_are_encoded_once_for_an_embedder_and_each_time_for_an_unhashable_one():
+    class CountingEmbedder(FakeEmbedder):
+        calls = 0
+
+        def encode_query(self, queries, **options):
+            self.calls += 1
+            return super().encode_query(queries, **options)
+
+    class UnhashableEmbedder(CountingEmbedder):
+        __hash__ = None
+
+    for embedder, calls in ((CountingEmbedder(), 1), (UnhashableEmbedder(), 2)):
+        biases = [ReferenceQueries.of(embedder).bias(embedder.encode_document(["a word"]).multi[0]) for _ in range(2)]
+        assert biases[0] == biases[1]
+        assert embedder.calls == calls
