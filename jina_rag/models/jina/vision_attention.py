@@ -258,7 +258,7 @@ class VisionBlock(nn.Module):
         Args:
             hidden: Hidden states, shape (rows, width of the tower), in the dtype of the weights.
             cosines: Cosines of the rotary angles, shape (rows, 1, 1, head width / 2), float32.
-            sines: Sines of the rotary angles, like `cosines`.
+            sines: Sines of the rotary angles, shape (rows, 1, 1, head width / 2), float32.
             attend: Attention within the sequences of the layer.
 
         Returns:
@@ -292,8 +292,8 @@ class VisionAttention(nn.Module):
 
         Args:
             hidden: Normalized hidden states, shape (rows, width of the tower), in the dtype of the weights.
-            cosines: Cosines of the rotary angles, float32.
-            sines: Sines of the rotary angles, float32.
+            cosines: Cosines of the rotary angles, shape (rows, 1, 1, head width / 2), float32.
+            sines: Sines of the rotary angles, shape (rows, 1, 1, head width / 2), float32.
             attend: Attention within the sequences of the layer.
         """
         states = self.qkv(hidden).view(-1, 3, self.heads, self.width)
@@ -327,6 +327,8 @@ def _rotate(states: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) ->
     Source: Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedding (2021), section 3.2.
     """
     halves = states.view(*states.shape[:-1], 2, -1)
+    if states.device.type == "mps":
+        halves = halves.float()  # the type promotion below is tested on the CPU only
     rotated = halves * cosines[..., None, :]  # float32, by type promotion
     first, second = halves.unbind(-2)
     rotated[..., 0, :].addcmul_(second, sines, value=-1)
