@@ -6,12 +6,15 @@ if all bytes except the compressed pixels are those that `encode_jpeg` writes: n
 
 from __future__ import annotations
 
+import re
 import struct
 from functools import cache
 
 from jina_rag.images import encode_jpeg
 
 _START_OF_FRAME, _START_OF_SCAN, _END_OF_IMAGE = 0xC0, 0xDA, b"\xff\xd9"
+# In compressed pixels, a zero follows each byte 255; any other byte starts a marker.
+_MARKER = re.compile(rb"\xff[^\x00]")
 _SIZE = struct.Struct(">HH")
 
 
@@ -26,12 +29,12 @@ def is_encoded_image(content: bytes, size: tuple[int, int], quality: int) -> boo
     header, position = _header(quality)
     width, height = size
     expected = header[:position] + _SIZE.pack(height, width) + header[position + _SIZE.size :]
-    pixels = memoryview(content)[len(expected) : -len(_END_OF_IMAGE)].tobytes()
     return (
-        content.startswith(expected)
+        len(content) >= len(expected) + len(_END_OF_IMAGE)
+        and content.startswith(expected)
         and content.endswith(_END_OF_IMAGE)
-        # In compressed pixels, a zero follows each byte 255; any other byte would start another marker.
-        and pixels.count(b"\xff") == pixels.count(b"\xff\x00")
+        # The search includes the first byte of the end of the image, so that a byte 255 before the end is found, too.
+        and _MARKER.search(content, len(expected), len(content) - 1) is None
     )
 
 

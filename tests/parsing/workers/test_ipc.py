@@ -207,6 +207,7 @@ def test_prepared_page_is_accepted_with_own_hashes():
         {"files": [FULL, jpeg((4, 4), comment=b"note")]},
         {"files": [FULL, jpeg((4, 4), subsampling=0)]},
         {"files": [FULL, SMALL[:-2] + b"\xff\xd0" + SMALL[-2:]]},
+        {"files": [FULL, SMALL[:-2] + b"\xff" + SMALL[-2:]]},
         {"files": [FULL, SMALL + b"x"]},
         {"files": [FULL, SMALL[:-1]]},
         {"files": [FULL, b"GIF89a"]},
