@@ -10,6 +10,7 @@ import pymupdf
 import pytest
 from PIL import Image
 
+from jina_rag import config
 from jina_rag.config import IngestSettings, Limits, usable_cpus
 from jina_rag.errors import CheckpointError, DocumentError, InvalidInputError
 from jina_rag.parsing import pages
@@ -247,3 +248,23 @@ def test_invalid_limits_raise_invalid_input_error():
         Limits(max_seconds=10**20)
     assert IngestSettings(workers=3).ocr_threads == 3
     assert IngestSettings().ocr_threads == usable_cpus() >= 1
+
+
+@pytest.mark.parametrize(
+    ("cpus", "gibibytes", "processes"), [(1, 8, 1), (2, 8, 2), (12, 64, 12), (64, 256, 16), (16, 4, 4), (8, 0, 1)]
+)
+def test_number_of_processes_depends_on_cpus_and_memory(monkeypatch, cpus, gibibytes, processes):
+    monkeypatch.setattr(config, "usable_cpus", lambda: cpus)
+    monkeypatch.setattr(config, "usable_memory", lambda: gibibytes * 2**30)
+    assert IngestSettings().render_processes == processes
+    assert IngestSettings(processes=20).render_processes == 20
+
+
+def test_memory_limit_of_a_container_is_considered(monkeypatch, tmp_path):
+    assert config.usable_memory() >= 2**27
+    limits = (tmp_path / "memory.max", tmp_path / "missing")
+    monkeypatch.setattr(config, "_MEMORY_LIMITS", limits)
+    limits[0].write_text("134217728\n")
+    assert config.usable_memory() == 134217728
+    limits[0].write_text("max\n")
+    assert config.usable_memory() > 134217728
