@@ -73,10 +73,12 @@ class StandInDevice(FakeEmbedder):
         super().__init__(dim=DIM, multi_dim=MULTI_DIM, name="stand-in")
         self._seconds = 1 / pages_per_second if pages_per_second else 0.0
         self._lock = threading.Lock()
-        self._random = np.random.default_rng(0)
+        self._random = np.random.default_rng(os.getpid())  # several stand-ins return different vectors
         self._rows = normalise(self._random.normal(size=(8 * ROWS, MULTI_DIM)))
-        corners = self._random.uniform(0, 0.95, size=(ROWS, 2)).astype(np.float32)
-        self._boxes = np.concatenate([corners, corners + 0.05], axis=1)
+        # One box for each cell of a grid of 27 x 27 patches, and none for a token of the prompt.
+        corners = np.stack(np.meshgrid(np.arange(27), np.arange(27)), axis=-1).reshape(-1, 2)
+        boxes = np.concatenate([corners, corners + 1], axis=1) / 27
+        self._boxes = np.concatenate([np.full((1, 4), np.nan), boxes]).astype(np.float32)
 
     def encode_document(self, documents, **options):
         with self._lock:
