@@ -77,7 +77,7 @@ class Device:
         if self.is_cuda:
             if not torch.cuda.is_available() or (self.device.index or 0) >= torch.cuda.device_count():
                 raise SystemExit(
-                    f"The device {name!r} does not exist here. Pass --device cpu, or install CUDA's torch."
+                    f"The device {name!r} does not exist here. Pass --device cpu, or use a CUDA build of torch."
                 )
             torch.cuda.set_device(self.device)
             self.device = torch.device("cuda", torch.cuda.current_device())
