@@ -439,20 +439,15 @@ class Manifest:
         rows = self._rows("SELECT point_id FROM points WHERE image = ? AND kind = 'page' LIMIT 1", image)
         return str(rows[0][0]) if rows else None
 
-    def count_points(self, *, max_pages: int, max_points: int) -> tuple[int, int]:
-        """Return the number of pages and the number of points, including the points of unfinished documents.
+    def count_points(self, limit: int, kind: str | None = None) -> int:
+        """Return the number of points, including the points of unfinished documents.
 
         Args:
-            max_pages: Largest number of pages of interest; the count of pages stops there.
-            max_points: Largest number of points of interest; the count of points stops there.
+            limit: Largest number of interest; the count stops there, which keeps the query fast.
+            kind: Kind of the points, for example ``"page"``; None for all points.
         """
-        # The limits keep the query fast: it reads at most `max_points` rows and the rows up to the last counted page.
-        sql = (
-            "SELECT (SELECT COUNT(*) FROM (SELECT 1 FROM points WHERE kind = 'page' LIMIT ?)),"
-            " (SELECT COUNT(*) FROM (SELECT 1 FROM points LIMIT ?))"
-        )
-        pages, points = self._rows(sql, max_pages, max_points)[0]
-        return int(pages), int(points)
+        sql = "SELECT COUNT(*) FROM (SELECT 1 FROM points WHERE ? IS NULL OR kind = ? LIMIT ?)"
+        return int(self._rows(sql, kind, kind, limit)[0][0])
 
     def add_points(self, sha256: str, points: Sequence[PointRecord]) -> list[PointRecord]:
         """Record all points of some pages.

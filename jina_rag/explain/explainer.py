@@ -14,6 +14,7 @@ from jina_rag.explain.explanation import Explanation, explain
 from jina_rag.protocols import ExplainingReranker, Input, Reranker
 from jina_rag.search.query import Query
 from jina_rag.search.snippets import regions_of, words_of
+from jina_rag.search.store_calls import VECTOR_BATCH
 from jina_rag.stores import schema
 from jina_rag.types import Point, ScoredPage
 
@@ -46,7 +47,7 @@ class Explainer:
         Raises:
             IndexStateError: If the page is no longer in the index.
         """
-        return self._explanation(self._embed([query])[0], self._point(hit, vectors=True))
+        return self._explanation(self._embed([query])[0], self._points([hit], vectors=True)[0])
 
     def explain_by(
         self, reranker: Reranker | None, query: Input, hit: ScoredPage, method: Method | None
@@ -69,7 +70,7 @@ class Explainer:
             raise InvalidInputError(
                 f"{reranker.name} cannot explain its scores. Open the index with reranker='jinaai/jina-reranker-m0'."
             )
-        image = self._image(self._point(hit, vectors=False))
+        image = self._image(self._points([hit], vectors=False)[0])
         if image is None:
             raise InvalidInputError(f"{hit.doc_id} is a plain text without a page image. Explain a hit with an image.")
         if not image.is_file():
@@ -92,7 +93,7 @@ class Explainer:
         Raises:
             IndexStateError: If a page is no longer in the index.
         """
-        return self._citations(query, hits, [self._point(hit, vectors=True) for hit in hits])
+        return self._citations(query, hits, self._points(hits, vectors=True))
 
     def context_sources(
         self, query: Input, hits: Sequence[ScoredPage], *, cite: bool
@@ -111,7 +112,7 @@ class Explainer:
         Raises:
             IndexStateError: If a page is no longer in the index.
         """
-        points = [self._point(hit, vectors=cite) for hit in hits]
+        points = self._points(hits, vectors=cite)
         citations = self._citations(query, hits, points) if cite else None
         # The temporary id of a hit is the index in the list. Page ids do not identify hits: two hits can have the same
         # page, and hits built by the caller have no page id.
@@ -137,18 +138,26 @@ class Explainer:
             for hit, point in zip(hits, points, strict=True)
         ]
 
-    def _point(self, hit: ScoredPage, *, vectors: bool) -> Point:
-        point_id = hit.page_id
-        if not point_id:  # hit built by the caller, or by another version of jina_rag
-            record = self._resources.manifest.document(hit.doc_id)
-            point_id = schema.point_id(record.sha256, hit.page) if record is not None else ""
-        # The point id depends on the content hash of the file, so a page of a replaced file is not found.
-        points = self._resources.store.fetch([point_id], vectors=vectors) if point_id else []
-        if not points:
-            raise IndexStateError(
-                f"{hit.doc_id}, page {hit.page} is no longer in this index (deleted or replaced). Repeat the search."
-            )
-        return points[0]
+    def _points(self, hits: Sequence[ScoredPage], *, vectors: bool) -> list[Point]:
+        """Return the point of the page of each hit, read in batches."""
+        point_ids = [hit.page_id or self._point_id(hit) for hit in hits]
+        known_ids = list(dict.fromkeys(filter(None, point_ids)))
+        batches = (known_ids[start : start + VECTOR_BATCH] for start in range(0, len(known_ids), VECTOR_BATCH))
+        store = self._resources.store
+        points = {point.id: point for batch in batches for point in store.fetch(batch, vectors=vectors)}
+        for hit, point_id in zip(hits, point_ids, strict=True):
+            # The point id depends on the content hash of the file, so a page of a replaced file is not found.
+            if point_id not in points:
+                raise IndexStateError(
+                    f"{hit.doc_id}, page {hit.page} is no longer in this index (deleted or replaced). "
+                    "Repeat the search."
+                )
+        return [points[point_id] for point_id in point_ids]
+
+    def _point_id(self, hit: ScoredPage) -> str:
+        """Return the point id of a hit built by the caller or by another version of jina_rag; "" if it is unknown."""
+        record = self._resources.manifest.document(hit.doc_id)
+        return schema.point_id(record.sha256, hit.page) if record is not None else ""
 
     def _image(self, point: Point) -> Path | None:
         """Return the path of the page screenshot; None for a plain text."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -50,13 +51,29 @@ class Rescore:
             check_number("Rescore.hubness", self.hubness, minimum=0)
 
 
+class PageScore(Protocol):
+    """A page with a score."""
+
+    @property
+    def page_id(self) -> str:
+        """Id of the page's point."""
+        ...
+
+    @property
+    def score(self) -> float:
+        """Score of the page; higher is better."""
+        ...
+
+
+T = TypeVar("T", bound=PageScore)
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A candidate page, with the scores of the completed search stages.
 
     Attributes:
         page_id: Id of the page's point.
-        revision: SHA-256 hash of the page's file.
         score: Score of the last stage.
         stage: Name of the last stage.
         scores: Stage name → score, for the completed stages.
@@ -64,7 +81,6 @@ class Candidate:
     """
 
     page_id: str
-    revision: str
     score: float
     stage: str
     scores: Mapping[str, float]
@@ -103,11 +119,11 @@ class Fusion:
         self._identifier_shares = identifier_shares
         self._scale: DenseScale | None = None
 
-    def groups(self, candidates: Sequence[Candidate], *, first: bool) -> Iterator[Sequence[Candidate]]:
+    def groups(self, candidates: Sequence[T], *, first: bool) -> Iterator[Sequence[T]]:
         """Yield the candidates in groups of `Rescore.limit`, best first by MaxSim.
 
         Args:
-            candidates: The candidates, in any order.
+            candidates: The candidates with MaxSim scores, in any order.
             first: Whether `candidates` are the first candidates of the search. The first group then also contains all
                 pages with an identifier of the query, regardless of the MaxSim scores.
         """
@@ -130,7 +146,7 @@ class Fusion:
         """
         late_scores = np.array([c.scores["maxsim"] - self._hubness * c.scores.get("background", 0.0) for c in group])
         scale = self._scale = self._scale or self._dense_scale(late_scores, dense)
-        candidates = []
+        scored: list[tuple[float, Candidate, dict[str, float]]] = []
         for candidate, score in zip(group, late_scores.tolist(), strict=True):
             scores = dict(candidate.scores)
             if candidate.page_id in dense:
@@ -139,10 +155,14 @@ class Fusion:
             if candidate.page_id in self._identifier_shares:
                 scores["identifiers"] = self._identifier_shares[candidate.page_id]
                 score += self._rescore.identifiers * scores["identifiers"]
-            candidates.append(replace(candidate, score=score, stage="rescore", scores=scores))
-        candidates.sort(key=lambda candidate: (-candidate.score, candidate.page_id))
-        capped_scores = [(candidate, min(candidate.score, ceiling)) for candidate in candidates]
-        return [replace(c, score=score, scores={**c.scores, "rescore": score}) for c, score in capped_scores]
+            scored.append((score, candidate, scores))
+        scored.sort(key=lambda item: (-item[0], item[1].page_id))
+        return [
+            replace(
+                candidate, score=min(score, ceiling), stage="rescore", scores={**scores, "rescore": min(score, ceiling)}
+            )
+            for score, candidate, scores in scored
+        ]
 
     def _dense_scale(self, late_scores: npt.NDArray[np.float64], dense: Mapping[str, float]) -> DenseScale:
         values = np.array(list(dense.values()) or [0.0], np.float64)

@@ -74,10 +74,22 @@ def make_hit(
         bare_hit(resources, point.id, payload, files),
         score=candidate.score,
         stage=candidate.stage,
-        scores=dict(candidate.scores),
+        scores=_scores(candidate, payload),
         region=region,
         snippet=best.snippet,
     )
+
+
+def _scores(candidate: Candidate, payload: Mapping[str, Any]) -> dict[str, float]:
+    """Return the scores of a candidate, with the hubness of the page or of the region that determined MaxSim.
+
+    A ranking without a hubness correction does not read the hubness of the pages.
+    """
+    scores = dict(candidate.scores)
+    if schema.BIAS in payload:
+        source = payload if candidate.region is None else candidate.region.payload
+        scores["background"] = float(source.get(schema.BIAS, 0.0))
+    return scores
 
 
 def bare_hit(resources: IndexResources, page_id: str, payload: Mapping[str, Any], files: list[Location]) -> ScoredPage:

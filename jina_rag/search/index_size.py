@@ -16,7 +16,7 @@ class IndexSize:
 
     def __init__(self, resources: IndexResources) -> None:
         self._resources = resources
-        self._stored_points = 0
+        self._exceeded = -1
 
     def has_at_most(self, pages: int) -> bool:
         """Return whether the index has at most `pages` pages, and at most 12 points per page on average.
@@ -24,17 +24,22 @@ class IndexSize:
         Args:
             pages: Number of pages.
         """
+        manifest = self._resources.manifest
+        page_count = manifest.count_points(pages + 1, "page")
+        if page_count > pages:
+            return False
         max_points = POINTS_PER_PAGE * pages
-        counts = self._resources.manifest.count_points(max_pages=pages + 1, max_points=max_points + 1)
-        return counts[0] <= pages and counts[1] <= max_points if counts[1] else self._store_has_at_most(pages)
+        point_count = manifest.count_points(max_points + 1)
+        return point_count <= max_points if point_count else self._store_has_at_most(pages)
 
     def _store_has_at_most(self, pages: int) -> bool:
         """Answer for an index whose manifest is empty: a new index, or one filled with another assets folder."""
-        store, max_points = self._resources.store, POINTS_PER_PAGE * pages
-        # The count of a large index is kept. A search with candidate selection is correct for an index of any size, so
-        # the count may be outdated.
-        if self._stored_points <= max_points:
-            self._stored_points = store.count()
-        if self._stored_points > max_points:
+        # A search with candidate selection is correct for an index of any size, so this answer may be outdated.
+        if pages <= self._exceeded:
             return False
-        return self._stored_points <= pages or store.count({schema.KIND: "page"}) <= pages
+        store = self._resources.store
+        count = store.count()
+        if count <= pages or (count <= POINTS_PER_PAGE * pages and store.count({schema.KIND: "page"}) <= pages):
+            return True
+        self._exceeded = pages
+        return False

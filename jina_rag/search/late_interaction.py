@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from jina_rag import sparse
 from jina_rag.catalog.resources import IndexResources
@@ -28,10 +28,10 @@ from jina_rag.search.store_calls import StoreRequest, StoreSteps, run_together
 from jina_rag.stores import schema
 from jina_rag.types import Float32, RegionKind, SparseVector, StoreHit, StoreQuery
 
-_KEYS = (schema.BIAS, schema.PAGE_ID, schema.KIND, schema.BOX, schema.REVISION)
-"""Payload keys that ranking requires. The values of other keys are large and are fetched only for the returned
-pages."""
-_PAGE_KEYS = (schema.PAGE_ID, schema.KIND)
+_REGION_KEYS = (schema.PAGE_ID, schema.BIAS, schema.BOX)
+"""Payload keys of a region in a ranking. The payload of a page is read only for the hubness correction, because an
+engine reads the whole payload of a point even for one key."""
+_CANDIDATE_KEYS = (schema.PAGE_ID,)
 
 
 class PageRanker:
@@ -122,6 +122,8 @@ class Ranking:
         self._conditions = conditions
         self._prefetch, self._rescore = stages.prefetch, stages.rescore
         self._hubness = embedder.hubness
+        has_correction = embedder.hubness if stages.rescore.hubness is None else stages.rescore.hubness
+        self._page_keys = (schema.BIAS,) if has_correction else ()
         self._is_image_embedder = embedder.modality == "image"
         self._scores_every_page = scores_every_page
         self._needs_dense = bool(stages.rescore.dense) or first_stage_scores
@@ -129,7 +131,7 @@ class Ranking:
         self._has_all_dense = self._has_all_lexical = False
         self._dense_limit = stages.prefetch.limit
         self._fusion: Fusion | None = None
-        self._groups: Iterator[Sequence[Candidate]] = iter(())
+        self._groups: Iterator[Sequence[_ScoredHit]] = iter(())
         self._scored_ids: set[str] = set()
         self._is_complete = False
 
@@ -164,11 +166,10 @@ class Ranking:
         pages, limit = {schema.KIND: "page", **self._conditions}, self._prefetch.exhaustive
         # The limit covers all points. With a smaller limit, the store would choose arbitrarily among points with equal
         # scores, and searches with different limits would return different orders.
+        queries = {"pages": StoreQuery(self._query.multi, limit, pages, keys=self._page_keys)}
         if self._is_image_embedder:
-            rows = StoreQuery(self._query.multi, limit * POINTS_PER_PAGE, self._conditions, keys=_KEYS)
-        else:
-            rows = StoreQuery(self._query.multi, limit, pages, keys=_KEYS)
-        queries = {"rows": rows}
+            regions, count = self._region_filter, limit * POINTS_PER_PAGE
+            queries["regions"] = StoreQuery(self._query.multi, count, regions, keys=_REGION_KEYS)
         if self._needs_dense:
             queries["dense"] = StoreQuery(self._query.dense, limit, pages)
         if self._needs_lexical:
@@ -178,7 +179,7 @@ class Ranking:
         _add_scores(self.dense, hits.get("dense", ()))
         _add_scores(self.lexical, hits.get("lexical", ()))
         self._start_fusion(answer.hits[len(queries) :])
-        self._add_candidates(hits["rows"], first=True)
+        self._add_candidates(hits["pages"], hits.get("regions", ()), first=True)
 
     def _score_candidates(self) -> StoreSteps[None]:
         prefetch, queries = self._prefetch, {}
@@ -187,8 +188,9 @@ class Ranking:
         if prefetch.lexical_limit:
             queries["lexical"] = self._page_query(self._terms, prefetch.lexical_limit)
         if prefetch.region_limit:
-            regions = {**self._conditions, schema.KIND: get_args(RegionKind)}
-            queries["region"] = StoreQuery(self._query.dense, prefetch.region_limit, regions, keys=_PAGE_KEYS)
+            queries["region"] = StoreQuery(
+                self._query.dense, prefetch.region_limit, self._region_filter, keys=_CANDIDATE_KEYS
+            )
         answer = yield StoreRequest([*queries.values(), *self._identifier_queries()])
         hits = dict(zip(queries, answer.hits, strict=False))
         identified_ids = self._start_fusion(answer.hits[len(queries) :])
@@ -218,15 +220,20 @@ class Ranking:
         """Score the new points among the candidates and their pages; return whether the ranking got new pages."""
         hit_ids = dict.fromkeys(hit.id for hit in candidates)
         page_ids = dict.fromkeys([*map(_page_id, candidates), *identified_ids])
-        ids = [point_id for point_id in {**hit_ids, **page_ids} if point_id not in self._scored_ids]
-        if not ids:
+        new_page_ids = [page_id for page_id in page_ids if page_id not in self._scored_ids]
+        new_region_ids = []
+        if self._is_image_embedder:
+            new_region_ids = [i for i in hit_ids if i not in page_ids and i not in self._scored_ids]
+        if not new_page_ids and not new_region_ids:
             return False
+        self._scored_ids.update(new_page_ids, new_region_ids)
         # All candidates match the filter. The page of a matching region may not match.
         is_matching = page_ids.keys() <= hit_ids.keys() | set(identified_ids)
-        new_page_ids = [page_id for page_id in page_ids if page_id not in self._scored_ids]
-        self._scored_ids.update(ids)
-        where = None if is_matching else self._conditions
-        queries = [StoreQuery(self._query.multi, len(ids), where, ids, _KEYS)]
+        where, multi = None if is_matching else self._conditions, self._query.multi
+        queries = [
+            StoreQuery(multi, max(len(new_page_ids), 1), where, new_page_ids, self._page_keys),
+            StoreQuery(multi, max(len(new_region_ids), 1), None, new_region_ids, _REGION_KEYS),
+        ]
         cheap_scores = []
         for vector, scores, is_needed in (
             (self._query.dense, self.dense, self._needs_dense and not self._has_all_dense),
@@ -237,22 +244,25 @@ class Ranking:
                 queries.append(StoreQuery(vector, len(missing_ids), ids=missing_ids))
                 cheap_scores.append(scores)
         answer = yield StoreRequest(queries)
-        for scores, found in zip(cheap_scores, answer.hits[1:], strict=True):
+        for scores, found in zip(cheap_scores, answer.hits[2:], strict=True):
             _add_scores(scores, found)
-        return self._add_candidates(answer.hits[0], first=first)
+        return self._add_candidates(answer.hits[0], answer.hits[1], first=first)
 
-    def _add_candidates(self, hits: Sequence[StoreHit], *, first: bool) -> bool:
+    def _add_candidates(self, pages: Sequence[StoreHit], regions: Sequence[StoreHit], *, first: bool) -> bool:
         assert self._fusion is not None
-        pages, regions = _by_page(hits)
-        candidates = [self._candidate(hit, regions.get(page_id)) for page_id, hit in pages.items()]
-        self._groups = self._fusion.groups(candidates, first=first)
-        return bool(candidates)
+        best_regions: dict[str, StoreHit] = {}
+        for region in regions:
+            best_regions.setdefault(_page_id(region), region)
+        scored = [self._scored(hit, best_regions.get(hit.id)) for hit in pages]
+        self._groups = self._fusion.groups(scored, first=first)
+        return bool(scored)
 
     def _fuse_next_group(self) -> bool:
         """Append the next group of pages to the ranking; return False if all pages with MaxSim scores are ranked."""
-        group = next(self._groups, None)
-        if group is None or self._fusion is None:
+        pages = next(self._groups, None)
+        if pages is None or self._fusion is None:
             return False
+        group = [_candidate(page) for page in pages]
         dense: dict[str, float] = {}
         if self._rescore.dense:
             scores = [(self.dense[c.page_id], c.page_id) for c in group if c.page_id in self.dense]
@@ -271,24 +281,40 @@ class Ranking:
     def _identifier_queries(self) -> list[StoreQuery]:
         return identifier_queries(self._query.text, self._conditions) if self._rescore.identifiers else []
 
+    @property
+    def _region_filter(self) -> dict[str, Any]:
+        return {**self._conditions, schema.KIND: get_args(RegionKind)}
+
     def _dense_query(self) -> StoreQuery:
         return self._page_query(self._query.dense, self._dense_limit)
 
     def _page_query(self, vector: Float32 | SparseVector, limit: int) -> StoreQuery:
         # Without a limit of their own, regions compete with pages.
         if not self._prefetch.regions:
-            return StoreQuery(vector, limit, self._conditions, keys=_PAGE_KEYS)
+            return StoreQuery(vector, limit, self._conditions, keys=_CANDIDATE_KEYS)
         return StoreQuery(vector, limit, {**self._conditions, schema.KIND: "page"})
 
-    def _candidate(self, hit: StoreHit, region: StoreHit | None) -> Candidate:
-        if not self._is_image_embedder or (region is not None and region.score <= hit.score):
+    def _scored(self, hit: StoreHit, region: StoreHit | None) -> _ScoredHit:
+        if region is not None and region.score <= hit.score:
             region = None
         # MaxSim is divided by the number of query tokens, so that scores of long and short queries are comparable.
-        score = (region or hit).score / len(self._query.multi)
-        scores = {"maxsim": score}
-        if schema.BIAS in hit.payload:
-            scores["background"] = float((region or hit).payload.get(schema.BIAS, 0.0))
-        return Candidate(_page_id(hit), str(hit.payload.get(schema.REVISION, "")), score, "maxsim", scores, region)
+        return _ScoredHit(hit.id, (region or hit).score / len(self._query.multi), hit, region)
+
+
+class _ScoredHit(NamedTuple):
+    """A page with its MaxSim score: the hit of the page, and the region that scored higher, if any."""
+
+    page_id: str
+    score: float
+    hit: StoreHit
+    region: StoreHit | None
+
+
+def _candidate(page: _ScoredHit) -> Candidate:
+    scores = {"maxsim": page.score}
+    if schema.BIAS in page.hit.payload:
+        scores["background"] = float((page.region or page.hit).payload.get(schema.BIAS, 0.0))
+    return Candidate(page.page_id, page.score, "maxsim", scores, page.region)
 
 
 def _page_id(hit: StoreHit) -> str:
@@ -298,13 +324,3 @@ def _page_id(hit: StoreHit) -> str:
 
 def _add_scores(scores: dict[str, float], hits: Iterable[StoreHit]) -> None:
     scores.update((hit.id, hit.score) for hit in hits)
-
-
-def _by_page(hits: Sequence[StoreHit]) -> tuple[dict[str, StoreHit], dict[str, StoreHit]]:
-    """Return two mappings, best hits first: page id → page, and page id → best region of the page."""
-    pages: dict[str, StoreHit] = {}
-    regions: dict[str, StoreHit] = {}
-    for hit in hits:
-        target = pages if hit.payload.get(schema.KIND) == "page" else regions
-        target.setdefault(_page_id(hit), hit)
-    return pages, regions

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from jina_rag.catalog.resources import IndexResources
 from jina_rag.compression import cut_rows
 from jina_rag.errors import InvalidInputError
 from jina_rag.images import is_data_uri
@@ -19,7 +20,8 @@ class Query:
 
     Attributes:
         content: The query as passed by the caller, which is also the input of the reranker.
-        text: Text of the query; "" for an image.
+        text: Text of the query; "" for an image. For an image of a page of the index and a text embedder, the words of
+            the page.
         dense: Dense vector, shape (dim,), float32.
         multi: Multi-vector, shape (tokens, multi_dim), float32, truncated to the length of the rows in the index.
         tokens: Text of each token (row of `multi`); None if the embedder does not report tokens.
@@ -35,13 +37,21 @@ class Query:
 
 
 def embed_queries(
-    queries: Sequence[Input], embedder: Embedder, *, dim: int | None, multi_dim: int | None
+    queries: Sequence[Input],
+    embedder: Embedder,
+    resources: IndexResources,
+    *,
+    dim: int | None,
+    multi_dim: int | None,
 ) -> list[Query]:
     """Embed queries in one batch.
+
+    A text embedder gets the stored words of an image that is a page of the index, and does not read the image by OCR.
 
     Args:
         queries: The queries; each query is a text, an image, a page, or a list of these inputs.
         embedder: Embedder of the index.
+        resources: Resources of the index.
         dim: Length that dense vectors are truncated to; None for no truncation.
         multi_dim: Length that the rows of multi-vectors are truncated to; None for no truncation.
 
@@ -51,7 +61,13 @@ def embed_queries(
     Raises:
         InvalidInputError: If a query is empty, or of a type that the embedder does not support.
     """
-    inputs = as_input_list(queries, "queries")
+    contents = as_input_list(queries, "queries")
+    inputs = contents
+    if embedder.modality == "text" and any(map(has_image, contents)):
+        # Imported here so that a search for a text starts faster.
+        from jina_rag.search.page_images import with_stored_words
+
+        inputs = with_stored_words(contents, resources)
     texts = [words_in(content) for content in inputs]
     for number, (content, text) in enumerate(zip(inputs, texts, strict=True), start=1):
         if not text.strip() and not has_image(content):
@@ -65,7 +81,7 @@ def embed_queries(
     return [
         Query(content, text, dense, cut_rows(rows, multi_dim or rows.shape[1]), pieces, truncated=bool(is_cut))
         for content, text, dense, rows, pieces, is_cut in zip(
-            inputs, texts, embeddings.require_single(), embeddings.require_multi(), tokens, truncated, strict=True
+            contents, texts, embeddings.require_single(), embeddings.require_multi(), tokens, truncated, strict=True
         )
     ]
 

@@ -12,7 +12,7 @@ class SearchResults(list[ScoredPage]):
 
     Attributes:
         hits: The hits, best first.
-        query: Text of the query; "" for an image.
+        query: Text of the query; "" for an image that is not a page of the index.
         notes: Sentences on deviations from the request, for example a truncated query or an exhausted budget.
         complete: False if a budget ran out before the reranker had scored all requested pages.
         more: Whether the index has hits after the last hit of the list (see `offset` of `DocumentIndex.search`).

@@ -110,7 +110,9 @@ class Searcher:
 
     def embed(self, queries: Sequence[Input]) -> list[Query]:
         """Embed queries with the dimensions of this index."""
-        return embed_queries(queries, self._embedder, dim=self._truncate_dim, multi_dim=self._storage.multi_dim)
+        return embed_queries(
+            queries, self._embedder, self._resources, dim=self._truncate_dim, multi_dim=self._storage.multi_dim
+        )
 
     def search(self, queries: Sequence[Input], request: SearchRequest) -> list[SearchResults]:
         """Return the results of several queries (see `DocumentIndex.search_many`).
@@ -241,15 +243,15 @@ class _Search:
         A page has no visible file, for example, during an unfinished replacement.
         """
         visible: list[Candidate] = []
-        start = 0
+        start, step = 0, max(limit, self.request.k + 1)
         while len(visible) < limit:
-            yield from self.ranking.extend(start + limit)
-            candidates = self.ranking.candidates[start : start + limit]
+            yield from self.ranking.extend(start + step)
+            candidates = self.ranking.candidates[start : start + step]
             if not candidates:
                 break
             shown = yield from self.load(candidates)
             visible += [candidate for candidate, _, _ in shown]
-            start += limit
+            start += step
         return visible + self.ranking.candidates[start:]
 
     def load(self, candidates: Sequence[Candidate]) -> StoreSteps[list[tuple[Candidate, Point, list[Location]]]]:
@@ -346,9 +348,9 @@ class _Folding:
 
     def _add_page(self, candidate: Candidate, point: Point, files: list[Location]) -> bool:
         """Fold one page; return True if the page is a hit beyond the last requested hit."""
-        page = int(point.payload[schema.PAGE])
-        if self._request.group_by == "document" and candidate.revision in self._documents:
-            self._documents[candidate.revision].other_pages.append(page)
+        page, revision = int(point.payload[schema.PAGE]), str(point.payload[schema.REVISION])
+        if self._request.group_by == "document" and revision in self._documents:
+            self._documents[revision].other_pages.append(page)
             return False
         match = self._deduplicator.fold(point) if self._deduplicator is not None else None
         if match is not None:
@@ -359,6 +361,6 @@ class _Folding:
             self.more = True
             return True
         hit = _PendingHit(candidate, point, files)
-        self._documents[candidate.revision] = hit
+        self._documents[revision] = hit
         self.pending.append(hit)
         return False

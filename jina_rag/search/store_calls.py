@@ -16,7 +16,7 @@ from jina_rag.types import Point, StoreHit, StoreQuery
 
 T = TypeVar("T")
 
-_VECTOR_BATCH: Final = 16
+VECTOR_BATCH: Final = 16
 """Points per fetch call with vectors: the embedded engine returns the vectors of a page as about 3 MB of Python
 numbers."""
 
@@ -84,7 +84,7 @@ def _answer(requests: Sequence[StoreRequest], store: MultiVectorStore) -> list[S
     points: dict[bool, dict[str, Point]] = {}
     for vectors in (False, True):
         ids = list(dict.fromkeys(i for request in requests if request.vectors is vectors for i in request.page_ids))
-        step = _VECTOR_BATCH if vectors else max(len(ids), 1)
+        step = VECTOR_BATCH if vectors else max(len(ids), 1)
         batches = (ids[first : first + step] for first in range(0, len(ids), step))
         points[vectors] = {point.id: point for batch in batches for point in store.fetch(batch, vectors=vectors)}
     seconds = (time.monotonic() - start) / max(len(requests), 1)

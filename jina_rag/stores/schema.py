@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 import reprlib
 import uuid
 import zlib
@@ -81,6 +82,7 @@ _OUTER_DEPTH = 2
 """Nesting levels around the metadata in a payload: the payload itself and a list."""
 
 _NAMESPACE = uuid.UUID("6f1c6d0e-6a51-5a0b-9d0f-3f1a0d2c7b64")
+_CANONICAL_ID = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NAN_CODE = 65535
 _MAX_CODE = 65534
 _MAX_GRID_BYTES = 1 << 26
@@ -112,7 +114,8 @@ def checked_id(value: str) -> str:
         InvalidInputError: If `value` is not a UUID.
     """
     try:
-        return str(uuid.UUID(value))
+        # Parsing takes ten times as long as the comparison, and a search checks hundreds of canonical ids.
+        return value if _CANONICAL_ID.fullmatch(value) else str(uuid.UUID(value))
     except (ValueError, AttributeError, TypeError) as exc:
         raise InvalidInputError(f"The point id is {value!r}; expected a UUID as text.") from exc
 

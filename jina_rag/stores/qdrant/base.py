@@ -64,8 +64,11 @@ class BaseQdrantStore(BaseStore):
             if offset is None:
                 return
 
-    def _to_hits(self, points: Iterable[QdrantObject]) -> list[StoreHit]:
-        return [StoreHit(str(point.id), float(point.score), without_filter_keys(point.payload)) for point in points]
+    def _to_hits(self, points: Iterable[QdrantObject], keys: Sequence[str] | None) -> list[StoreHit]:
+        """Return points of the engine as hits; `keys` are the requested payload keys, None for all keys."""
+        if keys is None:
+            return [StoreHit(str(point.id), float(point.score), without_filter_keys(point.payload)) for point in points]
+        return [StoreHit(str(point.id), float(point.score), point.payload or {}) for point in points]
 
     def _index_payload(self, payload: Mapping[str, Any]) -> None:
         """Create the missing payload indexes for the numbers in a payload.

@@ -248,14 +248,15 @@ class EdgeStore(BaseQdrantStore):
             self._types.QueryRequest(
                 **self._stage_arguments(query.stage),
                 prefetches=[self._types.Prefetch(**self._stage_arguments(candidate)) for candidate in query.candidates],
-                with_payload=True if query.keys is None else list(query.keys),
+                with_payload=True if query.keys is None else list(query.keys) or False,
                 params=self._rescore_params(query.stage.using),
             )
             for query in queries
         ]
         with self._engine_call("be searched"):
             # The engine plans the queries together: searches that differ only in the vector share one pass.
-            return list(map(self._to_hits, self._shard.query_batch(self._types.QueryBatchRequest(requests))))
+            found = self._shard.query_batch(self._types.QueryBatchRequest(requests))
+        return [self._to_hits(points, query.keys) for points, query in zip(found, queries, strict=True)]
 
     def _stage_arguments(self, stage: Stage) -> dict[str, QdrantObject]:
         query = self._types.Query.Nearest(self._query_vector(stage), using=stage.using)

@@ -176,7 +176,9 @@ class QdrantStore(BaseQdrantStore):
         for batch in schema.batches_by_size(queries, _query_bytes, schema.BATCH_BYTES):
             requests = [self._query_request(query) for query in batch]
             responses = self._remote.call_collection("be searched", "query_batch_points", requests=requests)
-            hits += [self._to_hits(response.points) for response in responses]
+            hits += [
+                self._to_hits(response.points, query.keys) for response, query in zip(responses, batch, strict=True)
+            ]
         return hits
 
     def _query_request(self, query: StagedQuery) -> QdrantObject:
