@@ -41,7 +41,7 @@ class DeviceSlot:
         device: Name of the device.
         factory: Packed function that loads the model.
         process: The process; None before the first start.
-        load: Tokens of the unanswered requests.
+        load: Tokens of the requests that are reserved or unanswered.
         starting: Lock held while the process is replaced.
         repeating: Lock held while the inputs of a lost process are computed again, so that inputs that end a process
             do not end the process in which the inputs of another call are repeated.
@@ -102,10 +102,21 @@ class DeviceGroup:
         """Name of the model."""
         return str(self.description.attributes.get("name", "The model"))
 
-    def loads(self) -> list[int]:
-        """Return the number of tokens that each device is computing."""
+    def share_out(self, plan: Callable[[list[int]], list[Share]]) -> list[Share]:
+        """Return the shares of a call, whose tokens are reserved on the devices. The caller then calls `run`.
+
+        A concurrent call sees the tokens of all shares, so that the calls together use all devices evenly.
+
+        Args:
+            plan: Function that returns the shares for the number of tokens that each device is computing.
+        """
         with self._lock:
-            return [slot.load for slot in self.slots]
+            shares = plan([slot.load for slot in self.slots])
+            for share in shares:
+                if share.device is not None:
+                    self.slots[share.device].load += share.cost
+                    share.is_reserved = True
+        return shares
 
     def run(self, shares: Sequence[Share], send: Send) -> list[Any]:
         """Compute the shares of a call and return the results in the order of the shares.
@@ -144,6 +155,10 @@ class DeviceGroup:
                     if slot.process is not None:
                         slot.process.kill()
             raise
+        finally:
+            for share in waiting.values():
+                if share.is_reserved and share.device is not None:
+                    self._unload(self.slots[share.device], share.cost)
         return [results[number] for number in range(len(shares))]
 
     def close(self) -> None:
@@ -170,10 +185,12 @@ class DeviceGroup:
         return min(free, key=lambda slot: (slot.load, slot.number), default=None)
 
     def _submit(self, slot: DeviceSlot, share: Share, send: Send) -> Future[Any]:
-        self._revive(slot)
         with self._lock:
-            slot.load += share.cost
+            if not share.is_reserved:
+                slot.load += share.cost
+            share.is_reserved = False
         try:
+            self._revive(slot)
             future = send(slot, share)
         except BaseException:
             self._unload(slot, share.cost)

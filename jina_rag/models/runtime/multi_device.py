@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Self, Unpack
 
 import numpy as np
@@ -93,11 +94,11 @@ class _MultiDeviceModel:
     def _call(
         self,
         method: str,
-        shares: Sequence[Share],
+        plan: Callable[[list[int]], list[Share]],
         options: Mapping[str, Any],
         pack: Callable[[Packer, Sequence[int]], list[Any]],
     ) -> list[tuple[list[int], Any]]:
-        """Compute the shares of a call; return the indices of the inputs and the result of each share.
+        """Compute a call; return the indices of the inputs and the result of each share that `plan` returns.
 
         If an input is invalid, all inputs are computed in one process, as one share. The message of the error names the
         number of the input in its share, and another share may contain an invalid input with a lower number.
@@ -110,6 +111,7 @@ class _MultiDeviceModel:
             assert slot.process is not None
             return slot.process.call(method, arguments, options, packer.buffers)
 
+        shares = self._group.share_out(plan)
         try:
             results = self._group.run(shares, send)
         except ModelError:
@@ -192,12 +194,12 @@ class MultiDeviceEmbedder(_MultiDeviceModel, EmbedderDefaults):
         return self._encode("encode_document", as_input_list(documents, "documents"), options)
 
     def _encode(self, method: str, inputs: Sequence[Input], options: Mapping[str, Any]) -> Embeddings:
-        shares = share_out([token_cost(item, self._modality, options) for item in inputs], self._group.loads())
+        costs = [token_cost(item, self._modality, options) for item in inputs]
 
         def pack(packer: Packer, indices: Sequence[int]) -> list[Any]:
             return [[packer.pack_input(inputs[index], self._modality) for index in indices]]
 
-        return _merge(len(inputs), self._call(method, shares, options, pack))
+        return _merge(len(inputs), self._call(method, partial(share_out, costs), options, pack))
 
 
 class MultiDeviceReranker(_MultiDeviceModel):
@@ -262,13 +264,12 @@ class MultiDeviceReranker(_MultiDeviceModel):
             Shape (len(pairs),), float32, in the order of `pairs`.
         """
         pairs = as_input_pairs(pairs)
-        shares = self._share_out(pairs, options)
 
         def pack(packer: Packer, indices: Sequence[int]) -> list[Any]:
             return [[[packer.pack_input(item, self._modality) for item in pairs[index]] for index in indices]]
 
         scores = np.zeros(len(pairs), np.float32)
-        for indices, result in self._call("score_pairs", shares, options, pack):
+        for indices, result in self._call("score_pairs", partial(self._share_out, pairs, options), options, pack):
             scores[indices] = result
         return scores
 
@@ -286,15 +287,17 @@ class MultiDeviceReranker(_MultiDeviceModel):
         Raises:
             InvalidInputError: If the document has no image, or an option is invalid.
         """
-        share = self._share_out([(query, document)], options)[0]
 
         def pack(packer: Packer, _: Sequence[int]) -> list[Any]:
             return [packer.pack_input(query, self._modality), packer.pack_input(document, self._modality)]
 
-        attribution: Attribution = self._call("explain", [share], options, pack)[0][1]
+        plan = partial(self._share_out, [(query, document)], options)
+        attribution: Attribution = self._call("explain", plan, options, pack)[0][1]
         return attribution
 
-    def _share_out(self, pairs: Sequence[tuple[Input, Input]], options: Mapping[str, Any]) -> list[Share]:
+    def _share_out(
+        self, pairs: Sequence[tuple[Input, Input]], options: Mapping[str, Any], loads: list[int]
+    ) -> list[Share]:
         """Return the shares of a call: known documents go to the same device as before, other documents by tokens."""
         keys_by_id = {id(document): _document_key(document) for _, document in pairs}
         keys = [keys_by_id[id(document)] for _, document in pairs]
@@ -304,7 +307,6 @@ class MultiDeviceReranker(_MultiDeviceModel):
                 for key, (_, document) in zip(keys, pairs, strict=True)
                 if key not in self._device_of
             }
-            loads = self._group.loads()
             for key in keys:
                 if key in self._device_of:
                     loads[self._device_of[key]] += _PAIR_TOKENS

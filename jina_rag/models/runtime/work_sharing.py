@@ -30,11 +30,13 @@ class Share:
         indices: Indices of the inputs, ascending.
         cost: Approximate number of tokens.
         device: Index of the device; None for the device with the least work.
+        is_reserved: Whether the load of the device already contains the tokens of the share.
     """
 
     indices: list[int]
     cost: int
     device: int | None = None
+    is_reserved: bool = False
 
 
 def share_out(costs: Sequence[int], loads: Sequence[int]) -> list[Share]:

@@ -183,6 +183,16 @@ def test_concurrent_calls_run_at_the_same_time(processes, tmp_path):
     assert sorted(ids_of(result)[0] for result in results) == sorted([*processes.process_ids] * 2)
 
 
+def test_loads_are_released_after_results_errors_and_losses(processes, tmp_path):
+    """The loads decide which device gets a call, so that a call must not leave tokens behind."""
+    calls = [["tea"], [LONG] * 8, ["not finite", LONG], [f"kill once {tmp_path / 'file'}{LONG}", LONG], ["kill"], []]
+    for documents in calls:
+        outcome(processes.encode_document, documents)
+    outcome(processes.encode_document, [LONG] * 8, max_length=[1])
+    outcome(processes.encode_document, [LONG] * 8, max_length=0)
+    wait_until(lambda: [slot.load for slot in processes._group.slots] == [0, 0])
+
+
 def test_log_records_reach_the_caller(processes, caplog):
     with caplog.at_level(logging.WARNING, "jina_rag"):
         processes.encode_document(["warn"])
@@ -319,8 +329,10 @@ def test_processes_end_with_the_program(tmp_path, number, code):
 @pytest.mark.skipif(os.name == "nt", reason="signals are different there")
 def test_embedder_stays_usable_after_ctrl_c(tmp_path):
     code = (
+        "before = set(embedder.process_ids)\n"
         "try:\n    embedder.encode_document(['sleep busy'])\n"
         "except KeyboardInterrupt:\n    assert len(embedder.encode_document(['tea ' * 600] * 8).single) == 8\n"
+        "    assert len(before & set(embedder.process_ids)) == 1  # the interrupted process was replaced\n"
         "    Path('done').touch()\n"
     )
     program = run_program(code, tmp_path)
