@@ -211,7 +211,9 @@ class ImagePatcher:
         # pixel in the patch.
         out.reshape(rows, columns, merge, merge, _CHANNELS, patch, patch)[...] = split.transpose(0, 3, 1, 4, 6, 2, 5)
 
-    def pixel_values(self, patches: torch.Tensor, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    def pixel_values(
+        self, patches: torch.Tensor, device: torch.device, dtype: torch.dtype, *, repeat: bool = True
+    ) -> torch.Tensor:
         """Return the input of the vision tower on a device, without waiting for the device.
 
         Args:
@@ -219,9 +221,10 @@ class ImagePatcher:
                 method returned, for example with gradients, which are only moved and converted.
             device: Device of the vision tower.
             dtype: Dtype of the result; the values are normalized in float32.
+            repeat: Whether to repeat the values for each frame. The frames of an image are equal.
 
         Returns:
-            Normalized values, shape (patches, channels x frames x patch x patch).
+            Normalized values, shape (patches, channels x frames x patch x patch), with one frame if not `repeat`.
         """
         patches = to_device(patches, device)
         if patches.dtype != torch.uint8:
@@ -230,6 +233,8 @@ class ImagePatcher:
             self._normalizers[device] = self._normalizer(device)
         scale, offset = self._normalizers[device]
         values = patches.to(torch.float32).mul_(scale).add_(offset).to(dtype)
+        if not repeat:
+            return values
         frames = values.view(len(values), _CHANNELS, 1, -1).expand(-1, -1, self.frames, -1)
         return frames.reshape(len(values), -1)
 

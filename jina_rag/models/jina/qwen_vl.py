@@ -241,7 +241,7 @@ class QwenVL:
             assert batch.grids is not None
             assert batch.image_positions is not None
             assert batch.feature_rows is not None
-            pixels = self.patcher.pixel_values(batch.patches, device, self.placement.dtype)
+            pixels = self.patcher.pixel_values(batch.patches, device, self.placement.dtype, repeat=False)
             features = base.visual(pixels, grid_thw=batch.grids)
             flat = embedded.view(-1, embedded.shape[-1])
             rows = to_device(batch.feature_rows, device)

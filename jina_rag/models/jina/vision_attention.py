@@ -188,7 +188,8 @@ class VisionTower(nn.Module):
         """Return the features of the images' tokens.
 
         Args:
-            pixels: Normalized patches of all images, shape (patches, channels x 2 x patch x patch), on the device.
+            pixels: Normalized patches of all images, shape (patches, channels x 2 x patch x patch), on the device; or
+                one of two equal frames, shape (patches, channels x patch x patch).
             grid_thw: Time, height and width of each image in patches, shape (images, 3), int64, in host memory.
 
         Returns:
@@ -314,9 +315,21 @@ class LinearPatches(nn.Module):
         self.proj = stock.proj
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        """Return the embeddings of `patches`, shape (n, values), as shape (n, width) in the dtype of the weights."""
+        """Return the embeddings of patches, shape (n, width), in the dtype of the weights.
+
+        Args:
+            patches: Values of all frames, shape (n, channels x frames x patch x patch); or of one of several equal
+                frames, shape (n, channels x patch x patch).
+        """
         weight = self.proj.weight
-        return functional.linear(patches.to(weight.dtype), weight.flatten(1), self.proj.bias)
+        channels, frames = weight.shape[1:3]
+        patches = patches.to(weight.dtype)
+        if patches.shape[1] * frames == weight[0].numel():
+            if weight.dtype == torch.float32:
+                weight = weight.sum(dim=2)  # half of the products; in half precision, the sum would be rounded
+            else:
+                patches = patches.view(len(patches), channels, 1, -1).expand(-1, -1, frames, -1).flatten(1)
+        return functional.linear(patches, weight.flatten(1), self.proj.bias)
 
 
 def _rotate(states: torch.Tensor, cosines: torch.Tensor, sines: torch.Tensor) -> torch.Tensor:

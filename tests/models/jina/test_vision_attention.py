@@ -136,6 +136,15 @@ def test_equal_images_attend_in_one_call(stock):
     assert counts == ([2, 1, 2] if is_windowed else [1, 1])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_of_two_equal_frames_gives_the_same_embeddings(stock, dtype):
+    embed = own_tower(copy.deepcopy(stock).to(dtype), dtype).patch_embed
+    frame = torch.randn(5, 3, 1, 196, generator=torch.Generator().manual_seed(0)).to(dtype)
+    with torch.inference_mode():
+        expected = embed(frame.expand(-1, -1, 2, -1).reshape(5, -1))
+        torch.testing.assert_close(embed(frame.reshape(5, -1)), expected, rtol=1e-5, atol=1e-5)
+
+
 def test_half_precision_is_close_to_float32(stock):
     tower = own_tower(stock)
     expected = features_of(tower, THREE)
