@@ -14,7 +14,7 @@ from typing import Any
 from jina_rag.catalog.manifest import Manifest
 from jina_rag.catalog.resources import IndexResources
 from jina_rag.errors import JinaRagError
-from jina_rag.images import decode_data_uri, encode_jpeg, is_data_uri, open_image
+from jina_rag.images import encode_jpeg, is_data_uri, open_image
 from jina_rag.protocols import Input
 from jina_rag.stores import schema
 from jina_rag.stores.images import QUALITY
@@ -31,7 +31,11 @@ def with_stored_words(queries: Sequence[Input], resources: IndexResources) -> li
         resources: Resources of the index.
     """
     all_parts = [_parts(query) for query in queries]
-    page_ids = [[_page_id(part, resources.manifest) for part in parts] for parts in all_parts]
+    page_ids = [
+        # A text embedder uses the words of a page itself, but reads the image of a page within a list or a mapping.
+        [None] if isinstance(query, Page) and query.words else [_page_id(part, resources.manifest) for part in parts]
+        for query, parts in zip(queries, all_parts, strict=True)
+    ]
     known_ids = list(dict.fromkeys(page_id for ids in page_ids for page_id in ids if page_id is not None))
     points = resources.store.fetch(known_ids, vectors=False) if known_ids else []
     texts = {point.id: str(point.payload.get(schema.TEXT, "")) for point in points}
@@ -62,11 +66,9 @@ def _page_id(part: Input, manifest: Manifest) -> str | None:
     """Return the id of the page that an image shows; None for a text, and for an image that is not in the index."""
     source: object = part.get("image") if isinstance(part, Mapping) else part
     if isinstance(source, Page):
-        # A text embedder uses the words of a page, except of a page within a mapping or a list.
-        source = source.screenshot.image if source is not part or not source.words else None
-    elif isinstance(source, str) and is_data_uri(source):
-        source = decode_data_uri(source)
-    if source is None or isinstance(source, str):
+        source = source.screenshot.image
+    is_uri = isinstance(source, str) and is_data_uri(source)
+    if source is None or (isinstance(source, str) and not is_uri):
         return None
     try:
         return next((page_id for name in _hashes(source) if (page_id := _lookup(name, manifest)) is not None), None)
