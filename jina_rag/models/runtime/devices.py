@@ -140,7 +140,8 @@ def to_device(data: torch.Tensor | npt.NDArray[Any], device: torch.device) -> to
         Tensor in the shape and dtype of `data`.
     """
     tensor = data if isinstance(data, torch.Tensor) else in_host_memory(data, device)
-    return tensor.to(device, non_blocking=True)
+    # Only on CUDA: on MPS, an asynchronous copy could read host memory that was already freed.
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 class Event(Protocol):

@@ -208,7 +208,7 @@ class PrefixReplay:
         """
         for start, stop in self._equal_ranges:
             states = torch.stack([self._cached[row][layer] for row in range(start, stop)], dim=1)
-            self._states[:, start:stop, :, : states.shape[3]].copy_(states, non_blocking=True)
+            self._states[:, start:stop, :, : states.shape[3]].copy_(states, non_blocking=self._states.is_cuda)
         self._states[0, :, :, self._longest :].copy_(keys)
         self._states[1, :, :, self._longest :].copy_(values)
         return self._states[0], self._states[1]
