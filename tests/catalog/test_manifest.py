@@ -111,3 +111,19 @@ def test_unwritable_manifest_raises_index_state_error(tmp_path):
     other.close()
     manifest.begin(record())
     manifest.close()
+
+
+def test_points_are_counted_up_to_a_limit_and_found_by_id_and_image(tmp_path):
+    manifest = Manifest(tmp_path / "m.sqlite3")
+    assert manifest.count_points(9) == 0
+    manifest.begin(record())
+    manifest.add_points("1", [PointRecord(f"p{n}", n, "page", f"image{n}") for n in range(1, 6)])
+    manifest.add_points("1", [PointRecord("p7", 7, "page", "image7"), PointRecord("r7", 7, "table", "crop")])
+    assert (manifest.count_points(99), manifest.count_points(99, "page")) == (7, 6), "unfinished documents count"
+    assert (manifest.count_points(4), manifest.count_points(4, "page")) == (4, 4)
+    assert manifest.point("p3") == ("1", 3)
+    assert manifest.point("missing") is None
+    assert manifest.page_with_image("image4") == "p4"
+    assert manifest.page_with_image("crop") is None, "the image of a region is not a page"
+    assert manifest.page_with_image("missing") is None
+    manifest.close()
