@@ -9,10 +9,11 @@ the real checkpoints: the vocabulary's share of the computation, the relative ra
 vision tower. The baseline is `benchmarks/published.py`. The baseline computes vocabulary logits for all tokens, stores
 all hidden states, does not merge the adapter, and processes inputs in order in batches of eight. jina_rag and the
 baseline run alternately in one process, and the speedup is the ratio of the median times. The peak memory in addition
-to the weights is measured in two separate processes.
+to the weights is measured in two separate processes. On a busy machine, compare the CPU seconds, with one thread
+(`OMP_NUM_THREADS=1`); they include the threads that prepare images.
 
 With `--against`, the baseline is the jina_rag of another checkout, for example a git worktree of an earlier commit.
-Both run in processes of their own, which take turns; the CPU seconds of the processes are printed, too.
+Both run in processes of their own, which take turns.
 """
 
 from __future__ import annotations
@@ -144,29 +145,37 @@ class Case:
         return self.inputs
 
 
-def seconds(run: Callable[[], Any], device: str) -> tuple[float, Any]:
-    start = time.perf_counter()
+def seconds(run: Callable[[], Any], device: str) -> tuple[dict[str, float], Any]:
+    """Return the seconds and the CPU seconds of a call, and the result."""
+    start, cpu_start = time.perf_counter(), time.process_time()
     result = run()
     if device != "cpu":
         torch.cuda.synchronize()
-    return time.perf_counter() - start, result
+    return {"s": time.perf_counter() - start, "cpu_s": time.process_time() - cpu_start}, result
+
+
+def medians(rounds: Sequence[dict[str, dict[str, float]]], baseline: str) -> dict[str, Any]:
+    """Return the median seconds and CPU seconds of each variant, and the speedups. The first round is a warm-up."""
+    figures: dict[str, Any] = {}
+    for unit in ("s", "cpu_s"):
+        for variant in (baseline, "ours"):
+            figures[f"{variant}_{unit}"] = float(np.median([turn[variant][unit] for turn in rounds[1:] or rounds]))
+        name = "speed" if unit == "s" else "speed_cpu"
+        figures[name] = figures[f"{baseline}_{unit}"] / figures[f"ours_{unit}"]
+    return {key: round(value, 3) for key, value in figures.items()}
 
 
 def compare(case: Case, rounds: int) -> dict[str, Any]:
     """Return the median seconds of both variants in alternating runs, the speedup, and the largest difference."""
     runs = {variant: case.load(variant) for variant in ("published", "ours")}
-    times: dict[str, list[float]] = {"published": [], "ours": []}
     results: dict[str, Any] = {}
-    for turn in range(rounds):
+    times: list[dict[str, dict[str, float]]] = []
+    for _ in range(rounds):
+        turn = {}
         for variant, run in runs.items():
-            elapsed, results[variant] = seconds(run, case.device)
-            if turn or rounds == 1:  # the first round is a warm-up
-                times[variant].append(elapsed)
-    medians = {variant: float(np.median(values)) for variant, values in times.items()}
-    return {
-        "published_s": round(medians["published"], 3),
-        "ours_s": round(medians["ours"], 3),
-        "speed": round(medians["published"] / medians["ours"], 2),
+            turn[variant], results[variant] = seconds(run, case.device)
+        times.append(turn)
+    return medians(times, "published") | {
         "difference": float(np.abs(np.asarray(results["published"]) - np.asarray(results["ours"])).max()),
     }
 
@@ -178,10 +187,9 @@ def serve(case: Case) -> None:
     run = case.load("ours")
     print(json.dumps({"package": str(Path(jina_rag.__file__).parent)}), flush=True)
     for line in sys.stdin:
-        start = time.process_time()
-        elapsed, result = seconds(run, case.device)
+        times, result = seconds(run, case.device)
         np.save(line.strip(), np.asarray(result))
-        print(json.dumps({"s": elapsed, "cpu_s": time.process_time() - start}), flush=True)
+        print(json.dumps(times), flush=True)
 
 
 class Checkout:
@@ -227,15 +235,7 @@ def compare_checkouts(name: str, root: Path, options: argparse.Namespace) -> dic
     processes = {variant: Checkout(path, name, root, options) for variant, path in checkouts.items()}
     rounds = [{variant: process.run() for variant, process in processes.items()} for _ in range(options.rounds)]
     results = [process.close() for process in processes.values()]
-    figures: dict[str, Any] = {}
-    for unit in ("s", "cpu_s"):
-        for variant in checkouts:
-            # The first round is a warm-up.
-            figures[f"{variant}_{unit}"] = float(np.median([turn[variant][unit] for turn in rounds[1:] or rounds]))
-        figures[f"speed_{unit}"] = figures[f"against_{unit}"] / figures[f"ours_{unit}"]
-    return {key: round(value, 3) for key, value in figures.items()} | {
-        "difference": float(np.abs(results[0] - results[1]).max())
-    }
+    return medians(rounds, "against") | {"difference": float(np.abs(results[0] - results[1]).max())}
 
 
 def peak(case: Case, variant: str) -> int:
