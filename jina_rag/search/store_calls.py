@@ -43,7 +43,7 @@ class StoreAnswer:
     Attributes:
         hits: Hits of each query of the request.
         points: Point id → point, for the existing points of the request.
-        seconds: Wall time of the calls, divided by the number of searches that shared the calls.
+        seconds: Wall time of the calls in seconds, divided by the number of searches that shared the calls.
     """
 
     hits: Sequence[list[StoreHit]] = ()
