@@ -59,6 +59,9 @@ class RandomWeights:
 
         Args:
             key: Key of the tensor.
+
+        Returns:
+            Random values, shape `shape(key)`, in the dtype of `stored_dtype`.
         """
         self._generator.manual_seed(self._seed + zlib.crc32(key.encode()))
         return draw_tensor(key, self._shapes[key], self._generator, self._dtype)
