@@ -10,6 +10,7 @@ translates conditions for the Qdrant engines.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -29,6 +30,7 @@ MAX_INDEXED_KEYS = 64
 numeric keys read every payload, which takes 11 µs per point."""
 
 _MAX_TAG_TEXT = 256  # characters; for a longer string, the tag contains the SHA-256
+_encode_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps with an option creates an encoder in each call
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def tags(payload: Mapping[str, Any]) -> list[str]:
     >>> tags({"page": 3.0, "meta": {"draft": True, "by": ["Ann", {"name": "Bo"}]}})
     ['["page", 3]', '["meta.draft", true]', '["meta.by", "Ann"]', '["meta.by.name", "Bo"]']
     """
-    return list(dict.fromkeys(_tag(key, value) for key, value in _filter_values(payload)))
+    return _tags(_filter_values(payload))
 
 
 def numbers(payload: Mapping[str, Any]) -> dict[str, list[float]]:
@@ -76,11 +78,7 @@ def numbers(payload: Mapping[str, Any]) -> dict[str, list[float]]:
     >>> list(numbers({"page": 3, "meta": [{"year": 2024}, {"year": 2025, "draft": True, "by": "Ann"}]}).values())
     [[3.0], [2024.0, 2025.0]]
     """
-    by_name: dict[str, dict[float, None]] = {}
-    for key, value in _filter_values(payload):
-        if is_number(value):
-            by_name.setdefault(_number_key(key), {})[float(value)] = None
-    return {name: list(values) for name, values in by_name.items()}
+    return _numbers(_filter_values(payload))
 
 
 def with_filter_payload(point: Point) -> Point:
@@ -90,7 +88,8 @@ def with_filter_payload(point: Point) -> Point:
 
 def filter_payload(payload: Mapping[str, Any]) -> dict[str, Any]:
     """Return the payload keys that a store adds for filters: tags and numbers."""
-    return {TAGS: tags(payload), NUMBERS: numbers(payload)}
+    values = list(_filter_values(payload))
+    return {TAGS: _tags(values), NUMBERS: _numbers(values)}
 
 
 def indexed_paths(paths: Iterable[str]) -> set[str]:
@@ -228,6 +227,18 @@ def _is_empty(limits: Range) -> bool:
     return low is not None and high is not None and (low > high or (low == high and not in_range(low, limits)))
 
 
+def _tags(values: Iterable[tuple[str, Scalar]]) -> list[str]:
+    return list(dict.fromkeys(_tag(key, value) for key, value in values))
+
+
+def _numbers(values: Iterable[tuple[str, Scalar]]) -> dict[str, list[float]]:
+    by_name: dict[str, dict[float, None]] = {}
+    for key, value in values:
+        if is_number(value):
+            by_name.setdefault(_number_key(key), {})[float(value)] = None
+    return {name: list(numbers) for name, numbers in by_name.items()}
+
+
 def _filter_values(payload: Mapping[str, Any]) -> Iterator[tuple[str, Scalar]]:
     yield from _flatten({key: value for key, value in payload.items() if key.split(".")[0] not in UNFILTERABLE}, "")
 
@@ -250,9 +261,10 @@ def _tag(key: str, value: Scalar) -> str:
     if isinstance(value, str) and len(value) > _MAX_TAG_TEXT:
         digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
         return json.dumps([key, {"sha256": digest}])
-    return json.dumps([key, value], ensure_ascii=False)
+    return _encode_json([key, value])
 
 
+@functools.lru_cache(maxsize=1024)
 def _number_key(key: str) -> str:
     """Return a hash of the key in letters and digits, which is a valid path segment in every engine."""
     return "n" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]

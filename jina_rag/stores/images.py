@@ -159,9 +159,12 @@ class ImageFiles:
 
     def _write(self, name: str, content: bytes) -> None:
         target = self.folder / name
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        target.parent.mkdir(mode=0o700, exist_ok=True)
-        write_atomic(target, content)
+        try:
+            write_atomic(target, content)
+        except FileNotFoundError:  # the first image of a folder
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            target.parent.mkdir(mode=0o700, exist_ok=True)
+            write_atomic(target, content)
 
 
 def image_name(image: EncodedImage) -> str:

@@ -205,7 +205,10 @@ def clean_payload(value: Any, max_depth: int = MAX_METADATA_DEPTH) -> Any:  # no
         InvalidInputError: If a value is not JSON (NaN and infinity are not JSON), is nested too deeply, or is an
             integer beyond the range of a float.
     """
-    if isinstance(value, np.generic):
+    kind = type(value)
+    if kind is float and math.isfinite(value):  # checks by `isinstance` are slow for the many numbers of a page
+        return value
+    if kind is not str and isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str):
         # PDF text layers contain lone surrogates; replacing the surrogates keeps the page searchable.
@@ -222,11 +225,12 @@ def clean_payload(value: Any, max_depth: int = MAX_METADATA_DEPTH) -> Any:  # no
             ) from exc
     if isinstance(value, float) and math.isfinite(value):
         return value
-    if isinstance(value, Mapping | list | tuple) and max_depth < 1:
+    is_mapping = kind is dict or isinstance(value, Mapping)
+    if max_depth < 1 and (is_mapping or isinstance(value, list | tuple)):
         raise InvalidInputError(
             f"A payload is nested deeper than {MAX_METADATA_DEPTH} levels. Flatten the nested values."
         )
-    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+    if is_mapping and all(isinstance(key, str) for key in value):
         return {clean_payload(key): clean_payload(item, max_depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [clean_payload(item, max_depth - 1) for item in value]
