@@ -203,21 +203,22 @@ class Ranking:
         self._has_all_dense = "dense" in hits and len(hits["dense"]) < prefetch.limit
         self._has_all_lexical = "lexical" in hits and len(hits["lexical"]) < prefetch.lexical_limit
         candidates = [hit for name in queries for hit in hits[name]]
-        is_extended = yield from self._score(candidates, identified_ids, first=True)
-        self._is_complete = not is_extended or not prefetch.limit
+        yield from self._score(candidates, identified_ids, first=True)
+        self._is_complete = self._has_all_dense or not prefetch.limit
 
     def _score_further_candidates(self) -> StoreSteps[None]:
         self._dense_limit *= 2
         answer = yield StoreRequest([self._dense_query()])
         _add_scores(self.dense, answer.hits[0])
         self._has_all_dense = len(answer.hits[0]) < self._dense_limit
-        is_extended = yield from self._score(answer.hits[0], (), first=False)
-        self._is_complete = not is_extended
+        # A doubled limit may return only regions of pages that are ranked already, and still not all pages.
+        yield from self._score(answer.hits[0], (), first=False)
+        self._is_complete = self._has_all_dense
 
     def _score(
         self, candidates: Sequence[StoreHit], identified_ids: Collection[str], *, first: bool
-    ) -> StoreSteps[bool]:
-        """Score the new points among the candidates and their pages; return whether the ranking got new pages."""
+    ) -> StoreSteps[None]:
+        """Score the new points among the candidates and their pages."""
         hit_ids = dict.fromkeys(hit.id for hit in candidates)
         page_ids = dict.fromkeys([*map(_page_id, candidates), *identified_ids])
         new_page_ids = [page_id for page_id in page_ids if page_id not in self._scored_ids]
@@ -225,7 +226,7 @@ class Ranking:
         if self._is_image_embedder:
             new_region_ids = [i for i in hit_ids if i not in page_ids and i not in self._scored_ids]
         if not new_page_ids and not new_region_ids:
-            return False
+            return
         self._scored_ids.update(new_page_ids, new_region_ids)
         # All candidates match the filter. The page of a matching region may not match.
         is_matching = page_ids.keys() <= hit_ids.keys() | set(identified_ids)
@@ -246,16 +247,15 @@ class Ranking:
         answer = yield StoreRequest(queries)
         for scores, found in zip(cheap_scores, answer.hits[2:], strict=True):
             _add_scores(scores, found)
-        return self._add_candidates(answer.hits[0], answer.hits[1], first=first)
+        self._add_candidates(answer.hits[0], answer.hits[1], first=first)
 
-    def _add_candidates(self, pages: Sequence[StoreHit], regions: Sequence[StoreHit], *, first: bool) -> bool:
+    def _add_candidates(self, pages: Sequence[StoreHit], regions: Sequence[StoreHit], *, first: bool) -> None:
         assert self._fusion is not None
         best_regions: dict[str, StoreHit] = {}
         for region in regions:
             best_regions.setdefault(_page_id(region), region)
         scored = [self._scored(hit, best_regions.get(hit.id)) for hit in pages]
         self._groups = self._fusion.groups(scored, first=first)
-        return bool(scored)
 
     def _fuse_next_group(self) -> bool:
         """Append the next group of pages to the ranking; return False if all pages with MaxSim scores are ranked."""

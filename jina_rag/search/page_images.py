@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jina_rag.catalog.manifest import Manifest
@@ -64,15 +65,22 @@ def _parts(query: Input) -> list[Input]:
 
 def _page_id(part: Input, manifest: Manifest) -> str | None:
     """Return the id of the page that an image shows; None for a text, and for an image that is not in the index."""
-    source: object = part.get("image") if isinstance(part, Mapping) else part
+    source: object = part
+    if isinstance(part, Mapping):
+        if set(part) != {"image"}:
+            return None  # a text, or a mapping that the embedder rejects
+        source = part["image"]
+        if isinstance(source, str) and not is_data_uri(source):
+            if "://" in source:
+                return None  # the embedder downloads the image, if URLs are allowed
+            source = Path(source)
     if isinstance(source, Page):
         source = source.screenshot.image
-    is_uri = isinstance(source, str) and is_data_uri(source)
-    if source is None or (isinstance(source, str) and not is_uri):
+    if source is None or (isinstance(source, str) and not is_data_uri(source)):
         return None
     try:
         return next((page_id for name in _hashes(source) if (page_id := _lookup(name, manifest)) is not None), None)
-    except (JinaRagError, OSError):
+    except (JinaRagError, OSError, ValueError):
         return None  # the embedder reads the image again and raises the error with the position of the query
 
 

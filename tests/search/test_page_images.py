@@ -63,6 +63,7 @@ def wordless_page(folder, number):
         lambda path, page: bytearray(path.read_bytes()),
         lambda path, page: data_uri(path.read_bytes()),
         lambda path, page: {"image": path},
+        lambda path, page: {"image": str(path)},
         lambda path, page: {"image": data_uri(path.read_bytes())},
         lambda path, page: [path],
         lambda path, page: page,
@@ -103,6 +104,12 @@ def test_indexed_image_file_is_found_by_the_hash_of_the_file(tmp_path, ocr_calls
         store.update_payload({point.point_id: {"text": "a sheet of white paper"}})
         assert index.search(picture).query == "a sheet of white paper"
         assert len(ocr_calls) == 1
+
+
+def test_mapping_with_text_and_image_of_an_indexed_page_is_rejected(index):
+    [hit] = [hit for hit in index.search("pump oil", k=3) if hit.page == 2]
+    with pytest.raises(InvalidInputError):
+        index.search({"text": "how", "image": hit.image_path})
 
 
 def test_other_images_are_read_by_ocr(index, ocr_calls):

@@ -14,6 +14,8 @@ import pytest
 from jina_rag import DocumentIndex, Prefetch, Range, Rerank, Rescore
 from jina_rag.catalog.manifest import Manifest
 from jina_rag.config import IngestSettings, Storage
+from jina_rag.search.late_interaction import PageRanker
+from jina_rag.search.query import Query
 from jina_rag.search.searcher import Searcher, SearchRequest
 from jina_rag.search.stages import default_stages
 from jina_rag.search.store_calls import VECTOR_BATCH, StoreRequest, run_together
@@ -171,6 +173,33 @@ def test_deepening_asks_for_no_score_and_no_page_twice(index, counted):
     assert sorted(limits) == [2, *(3 * 2**n for n in range(len(limits) - 1))], "the regions (limit 2) are asked once"
     one_by_one = [searcher.search(["rain on the hills"], replace(request, k=1, offset=n))[0][0] for n in (10, 60, 159)]
     assert one_by_one == [hits[0], hits[50], hits[149]]
+
+
+@pytest.mark.parametrize("regions", [False, True, 8])
+def test_deepening_continues_when_a_doubled_limit_returns_only_regions_of_ranked_pages(index, regions):
+    def unit(*values):
+        vector = np.array(values, dtype=np.float32)
+        return vector / np.linalg.norm(vector)
+
+    page_ids = [schema.point_id("r", page) for page in range(1, 21)]
+    points = []
+    for number, page_id in enumerate(page_ids):
+        vector = unit(1, 0.3 + 0.1 * number, 0, 0)
+        payload = {schema.KIND: "page", schema.PAGE_ID: page_id, schema.REVISION: "r", schema.PAGE: number + 1}
+        points.append(Point(page_id, dense=vector, multi=vector[None], payload=payload))
+    for number in range(12):  # more regions than the first two limits, all nearer to the query than the second page
+        vector = unit(1, 0.01 * number, 0, 0)
+        payload = {schema.KIND: "chart", schema.PAGE_ID: page_ids[0], schema.PAGE: 1}
+        points.append(Point(schema.point_id("r", 1, f"chart{number}"), vector, vector[None], payload=payload))
+    store = MemoryStore(dim=4, multi_dim=4)
+    store.upsert(points)
+    embedder = FakeEmbedder(dim=4, multi_dim=4)
+    stages = default_stages(embedder, False).override(
+        [Prefetch(limit=4, lexical=False, regions=regions, exhaustive=0), Rescore(identifiers=0)]
+    )
+    ranker = PageRanker(replace(index._session.resources, store=store), embedder)
+    ranking = ranker.rank(Query("", "", unit(1, 0, 0, 0), unit(1, 0, 0, 0)[None]), {}, 10, stages)
+    assert [candidate.page_id for candidate in ranking[:10]] == page_ids[:10]
 
 
 def test_scores_of_candidates_come_with_the_candidates(index, counted):
