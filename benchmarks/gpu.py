@@ -15,7 +15,12 @@ Parts:
 
 PARTS
 
-Figures are written to the JSON file (--out) as each part ends, so a run that is cut off keeps the figures of all parts
+The default file is benchmarks/results/gpu-CARD-DATE.json for a run of all parts at --size full. The names of other runs
+have the size and the parts after the date, for example gpu-CARD-DATE-tiny-pages-goldens.json. If the file exists, a
+number follows (gpu-CARD-DATE-2.json), so that a run never replaces the results of an earlier run. A file that is named
+with --out is replaced, and so is gpu-cpu.json in the temporary folder, the file of trials with --device cpu.
+
+Figures are written to the JSON file as each part ends, so a run that is cut off keeps the figures of all parts
 that ended. A part that fails is reported with the reason, the other parts run, and the exit status is 1. After
 --seconds, the remaining parts are not run. In the columns, "matrix rate" is the rate of matrix products that the same
 run measured, and "peak" the memory above the memory in use before the call.
@@ -26,6 +31,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import gc
+import itertools
 import json
 import os
 import platform
@@ -55,6 +61,8 @@ from gpu_parts import PARTS, WORKLOADS, Bench, NotApplicable, as_json, describe
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy", "pillow", "triton")
+CODE = ("jina_rag", "benchmarks", ":(exclude)benchmarks/results")
+"""Paths for git of the code that is measured; results of earlier runs are no code."""
 FORMAT = 1
 """Version of the JSON file."""
 
@@ -99,13 +107,13 @@ def _driver() -> str:
 
 
 def commit() -> dict[str, Any]:
-    """Return the commit of the checkout, and whether the package differs from it; empty without git."""
+    """Return the commit of the checkout, and whether the code differs from it; empty without git."""
     if (git := shutil.which("git")) is None:
         return {}
     revision = _output([git, "-C", str(ROOT), "rev-parse", "HEAD"]).strip()
     if not revision:
         return {}
-    changes = _output([git, "-C", str(ROOT), "status", "--porcelain", "--", "jina_rag", "benchmarks"]).strip()
+    changes = _output([git, "-C", str(ROOT), "status", "--porcelain", "--", *CODE]).strip()
     return {"commit": revision, "changed_since_commit": bool(changes)}
 
 
@@ -197,12 +205,25 @@ def show(report: Mapping[str, Any]) -> None:
         print("\n".join(["", *part_lines(name, part)]))
 
 
-def default_output(machine: Mapping[str, Any], date: str, *, is_cuda: bool) -> Path:
-    """Return the file of the results: in the checkout for a card, in the temporary folder for a trial on the CPU."""
+def default_output(
+    machine: Mapping[str, Any], date: str, *, is_cuda: bool, size: str = "full", only: Sequence[str] = ()
+) -> Path:
+    """Return the file of the results: in the checkout for a card, in the temporary folder for a trial on the CPU.
+
+    Args:
+        machine: Facts of the machine; see `facts`.
+        date: Day in ISO format.
+        is_cuda: Whether a card is measured. If so, the returned file does not exist.
+        size: Size of the random checkpoints; part of the name if not ``"full"``.
+        only: Selected parts; part of the name unless empty.
+    """
     if not is_cuda:
         return Path(tempfile.gettempdir()) / "gpu-cpu.json"
     card = re.sub(r"[^a-z0-9]+", "-", machine["card"].lower()).strip("-").removeprefix("nvidia-")
-    return ROOT / "benchmarks" / "results" / f"gpu-{card}-{date}.json"
+    stem = "-".join(["gpu", card, date, *([] if size == "full" else [size]), *only])
+    folder = ROOT / "benchmarks" / "results"
+    names = (f"{stem}.json" if number == 1 else f"{stem}-{number}.json" for number in itertools.count(1))
+    return next(folder / name for name in names if not (folder / name).exists())
 
 
 def run(options: argparse.Namespace) -> int:
@@ -212,8 +233,9 @@ def run(options: argparse.Namespace) -> int:
     dtype = options.dtype or ("bfloat16" if device.is_cuda else "float32")
     machine = facts(device)
     date = datetime.datetime.now(datetime.UTC).date().isoformat()
-    out = options.out or default_output(machine, date, is_cuda=device.is_cuda)
     names = [name for name in PARTS if not options.only or name in options.only]
+    only = () if len(names) == len(PARTS) else names
+    out = options.out or default_output(machine, date, is_cuda=device.is_cuda, size=options.size, only=only)
     report: dict[str, Any] = {
         "benchmark": "gpu", "format": FORMAT, "date": date, "command": shlex.join(["python", *sys.argv]),
         "machine": machine, **commit(), "size": options.size, "dtype": dtype,
@@ -266,7 +288,7 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument(
         "--only", choices=list(PARTS), action="append", metavar="PART", help="run this part; repeatable"
     )
-    result.add_argument("--out", type=Path, help="JSON file to write (default: benchmarks/results/gpu-CARD-DATE.json)")
+    result.add_argument("--out", type=Path, help="JSON file to write, replaced if it exists (default: see above)")
     result.add_argument("--seconds", type=float, default=235, help="time of the whole run (default: 235)")
     result.add_argument("--show", type=Path, metavar="FILE", help="print the table of a JSON file and exit")
     return result

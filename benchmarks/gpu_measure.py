@@ -26,41 +26,99 @@ _LAUNCHES = ("cudaLaunchKernel", "cudaLaunchKernelExC", "cuLaunchKernel", "cuLau
 _SYNC_WARNING = "synchronizing CUDA operation"
 
 
+@dataclass(eq=False)
+class TimeLimit:
+    """A limit of `time_limit`.
+
+    Attributes:
+        seconds: Time from the start of the context.
+        deadline: End of the time, on the clock `time.monotonic`.
+        is_over: Whether the context was interrupted at the deadline.
+        is_active: Whether the context has not ended.
+    """
+
+    seconds: float
+    deadline: float
+    is_over: bool = False
+    is_active: bool = True
+
+
 class TimeLimitExceeded(Exception):
-    """A measurement took longer than its time limit."""
+    """A measurement took longer than its time limit.
+
+    Attributes:
+        limit: The limit that was exceeded. It is still active if the exception belongs to an outer limit.
+    """
+
+    def __init__(self, limit: TimeLimit) -> None:
+        super().__init__(f"stopped after the time limit of {limit.seconds:.3g} s")
+        self.limit = limit
+
+
+_limits: list[TimeLimit] = []
+"""Active limits, the outermost first."""
+_REPEAT_SECONDS = 5.0
+"""Time after which a context that continues after the interruption is interrupted again."""
 
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Interrupt the context after `seconds`; limits may be nested. No limit on Windows, which has no interval timer.
+    """Interrupt the context after `seconds`, in the main thread. No limit on Windows, which has no interval timer.
 
-    A call of a C++ function is interrupted only when it returns.
+    Limits may be nested: the limit that ends first interrupts. A call of a C++ function is interrupted only when it
+    returns.
+
+    Raises:
+        TimeLimitExceeded: This limit or an outer limit is over.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
     started = time.monotonic()
-    expired = False
-
-    def stop(_signal: int, _frame: object) -> None:
-        nonlocal expired
-        expired = True
-        raise TimeLimitExceeded
-
-    previous_handler = signal.signal(signal.SIGALRM, stop)
-    remaining, _ = signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.01))
+    limit = TimeLimit(seconds, started + seconds)
+    previous_handler = signal.signal(signal.SIGALRM, _interrupt)
+    foreign, _ = (0.0, 0.0) if _limits else signal.getitimer(signal.ITIMER_REAL)
+    over: TimeLimit | None = None
     try:
-        yield
+        try:
+            _limits.append(limit)
+            _start_timer()
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     except Exception as exc:
-        if not expired:
+        over = next((each for each in _limits if each.is_over), None)
+        if over is None or (isinstance(exc, TimeLimitExceeded) and exc.limit is over):
             raise
         # The code in the context may have replaced the exception of the signal handler by its own exception.
-        raise TimeLimitExceeded(f"stopped after the time limit of {seconds:.0f} s") from exc
+        raise TimeLimitExceeded(over) from exc
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        limit.is_active = False
+        _limits.remove(limit)
         signal.signal(signal.SIGALRM, previous_handler)
-        if remaining:
-            signal.setitimer(signal.ITIMER_REAL, max(0.01, remaining - (time.monotonic() - started)))
+        if _limits:
+            # The exception of an outer limit is on its way: the code that it passes has time to clean up.
+            _start_timer(_REPEAT_SECONDS if over in _limits else 0)
+        elif foreign:
+            signal.setitimer(signal.ITIMER_REAL, max(0.01, foreign - (time.monotonic() - started)))
+
+
+def _first_limit() -> TimeLimit:
+    """Return the active limit that ends first; of limits that end together, the outermost."""
+    return min(_limits, key=lambda limit: limit.deadline)
+
+
+def _start_timer(least: float = 0) -> None:
+    """Start the timer for the limit that ends first, to fire after `least` seconds or later, and repeatedly."""
+    remaining = _first_limit().deadline - time.monotonic()
+    # Repeated, because the code in the context may catch the exception and continue.
+    signal.setitimer(signal.ITIMER_REAL, max(0.01, least, remaining), _REPEAT_SECONDS)
+
+
+def _interrupt(_signal: int, _frame: object) -> None:
+    limit = _first_limit()
+    limit.is_over = True
+    raise TimeLimitExceeded(limit)
 
 
 class Device:

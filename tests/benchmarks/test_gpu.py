@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +160,123 @@ def test_time_limit_replaces_the_error_that_an_interrupted_call_raises(gpu):
         swallow()
     with pytest.raises(ValueError, match="own error"), gpu.time_limit(60):
         raise ValueError("own error")
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no interval timer")
+@pytest.mark.parametrize(("outer", "inner", "first"), [(0.2, 5, 0.2), (5, 0.2, 0.2)])
+def test_time_limit_that_ends_first_interrupts(gpu, outer, inner, first):
+    with pytest.raises(gpu.TimeLimitExceeded) as caught, gpu.time_limit(outer), gpu.time_limit(inner):
+        threading.Event().wait(20)
+    assert caught.value.limit.seconds == first
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no interval timer")
+def test_outer_time_limit_goes_on_after_an_inner_limit(gpu):
+    with gpu.time_limit(1000):
+        for seconds in (0.05, 2000):
+            with contextlib.suppress(gpu.TimeLimitExceeded), gpu.time_limit(seconds):
+                threading.Event().wait(0.5)
+            assert 900 < signal.getitimer(signal.ITIMER_REAL)[0] <= 1000
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no interval timer")
+@pytest.mark.parametrize("inner", [1000, None])
+def test_time_limit_interrupts_code_that_catches_the_exception(gpu, monkeypatch, inner):
+    import gpu_measure
+
+    if inner is None:
+        monkeypatch.setattr(gpu_measure, "_REPEAT_SECONDS", 0.2)
+    interruptions = []
+
+    def catch_once():
+        with contextlib.nullcontext() if inner is None else gpu.time_limit(inner):
+            try:
+                threading.Event().wait(5)
+            except gpu.TimeLimitExceeded as exc:
+                interruptions.append(exc.limit.seconds)
+        threading.Event().wait(3)
+
+    with pytest.raises(gpu.TimeLimitExceeded) as caught, gpu.time_limit(0.2):
+        catch_once()
+    assert interruptions == [0.2]
+    assert caught.value.limit.seconds == 0.2
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="Windows has no interval timer")
+def test_compilation_ends_at_the_limit_of_the_part(gpu, monkeypatch):
+    import gpu_parts
+    import torch
+
+    card, module, measured = SimulatedCard(monkeypatch, gpu), torch.nn.Linear(2, 2), []
+
+    def encode(_items, batch_tokens):
+        return module(torch.ones(1, 2))
+
+    def captured(_call):
+        measured.append(True)
+        threading.Event().wait(4)
+        raise RuntimeError("not interrupted")
+
+    model = SimpleNamespace(encode_document=encode, encode_query=encode)
+    monkeypatch.setattr(gpu_parts, "_stages_of", lambda _model: {"tower": module, "decoder": module})
+    monkeypatch.setattr(gpu_parts, "_captured", captured)
+    monkeypatch.setattr(card.device, "mean_seconds", lambda _run: 1.0)
+    monkeypatch.setitem(gpu.PARTS, "compile", gpu.PARTS["matrix"].__class__(gpu_parts.compilation, 2))
+    with gpu.Bench(card.device, "tiny", "float32", is_selected=True) as bench:
+        bench.__dict__ |= {"pages": ["a page"], "queries": ["a query"]}
+        monkeypatch.setattr(bench, "ours", lambda _family: model)
+        part = gpu.run_part("compile", bench, 600)
+    assert part["status"] == "failed"
+    assert part["reason"] == "stopped after the time limit of 2 s"
+    assert len(measured) == 1
+
+
+def test_default_output_is_never_the_file_of_an_earlier_run(gpu, monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu, "ROOT", tmp_path)
+    (tmp_path / "benchmarks" / "results").mkdir(parents=True)
+    names = []
+    for options in ({}, {"only": ["pages", "goldens"]}, {"size": "tiny"}, {"size": "tiny", "only": ["pages"]}, {}, {}):
+        path = gpu.default_output({"card": "NVIDIA H200"}, "2026-12-24", is_cuda=True, **options)
+        assert not path.exists()
+        path.touch()
+        names.append(path.name.removeprefix("gpu-h200-2026-12-24").removesuffix(".json"))
+    assert names == ["", "-pages-goldens", "-tiny", "-tiny-pages", "-2", "-3"]
+
+
+def test_run_of_some_parts_is_named_after_size_and_parts(gpu, monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu, "PARTS", {name: gpu.PARTS["matrix"].__class__(good, 5) for name in ("one", "two")})
+    asked = []
+
+    def default_output(_machine, _date, **options):
+        asked.append((options["size"], list(options["only"])))
+        return tmp_path / "results.json"
+
+    monkeypatch.setattr(gpu, "default_output", default_output)
+    for only in (["--only", "two"], ["--only", "two", "--only", "one"], []):
+        assert gpu.main(["--device", "cpu", "--size", "tiny", *only]) == 0
+    assert asked == [("tiny", ["two"]), ("tiny", []), ("tiny", [])]
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_results_are_no_change_of_the_code(gpu, monkeypatch, tmp_path):
+    def git(*arguments):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+        subprocess.run(["git", "-C", str(tmp_path), *identity, *arguments], check=True, capture_output=True)
+
+    monkeypatch.setattr(gpu, "ROOT", tmp_path)
+    for name in ("jina_rag", "benchmarks/results"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "README.md").write_text("first", encoding="utf-8")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "first")
+    (tmp_path / "benchmarks" / "results" / "gpu-h200-2026-12-24.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "benchmarks" / "results" / "README.md").write_text("second", encoding="utf-8")
+    assert gpu.commit()["changed_since_commit"] is False
+    (tmp_path / "benchmarks" / "new.py").touch()
+    assert gpu.commit()["changed_since_commit"] is True
 
 
 class SimulatedCard:
