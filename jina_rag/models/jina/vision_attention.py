@@ -381,7 +381,7 @@ def _working_kernel(device: torch.device, dtype: torch.dtype, heads: int, width:
             if _agrees_with_sdpa(kernel, device, dtype, heads, width):
                 return kernel
             _log.warning("%s.%s returns wrong results on %s and is not used.", module, name, device)
-        except (ImportError, AttributeError, TypeError, ValueError, RuntimeError, OSError) as exc:
+        except (ImportError, AttributeError, AssertionError, TypeError, ValueError, RuntimeError, OSError) as exc:
             if is_out_of_memory(exc):
                 raise
             _log.debug("%s.%s cannot be used on %s: %s", module, name, device, exc)

@@ -350,6 +350,10 @@ def wrong_arguments(_query):
     raise AssertionError("not called")
 
 
+def unsupported_width(*_):
+    raise AssertionError("head width not supported")  # flash-attn checks some of its arguments by assert
+
+
 GOOD, OTHER, WRONG = FakeKernel(), FakeKernel(), FakeKernel(error=1.0)
 
 
@@ -362,6 +366,8 @@ GOOD, OTHER, WRONG = FakeKernel(), FakeKernel(), FakeKernel(error=1.0)
         (unusable, OTHER, OTHER),
         (wrong_arguments, OTHER, OTHER),
         (WRONG, OTHER, OTHER),
+        (unsupported_width, OTHER, OTHER),
+        (None, unsupported_width, None),
         (unusable, unusable, None),
         (None, None, None),
     ],
@@ -376,6 +382,13 @@ def test_wrong_kernel_is_reported(monkeypatch, caplog):
     with caplog.at_level(logging.WARNING, "jina_rag"):
         assert vision_attention._working_kernel(CPU, torch.float16, 4, 16) is None
     assert "varlen_attn returns wrong results on cpu" in caplog.text
+
+
+def test_kernel_that_cannot_be_used_is_logged(monkeypatch, caplog):
+    kernels(monkeypatch, None, unsupported_width)
+    with caplog.at_level(logging.DEBUG, "jina_rag"):
+        assert vision_attention._working_kernel(CPU, torch.float16, 4, 16) is None
+    assert "flash_attn.flash_attn_varlen_func cannot be used on cpu: head width not supported" in caplog.text
 
 
 def test_kernel_out_of_memory_is_not_hidden(monkeypatch):
