@@ -60,6 +60,10 @@ class CheckpointError(ModelError):
     """The weights are invalid: wrong hash, missing keys, wrong shapes, or NaN values."""
 
 
+class DeviceLostError(ModelError):
+    """The process of a device ended while computing an input, or the model is closed; see `jina_rag.load_embedder`."""
+
+
 class IndexStateError(JinaRagError):
     """The index does not allow the operation in its current state."""
 

@@ -30,7 +30,7 @@ from jina_rag.catalog.manifest import RATE, DocumentRecord, PointRecord
 from jina_rag.catalog.missing_files import missing_documents
 from jina_rag.catalog.near_duplicates.finder import NearDuplicateFinder
 from jina_rag.config import IngestSettings
-from jina_rag.errors import JinaRagError
+from jina_rag.errors import DeviceLostError, JinaRagError
 from jina_rag.indexing.encoding_queue import EncodingQueue
 from jina_rag.indexing.plan_stream import PlanStream
 from jina_rag.indexing.planner import IndexTask, Metadata, Outcome, Placement, Planner
@@ -406,17 +406,35 @@ class Ingestion:
 
         Args:
             pages: (SHA-256 of the file, page) of each page.
+
+        Raises:
+            DeviceLostError: If the device is lost for two successive pages, or for a batch of one page. The cause is
+                then the device and not a page: the run ends, and the next run embeds the pages again.
         """
         self._check()
+        points: list[PagePoints] = []
+        failures: list[tuple[Page, JinaRagError]] = []
         try:
-            points, failures = self._builder.page_points(pages), []
+            points = self._builder.page_points(pages)
         except JinaRagError as exc:
-            if len(pages) > 1:
-                parts = [self._encode([page]) for page in pages]
-                points = [page_points for part in parts for page_points in part.points]
-                failures = [failure for part in parts for failure in part.failures]
+            if len(pages) == 1:
+                if isinstance(exc, DeviceLostError):
+                    raise
+                failures.append((pages[0][1], exc))
             else:
-                points, failures = [], [(pages[0][1], exc)]
+                is_lost = False
+                for page in pages:
+                    try:
+                        part = self._encode([page])
+                    except DeviceLostError as error:
+                        if is_lost:
+                            raise
+                        is_lost = True
+                        failures.append((page[1], error))
+                    else:
+                        is_lost = False
+                        points += part.points
+                        failures += part.failures
         return _EncodedBatch(tuple(page for _, page in pages), tuple(points), tuple(failures))
 
     def _store_completed(self) -> None:

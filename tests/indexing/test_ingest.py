@@ -15,7 +15,7 @@ from jina_rag import DocumentIndex, load_pages
 from jina_rag.catalog.manifest import Manifest
 from jina_rag.catalog.missing_files import missing_documents
 from jina_rag.config import IngestSettings
-from jina_rag.errors import DocumentError, InvalidInputError, ModelError
+from jina_rag.errors import DeviceLostError, DocumentError, InvalidInputError, ModelError
 from jina_rag.indexing import dry_run, ingest, plan_stream, planner
 from jina_rag.indexing.planner import Planner
 from jina_rag.indexing.point_builder import IndexTarget, PointBuilder
@@ -650,3 +650,38 @@ def test_stop_ends_the_wait_for_another_run(index, docs, embedder, monkeypatch):
     may_continue.set()
     other.join()
     assert index.info().documents == 4
+
+
+@pytest.mark.parametrize(("texts", "lost_text"), [(["tea", "rain", "snow"], ""), (["tea"], "tea")])
+def test_lost_device_ends_the_run_and_the_next_run_embeds_every_page(tmp_path, texts, lost_text):
+    embedder = EmbedderOnALostDevice(lost_text)
+    sample_pdf(tmp_path / "notes.pdf", texts)
+    with DocumentIndex.open(tmp_path / "kb", embedder=embedder) as index:
+        with pytest.raises(DeviceLostError, match="lost"):
+            index.ingest(tmp_path / "notes.pdf", settings=NO_OCR)
+        embedder.lost_text = None
+        report = index.ingest(tmp_path / "notes.pdf", settings=NO_OCR)
+        assert (report.pages, report.failed) == (len(texts), ())
+        assert index.verify() == []
+
+
+def test_page_that_ends_the_process_of_the_device_fails_alone(tmp_path):
+    sample_pdf(tmp_path / "notes.pdf", ["tea", "rain", "snow"])
+    with DocumentIndex.open(tmp_path / "kb", embedder=EmbedderOnALostDevice("rain")) as index:
+        report = index.ingest(tmp_path / "notes.pdf", settings=NO_OCR)
+    assert report.pages == 2
+    assert [failure.page for failure in report.failed] == [2]
+
+
+class EmbedderOnALostDevice(FakeEmbedder):
+    """An embedder that loses its device for each page with a text; "" for every page, None for no page."""
+
+    def __init__(self, lost_text):
+        super().__init__()
+        self.lost_text = lost_text
+
+    def encode_document(self, documents, **options):
+        texts = [document.text for document in documents if isinstance(document, Page)]
+        if self.lost_text is not None and any(self.lost_text in text for text in texts):
+            raise DeviceLostError("The device is lost.")
+        return super().encode_document(documents, **options)

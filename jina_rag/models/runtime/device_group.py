@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from jina_rag.config import usable_cpus
-from jina_rag.errors import InvalidInputError, ModelError
+from jina_rag.errors import DeviceLostError, InvalidInputError
 from jina_rag.models.runtime.device_process import (
     DeviceProcess,
     ModelDescription,
@@ -67,7 +67,7 @@ class DeviceGroup:
     Raises:
         InvalidInputError: If a factory cannot be sent to a process, or the models of the devices differ.
         JinaRagError: If a model cannot be loaded. The error is that of the first device that fails.
-        ModelError: If a process cannot be started or ends while loading.
+        DeviceLostError: If a process ends while loading.
     """
 
     def __init__(self, factories: Sequence[Callable[[], object]], devices: Sequence[str]) -> None:
@@ -126,7 +126,7 @@ class DeviceGroup:
             send: Function that sends a share to the process of a slot and returns the future result.
 
         Raises:
-            ModelError: If the group is closed, or two processes ended while computing a share.
+            DeviceLostError: If the group is closed, or two processes ended while computing a share.
         """
         results: dict[int, Any] = {}
         waiting = dict(enumerate(shares))
@@ -162,7 +162,7 @@ class DeviceGroup:
         return [results[number] for number in range(len(shares))]
 
     def close(self) -> None:
-        """End the processes. Calls that are running raise ModelError."""
+        """End the processes. Calls that are running raise DeviceLostError."""
         self._is_closed = True
         self._finalizer()
 
@@ -213,7 +213,7 @@ class DeviceGroup:
                 return wait_for(self._submit(slot, share, send))
             except ProcessLostError as exc:
                 self._check_open()
-                raise ModelError(
+                raise DeviceLostError(
                     f"{self.name} on {slot.device}: two processes were lost with the same inputs; the second {exc}. "
                     "Lower batch_tokens or max_pixels, free memory, or omit the device."
                 ) from exc
@@ -240,7 +240,7 @@ class DeviceGroup:
             return slot.process.loaded()
         except ProcessLostError as exc:
             self._check_open()
-            raise ModelError(
+            raise DeviceLostError(
                 f"The process of {slot.device} {exc} while loading the model. Free memory, or omit the device."
             ) from exc
 
@@ -262,7 +262,7 @@ class DeviceGroup:
 
     def _check_open(self) -> None:
         if self._is_closed:
-            raise ModelError(f"{self.name} is closed. Load the model again.")
+            raise DeviceLostError(f"{self.name} is closed. Load the model again.")
 
 
 _groups: weakref.WeakSet[DeviceGroup] = weakref.WeakSet()

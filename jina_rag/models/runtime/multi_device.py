@@ -76,7 +76,7 @@ class _MultiDeviceModel:
         return tuple(slot.process.pid for slot in self._group.slots if slot.process is not None)
 
     def close(self) -> None:
-        """End the processes and free the memory of the devices. Later calls raise ModelError. Idempotent.
+        """End the processes and free the memory of the devices. Later calls raise DeviceLostError. Idempotent.
 
         The processes also end when the model is garbage-collected and when the program ends.
         """
@@ -177,7 +177,7 @@ class MultiDeviceEmbedder(_MultiDeviceModel, EmbedderDefaults):
 
         Raises:
             InvalidInputError: If an input or an option is invalid for the model.
-            ModelError: If the embedder is closed, or two processes ended while computing the same inputs.
+            DeviceLostError: If the embedder is closed, or two processes ended while computing the same inputs.
         """
         return self._encode("encode_query", as_input_list(queries, "queries"), options)
 
@@ -248,7 +248,7 @@ class MultiDeviceReranker(_MultiDeviceModel):
 
         Raises:
             InvalidInputError: If an input or an option is invalid for the model.
-            ModelError: If the reranker is closed, or two processes ended while scoring the same documents.
+            DeviceLostError: If the reranker is closed, or two processes ended while scoring the same documents.
         """
         documents = as_input_list(documents, "documents")
         return self.score_pairs([(query, document) for document in documents], **options)

@@ -27,7 +27,7 @@ from helpers.device_models import (
 
 from jina_rag import load_embedder, load_reranker
 from jina_rag.config import usable_cpus
-from jina_rag.errors import CheckpointError, InvalidInputError, LimitExceededError, ModelError
+from jina_rag.errors import CheckpointError, DeviceLostError, InvalidInputError, LimitExceededError, ModelError
 from jina_rag.models.runtime import work_sharing
 from jina_rag.models.runtime.multi_device import MultiDeviceEmbedder, MultiDeviceReranker
 from jina_rag.protocols import Embedder, ExplainingReranker, PlacedModel, Reranker
@@ -257,7 +257,7 @@ def test_call_in_a_lost_process_does_not_fail_with_the_call_that_ends_it(process
         return not any(thread.is_alive() for thread in calls)
 
     wait_until(have_ended, seconds=120)
-    assert results["third"][0] is ModelError
+    assert results["third"][0] is DeviceLostError
     assert len(results["first"].single) == len(results["second"].single) == 1
 
 
@@ -286,7 +286,7 @@ def test_close_ends_calls_that_are_running(processes, tmp_path):
     wait_until((tmp_path / "file").exists)
     processes.close()
     call.join(60)
-    assert errors == [(ModelError, "fake is closed. Load the model again.")]
+    assert errors == [(DeviceLostError, "fake is closed. Load the model again.")]
 
 
 def test_processes_end_with_the_last_reference():
