@@ -334,7 +334,8 @@ class Operations:
 
     A product of matrices counts two operations for each weight and position. Attention counts two products of each
     query with the keys that it attends to: earlier tokens in the decoder, and the window in a windowed layer of the
-    vision tower. Norms, activations and the unmerged adapters of the published way are not counted.
+    vision tower. Norms, activations and the unmerged adapters of the published way are not counted. The patch embedding
+    counts both frames of a patch, as computed in half precision; in float32, jina_rag does half of these products.
 
     Args:
         family: ``"v4"`` or ``"m0"``.
