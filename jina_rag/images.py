@@ -109,7 +109,8 @@ class LoadedImage:
         Args:
             alpha: ``"drop"`` ignores the alpha channel; ``"white"`` composites the image on white.
             min_size: Width and height in pixels that the caller needs at least. A JPEG file is decoded at 1/2, 1/4 or
-                1/8 of its resolution if both sides are then still at least as long; None decodes at full resolution.
+                1/8 of its resolution if 2, 4 or 8 divides both sides and they are then still at least as long; None
+                decodes at full resolution.
 
         Returns:
             The image; a PIL image in RGB mode that was passed is returned without a copy, so do not modify the result.
@@ -122,7 +123,7 @@ class LoadedImage:
             with _open(self._source, self.name) as file_image:
                 if min_size is not None:
                     is_sideways = file_image.size != self.size
-                    file_image.draft(None, min_size[::-1] if is_sideways else min_size)
+                    _reduce(file_image, min_size[::-1] if is_sideways else min_size)
                 try:
                     image = _turn_upright(file_image)
                 except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError) as exc:
@@ -255,6 +256,18 @@ def _open(source: bytes | Path, name: str) -> Image:
 
 def _lock_of(image: Image) -> threading.Lock:
     return _PIL_LOCKS[id(image) // 64 % len(_PIL_LOCKS)]
+
+
+def _reduce(image: Image, min_size: tuple[int, int]) -> None:
+    """Have a JPEG file decoded at the lowest of 1/2, 1/4 and 1/8 of its resolution that `min_size` allows.
+
+    The scale divides both sides. Otherwise, the decoder would pad the right and the bottom side to a whole pixel, and
+    the content would be shifted in the resized image. Files of other formats are not changed.
+    """
+    for scale in (8, 4, 2):
+        if all(side % scale == 0 and side // scale >= least for side, least in zip(image.size, min_size, strict=True)):
+            image.draft(None, (image.width // scale, image.height // scale))
+            return
 
 
 def _turn_upright(image: Image) -> Image:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -145,6 +148,33 @@ def test_threads_decode_one_opened_file_once(patcher, monkeypatch):
                 np.testing.assert_array_equal(actual, expected)
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="requires fork")
+def test_forked_process_prepares_images_on_threads_of_its_own(tiny):
+    """An alarm ends a forked process that waits for the threads of its parent."""
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "import torch\n"
+        "from jina_rag.images import open_image\n"
+        "from jina_rag.models.jina.image_patches import ImagePatcher\n"
+        "from jina_rag.models.runtime.checkpoints import open_checkpoint\n"
+        "checkpoint = open_checkpoint(Path(sys.argv[1]), name='v4')\n"
+        "patcher = ImagePatcher(checkpoint, max_pixels=None, fixed_limits=False)\n"
+        "images = [(open_image(path), 50_176) for path in sys.argv[2:]]\n"
+        "prepare = lambda: bytes(patcher.patches_of(images, torch.device('cpu'))[0].numpy())\n"
+        "before = prepare()\n"
+        "pid = os.fork()\n"
+        "if pid == 0:\n"
+        "    signal.alarm(20)\n"
+        "    sys.exit(0 if prepare() == before else 'other patches')\n"
+        "assert os.waitpid(pid, 0)[1] == 0\n"
+        "assert prepare() == before\n"
+    )
+    program = [sys.executable, "-c", code, tiny["v4"], *map(str, IMAGES[:4])]
+    result = subprocess.run(program, timeout=120, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 # JPEG files
 
 
@@ -158,6 +188,21 @@ def test_jpeg_is_decoded_at_the_resolution_that_is_needed(patcher):
     png = io.BytesIO()
     photo((1600, 1200)).save(png, "PNG")
     assert open_image(png.getvalue()).load(min_size=(200, 150)).size == (1600, 1200)
+
+
+@pytest.mark.parametrize(
+    ("size", "reduced"),
+    [
+        ((1600, 1600), (200, 200)),
+        ((1604, 1608), (401, 402)),
+        ((1602, 1604), (801, 802)),
+        ((1601, 1600), (1601, 1600)),
+        ((1600, 1603), (1600, 1603)),
+    ],
+)
+def test_scale_of_jpeg_divides_both_sides(size, reduced):
+    content = jpeg(photo(size))
+    assert open_image(content).load(min_size=(200, 200)).size == reduced
 
 
 def test_rotated_jpeg_is_decoded_at_the_resolution_that_is_needed():
@@ -187,6 +232,20 @@ def test_patches_of_reduced_jpeg_are_close_to_those_of_its_pixels(patcher, monke
     difference = np.abs(reduced - whole)
     assert difference.mean() < 0.5
     assert difference.max() < 16
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+@pytest.mark.parametrize(("size", "largest"), [((1600, 1208), 16), ((1602, 1204), 16), ((1601, 1203), 0)])
+def test_patches_of_reduced_jpeg_are_not_shifted(patcher, size, largest, orientation):
+    """The content is not shifted if a side is not divisible by the scale, also in rotated photos."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = jpeg(photo(size), exif=exif)
+    reduced, whole = (
+        patcher.patches_of([(open_image(source), 50_000)], CPU)[0].numpy().astype(int)
+        for source in (content, Image.open(io.BytesIO(content)))
+    )
+    assert np.abs(reduced - whole).max() <= largest
 
 
 def test_small_jpeg_has_the_vector_of_its_pixels(tiny):
