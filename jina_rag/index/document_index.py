@@ -287,7 +287,9 @@ class DocumentIndex:
         Each batch of up to 16 images or 65,536 characters of text is synced to the disk three times, whatever its size:
         the manifest records the entries as incomplete, the vector store writes the points, and the manifest marks the
         entries as complete. Entries of a call that has returned therefore survive a killed process and a power failure,
-        and searches never return incomplete entries. A few long calls are faster than many short calls.
+        and searches never return incomplete entries. After a killed or failed call, `documents` lists incomplete
+        entries until the next change of the index deletes them; an entry that was to replace an earlier one keeps the
+        earlier content. A few long calls are faster than many short calls.
 
         Args:
             contents: One input per entry: a text (stored verbatim), an image (bytes, `pathlib.Path`, PIL image, data

@@ -1,8 +1,8 @@
 """Indexing of texts, images and pages that the caller passes as values (`DocumentIndex.add`).
 
-Entries are written in the same order as the documents of an ingestion (see `jina_rag.catalog.manifest`). If the process
-is killed during a call, searches return only complete entries, and the next change of the index deletes incomplete
-entries.
+Entries are written in the same order as the documents of an ingestion (see `jina_rag.catalog.manifest`). If a call
+is interrupted, searches return only complete entries, and the next change of the index deletes incomplete entries. An
+entry that was to replace an earlier one keeps the earlier content.
 """
 
 from __future__ import annotations

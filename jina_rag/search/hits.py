@@ -26,10 +26,13 @@ def locations(resources: IndexResources, payload: Mapping[str, Any], where: Wher
         where: Validated filter of the search.
 
     Returns:
-        The files. Empty if no file matches the filter, or the page belongs to an unfinished replacement of a document.
+        The files. Empty if no file matches the filter, or the page belongs to an unfinished replacement of a document
+        or to an incomplete entry of `DocumentIndex.add`.
     """
     sha256 = str(payload[schema.REVISION])
     records = resources.manifest.documents_of(sha256)
+    if records and records[0].added and not records[0].is_complete and not resources.manifest.is_complete(sha256):
+        return []  # an entry that waits for its replacement is incomplete too, but its current content is complete
     if records:
         files = [Location(record.doc_id, record.path, dict(record.metadata)) for record in records]
     elif resources.manifest.is_complete(sha256) is None:

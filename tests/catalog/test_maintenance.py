@@ -76,3 +76,38 @@ def test_interrupted_delete_is_completed_by_the_next_change(index, tmp_path, mon
     assert index.verify() == []
     assert index._session.resources.store.count() == 1
     assert list(resources.images.names()) == []
+
+
+def test_recovery_keeps_an_incomplete_file_and_deletes_incomplete_entries(tmp_path, monkeypatch):
+    from jina_rag.config import IngestSettings
+    from jina_rag.testing import sample_pdf
+
+    class InterruptingEmbedder(FakeEmbedder):
+        calls = 0
+
+        def encode_document(self, documents, **options):
+            self.calls += 1
+            if self.calls == 2:
+                raise KeyboardInterrupt
+            return super().encode_document(documents, **options)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    settings = IngestSettings(ocr="never", isolate=False, dpi=40)
+    pdf = sample_pdf(tmp_path / "long.pdf", [f"page number word{n}" for n in range(20)])
+    with DocumentIndex.open(tmp_path / "kb", embedder=InterruptingEmbedder()) as index:
+        assert index.ingest(pdf, settings=settings).interrupted
+        with monkeypatch.context() as patch:
+            patch.setattr(type(index._session.resources.store), "flush", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                index.add(["page number entry"], ids=["entry"])
+        index.add(["something else"], ids=["next"])
+        assert [(record.doc_id, record.is_complete) for record in index.documents()] == [
+            ("long.pdf", False), ("next", True),
+        ]  # fmt: skip
+        assert index.search("word3", k=1)[0].page == 4, "stored pages of a file stay searchable"
+        assert [problem.doc_id for problem in index.verify()] == ["long.pdf"]
+        index.ingest(pdf, settings=settings)
+        assert index.info().pages == 21
+        assert index.verify() == []
