@@ -57,7 +57,11 @@ class EdgeStore(BaseQdrantStore):
     def __init__(self, path: Path, engine: QdrantObject, folder: OpenFolder, dims: tuple[int, int]) -> None:
         super().__init__(engine, engine.RangeFloat, dims, folder.indexed_paths)
         self._path = path
+        # The shard is None after a close and after a failed reload.
         self._shard = folder.shard
+        # Ctrl-C can interrupt a reload between any two steps, for example after the shard is closed. The next engine
+        # call then repeats the reload.
+        self._is_reloading = False
         self._folder_lock = folder.lock
         self.storage = folder.storage
         self._write_lock = threading.RLock()
@@ -132,7 +136,6 @@ class EdgeStore(BaseQdrantStore):
         """
         with self._write_lock:
             try:
-                # The shard is None after a close and after a failed reload.
                 if self._shard is not None:
                     with self._engine_call("be closed"):
                         self._finish_and_close()
@@ -180,6 +183,8 @@ class EdgeStore(BaseQdrantStore):
             if self._shard is None:
                 raise IndexStateError(f"The index at {self._path} is closed. Reopen it with DocumentIndex.open.")
             with engine_errors(self._path, action):
+                if self._is_reloading:
+                    self._reload_shard()
                 yield
 
     def _reload(self, *, vacuum: bool = False) -> None:
@@ -192,10 +197,20 @@ class EdgeStore(BaseQdrantStore):
             self._flush_segments()
             if self._must_seal():
                 self._shard.optimize()
-            self._shard.close()
-            self._shard = None
+            self._reload_shard(vacuum=vacuum)
+
+    def _reload_shard(self, *, vacuum: bool = False) -> None:
+        self._is_reloading = True
+        self._shard.close()  # has no effect on a closed shard
+        try:
+            # A local variable would keep the loaded shard open in the traceback of an interruption, and an open shard
+            # prevents the next load.
             self._shard = load_shard(self._types, self._path, self.dim, self.multi_dim, self.storage, vacuum=vacuum)
-            self._mapped_bytes = 0
+        except Exception:
+            self._shard = None
+            raise
+        self._mapped_bytes = 0
+        self._is_reloading = False
 
     def _update(self, operation: QdrantObject, *, size: int = _CHANGE_BYTES, flush: bool = True) -> None:
         with self._write_lock, self._engine_call("be written to"):

@@ -188,6 +188,114 @@ def test_failed_reload_releases_the_lock(tmp_path, monkeypatch, step):
         assert reopened.count() == 2
 
 
+def interrupt_at(number, *codes):
+    """Let functions raise KeyboardInterrupt at step `number`: before a line, or before a function returns.
+
+    Returns:
+        The list of the lines of the steps; it has fewer than `number` entries if nothing was interrupted.
+    """
+    steps = []
+
+    def trace(frame, event, arg):
+        del arg  # the traceback of the interruption must not refer to a returned shard
+        if frame.f_code in codes and event in ("line", "return"):
+            steps.append(frame.f_lineno)
+            if len(steps) == number:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    sys.settrace(trace)
+    return steps
+
+
+def test_store_works_after_an_interruption_at_any_line_of_a_reload(tmp_path):
+    codes = (EdgeStore._reload_shard.__code__, edge_folder.load_shard.__code__)
+    tracer = sys.gettrace()
+    with open_store(tmp_path) as store:
+        for number in range(1, 100):
+            store.upsert([point(number)])
+            try:
+                steps = interrupt_at(number, *codes)
+                try:
+                    store._reload()
+                finally:
+                    sys.settrace(tracer)
+            except KeyboardInterrupt:
+                # The traceback refers to the frames of the reload, as in the handler of an ingestion.
+                store.flush()
+                assert store.count() == number
+            else:
+                break
+        assert 10 < len(steps) < number
+        assert store.count() == number
+
+
+@pytest.mark.parametrize("step", ["close", "load"])
+@pytest.mark.parametrize("call", ["flush", "search", "upsert", "optimize", "close"])
+def test_interrupted_reload_is_repeated_by_the_next_call(tmp_path, monkeypatch, step, call):
+    """A signal that arrives during an engine call raises KeyboardInterrupt after the call."""
+    store = open_store(tmp_path)
+    store.upsert([point(0)])
+    monkeypatch.setattr(edge, "_RELOAD_BYTES", 0)
+
+    def interrupted(function):
+        def call_and_raise(*args, **options):
+            function(*args, **options)
+            raise KeyboardInterrupt
+
+        return call_and_raise
+
+    if step == "load":
+        monkeypatch.setattr(edge, "load_shard", interrupted(edge_folder.load_shard))
+    else:
+        shard = RecordingShard(store._shard)
+        shard.close = interrupted(store._shard.close)
+        store._shard = shard
+    with pytest.raises(KeyboardInterrupt):
+        store.upsert([point(1)])
+    monkeypatch.undo()
+    if step == "close":
+        del shard.close
+    count = 2
+    if call == "search":
+        assert len(store.search(np.ones((2, 8), "f4"), limit=9)) == 2
+    elif call == "upsert":
+        store.upsert([point(2)])
+        count = 3
+    else:
+        getattr(store, call)()
+    if call != "close":
+        assert store.count() == count
+    store.close()
+    with pytest.raises(IndexStateError, match="is closed"):
+        store.count()
+    with open_store(tmp_path, create=False) as reopened:
+        assert reopened.count() == count
+
+
+def test_failed_repetition_of_an_interrupted_reload_closes_the_store(tmp_path, monkeypatch):
+    store = open_store(tmp_path)
+    store.upsert([point(0)])
+    monkeypatch.setattr(edge, "_RELOAD_BYTES", 0)
+    errors = iter([KeyboardInterrupt(), RuntimeError("the disk fails")])
+
+    def load(*_args, **_options):
+        raise next(errors)
+
+    monkeypatch.setattr(edge, "load_shard", load)
+    with pytest.raises(KeyboardInterrupt):
+        store.upsert([point(1)])
+    with pytest.raises(IndexStateError, match="the disk fails"):
+        store.count()
+    with pytest.raises(IndexStateError, match="is closed"):
+        store.count()
+    store.close()
+    monkeypatch.undo()
+    with open_store(tmp_path, create=False) as reopened:
+        assert reopened.count() == 2
+
+
 @pytest.mark.parametrize("step", ["count", "optimize", "update", "flush", "close"])
 def test_failed_close_releases_the_lock(tmp_path, monkeypatch, step):
     monkeypatch.setattr(edge, "_MIN_VACUUM_POINTS", 1)
