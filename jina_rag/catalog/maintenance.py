@@ -29,15 +29,18 @@ class Problem:
     Attributes:
         message: Description of the problem in one sentence.
         doc_id: Id of the document to ingest again; None if the problem does not concern a single document.
+        needs_force: Whether the document must be ingested again with force=True; False if ingesting without `force`
+            solves the problem.
     """
 
     message: str
     doc_id: str | None = None
+    needs_force: bool = True
 
 
 @contextmanager
 def write_session(resources: IndexResources) -> Iterator[None]:
-    """Enter a context for changes of an index; the remains of an interrupted change are deleted first.
+    """Enter a context for changes of an index; images and points of an interrupted change are deleted first.
 
     Args:
         resources: Resources of the index.
@@ -123,14 +126,21 @@ def verify(resources: IndexResources) -> list[Problem]:
         return [Problem("The manifest is in another assets folder. Pass that folder as assets_dir (--assets-dir).")]
     image_names = set(images.names())
     documents = {record.sha256: record.doc_id for record in manifest.documents()}
-    problems = [Problem("Indexing was interrupted.", record.doc_id) for record in manifest.pending()]
+    problems = [Problem("Indexing was interrupted.", record.doc_id, needs_force=False) for record in manifest.pending()]
     for _ in manifest.orphans():
         problems.append(
-            Problem("The index contains pages of a deleted document. Run `jina-rag ingest PATH` to delete the pages.")
+            Problem(
+                "The index contains pages of a deleted document. Run `jina-rag ingest PATH` to delete the pages.",
+                needs_force=False,
+            )
         )
     for sha256 in manifest.stale():
         problems.append(
-            Problem("File locations are stale. Run `jina-rag ingest PATH` to update the paths.", documents.get(sha256))
+            Problem(
+                "File locations are stale. Run `jina-rag ingest PATH` to update the paths.",
+                documents.get(sha256),
+                needs_force=False,
+            )
         )
     content_of: dict[str, str] = {}
     for sha256, is_complete in manifest.contents():
@@ -148,21 +158,21 @@ def verify(resources: IndexResources) -> list[Problem]:
                 problems.append(Problem(f"The image of {label} {point.page} is missing.", doc_id))
             elif point.image and not images.is_intact(point.image):
                 problems.append(Problem(f"The image of {label} {point.page} is damaged.", doc_id))
+    # The next run deletes the points and images that an interrupted run left; see `_recover`.
+    needs_force = not manifest.has_incomplete()
     unknown_points = sum(content_of.get(hit.id) != hit.payload.get(schema.REVISION) for hit in store.scroll())
     if unknown_points:
-        problems.append(Problem(f"{unknown_points} point(s) of the store belong to no document."))
+        message = f"{unknown_points} point(s) of the store belong to no document."
+        problems.append(Problem(message, needs_force=needs_force))
     extra_images = image_names - manifest.images()
     if extra_images:
-        problems.append(Problem(f"{len(extra_images)} image file(s) of the index belong to no page."))
+        message = f"{len(extra_images)} image file(s) of the index belong to no page."
+        problems.append(Problem(message, needs_force=needs_force))
     return problems
 
 
 def _recover(resources: IndexResources) -> None:
-    """Delete images and points that an interrupted change left without an entry in the manifest.
-
-    Incomplete entries of `DocumentIndex.add` are abandoned, because no file exists from which the next ingestion could
-    complete them. An entry that was to replace an earlier one keeps the earlier content.
-    """
+    """Delete images and points that an interrupted change left without an entry in the manifest."""
     manifest, store, images = resources.manifest, resources.store, resources.images
     for image in set(images.names()) - manifest.images():
         images.delete(image)
@@ -171,12 +181,6 @@ def _recover(resources: IndexResources) -> None:
         if not is_complete:
             stored_ids = {hit.id for hit in store.scroll({schema.REVISION: sha256})}
             store.delete(list(stored_ids - {point.point_id for point in manifest.points(sha256)}))
-    # Last, so that the next change repeats an interrupted recovery: the contents stay incomplete until `reconcile`
-    # deletes them as orphans.
-    with manifest.transaction():
-        for record in manifest.pending():
-            if record.added:
-                manifest.abandon(record)
 
 
 def _location_changes(manifest: Manifest, contents: Iterable[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:

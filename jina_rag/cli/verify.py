@@ -37,8 +37,10 @@ def verify(index: IndexOption, assets_dir: AssetsOption = None, json: JsonOption
         for problem in problems:
             prefix = f"{console.one_line(problem.doc_id)}: " if problem.doc_id else ""
             out.print(f"[red]{prefix}[/]{console.one_line(problem.message)}", soft_wrap=True)
+        # `--force` embeds every page again; without it, an interrupted document is resumed.
+        force = " --force" if any(problem.needs_force for problem in problems) else ""
         out.print(
-            f"Run `jina-rag ingest PATH --index {console.one_line(index)} --force` with the files or the folder of "
+            f"Run `jina-rag ingest PATH --index {console.one_line(index)}{force}` with the files or the folder of "
             "these documents.",
             soft_wrap=True,
         )
