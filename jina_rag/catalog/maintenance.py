@@ -40,7 +40,7 @@ class Problem:
 
 @contextmanager
 def write_session(resources: IndexResources) -> Iterator[None]:
-    """Enter a context for changes of an index; images and points of an interrupted change are deleted first.
+    """Enter a context for changes of an index; the remains of an interrupted change are deleted first.
 
     Args:
         resources: Resources of the index.
@@ -172,7 +172,11 @@ def verify(resources: IndexResources) -> list[Problem]:
 
 
 def _recover(resources: IndexResources) -> None:
-    """Delete images and points that an interrupted change left without an entry in the manifest."""
+    """Delete images and points that an interrupted change left without an entry in the manifest.
+
+    Incomplete entries of `DocumentIndex.add` are abandoned, because no file exists from which the next ingestion could
+    complete them. An entry that was to replace an earlier one keeps the earlier content.
+    """
     manifest, store, images = resources.manifest, resources.store, resources.images
     for image in set(images.names()) - manifest.images():
         images.delete(image)
@@ -181,6 +185,12 @@ def _recover(resources: IndexResources) -> None:
         if not is_complete:
             stored_ids = {hit.id for hit in store.scroll({schema.REVISION: sha256})}
             store.delete(list(stored_ids - {point.point_id for point in manifest.points(sha256)}))
+    # Last, so that the next change repeats an interrupted recovery: the contents stay incomplete until `reconcile`
+    # deletes them as orphans.
+    with manifest.transaction():
+        for record in manifest.pending():
+            if record.added:
+                manifest.abandon(record)
 
 
 def _location_changes(manifest: Manifest, contents: Iterable[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
