@@ -19,7 +19,8 @@ from torch import nn
 from jina_rag.errors import CheckpointError
 from jina_rag.models.runtime.checkpoints import Checkpoint
 from jina_rag.models.runtime.devices import Placement
-from jina_rag.models.runtime.weights import WeightSource, convert_tensor, open_weights, set_tensor
+from jina_rag.models.runtime.weight_source import WeightSource
+from jina_rag.models.runtime.weights import convert_tensor, open_weights, set_tensor
 
 _KEY = re.compile(r"(?:base_model\.model\.)?(?P<path>.+)\.lora_(?P<part>[AB])\.(?P<task>[^.]+)\.weight")
 _UNSUPPORTED_OPTIONS = {"use_dora": False, "lora_bias": False, "bias": "none", "modules_to_save": None}

@@ -15,7 +15,7 @@ from jina_rag.protocols import EmbedderDefaults
 
 if TYPE_CHECKING:
     from jina_rag.models.runtime.devices import Placement
-    from jina_rag.models.runtime.weights import WeightOpener
+    from jina_rag.models.runtime.weight_source import WeightOpener
 
 Family: TypeAlias = Literal["v4", "m0", "colbert-v2", "v1"]
 

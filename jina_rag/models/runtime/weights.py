@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,49 +23,10 @@ from torch import nn
 from jina_rag.errors import CheckpointError
 from jina_rag.models.runtime.checkpoints import Checkpoint
 from jina_rag.models.runtime.devices import Placement
+from jina_rag.models.runtime.weight_source import WeightSource
 
 _MAX_LISTED_KEYS = 3
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-
-
-class WeightSource(Protocol):
-    """Tensors by key; `WeightFiles` reads them from files. Iteration yields the keys.
-
-    Attributes:
-        folder: Folder that error messages name.
-    """
-
-    folder: Path
-
-    def __iter__(self) -> Iterator[str]: ...
-
-    def shape(self, key: str) -> tuple[int, ...]:
-        """Return the shape of a tensor, without reading the values.
-
-        Args:
-            key: Key of the tensor.
-        """
-        ...
-
-    def tensor(self, key: str) -> torch.Tensor:
-        """Return a tensor in the stored shape and dtype, on any device.
-
-        Args:
-            key: Key of the tensor.
-        """
-        ...
-
-    def total_bytes(self) -> int:
-        """Return the total size of all tensors in bytes, as stored."""
-        ...
-
-    def stored_dtype(self) -> torch.dtype:
-        """Return the most frequent floating-point dtype of the tensors; float32 if none is floating-point."""
-        ...
-
-
-WeightOpener: TypeAlias = "Callable[[Sequence[Path]], AbstractContextManager[WeightSource]]"
-"""Function that opens weight files and returns the tensors in a context manager."""
 
 
 class WeightFiles:
