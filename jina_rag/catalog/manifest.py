@@ -376,7 +376,7 @@ class Manifest:
             warnings: Warnings about indexed pages.
             by_name: Whether the content has pages without words, which are searchable by the file name.
             replacing: Id of the document to remove in the same transaction, because its file was moved to this path.
-            ingested_at: Time of the indexing in seconds since 1970; None for now.
+            ingested_at: Time of the indexing in seconds since 1970; None for the current time.
         """
         with self.transaction() as db:
             self.put_document(record, replacing=replacing)

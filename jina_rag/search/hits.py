@@ -130,13 +130,13 @@ def near_duplicates(resources: IndexResources, points: Sequence[Point]) -> Store
         points: Points of the pages.
     """
     near_ids = {point.id: str(point.payload[schema.NEAR]) for point in points if schema.NEAR in point.payload}
-    known = {near_id: resources.manifest.point(near_id) for near_id in set(near_ids.values())}
+    contents = {near_id: resources.manifest.point(near_id) for near_id in set(near_ids.values())}
     # The manifest knows no page if the index was filled with another assets folder.
-    unknown_ids = [near_id for near_id, content in known.items() if content is None]
+    unknown_ids = [near_id for near_id, content in contents.items() if content is None]
     answer = (yield StoreRequest(page_ids=unknown_ids)) if unknown_ids else StoreAnswer()
     earlier_pages: dict[str, tuple[str, int]] = {}
     for page_id, near_id in near_ids.items():
-        content = known[near_id]
+        content = contents[near_id]
         if content is not None:
             payload: Mapping[str, Any] = {schema.REVISION: content[0], schema.PAGE: content[1]}
         elif near_id in answer.points:

@@ -245,8 +245,8 @@ class Ranking:
                 queries.append(StoreQuery(vector, len(missing_ids), ids=missing_ids))
                 cheap_scores.append(scores)
         answer = yield StoreRequest(queries)
-        for scores, found in zip(cheap_scores, answer.hits[2:], strict=True):
-            _add_scores(scores, found)
+        for scores, hits in zip(cheap_scores, answer.hits[2:], strict=True):
+            _add_scores(scores, hits)
         self._add_candidates(answer.hits[0], answer.hits[1], first=first)
 
     def _add_candidates(self, pages: Sequence[StoreHit], regions: Sequence[StoreHit], *, first: bool) -> None:

@@ -256,14 +256,14 @@ def test_run_together_answers_each_search_and_shares_the_calls():
         store = CountingStore(inner)
 
         def search(rounds, vectors):
-            found = []
+            values = []
             for n in range(rounds):
                 query = StoreQuery(np.ones(2, "f4"), n + 1, keys=("n",))
                 answer = yield StoreRequest([query], [points[n].id], vectors)
                 assert answer.seconds >= 0
                 assert (answer.points[points[n].id].dense is not None) == vectors
-                found.append([hit.payload["n"] for hit in answer.hits[0]])
-            return found
+                values.append([hit.payload["n"] for hit in answer.hits[0]])
+            return values
 
         results = run_together([search(1, False), search(3, False), search(0, False), search(2, True)], store)
         assert results == [[[39]], [[39], [39, 38], [39, 38, 37]], [], [[39], [39, 38]]]

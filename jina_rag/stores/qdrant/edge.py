@@ -270,8 +270,8 @@ class EdgeStore(BaseQdrantStore):
         ]
         with self._engine_call("be searched"):
             # The engine plans the queries together: searches that differ only in the vector share one pass.
-            found = self._shard.query_batch(self._types.QueryBatchRequest(requests))
-        return [self._to_hits(points, query.keys) for points, query in zip(found, queries, strict=True)]
+            results = self._shard.query_batch(self._types.QueryBatchRequest(requests))
+        return [self._to_hits(points, query.keys) for points, query in zip(results, queries, strict=True)]
 
     def _stage_arguments(self, stage: Stage) -> dict[str, QdrantObject]:
         query = self._types.Query.Nearest(self._query_vector(stage), using=stage.using)
