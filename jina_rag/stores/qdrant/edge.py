@@ -27,8 +27,10 @@ from jina_rag.stores.qdrant.edge_folder import (
     growing_bytes,
     load_shard,
     open_shard,
+    shard_folder,
     sync_log,
 )
+from jina_rag.stores.qdrant.edge_optimization import optimize_closed_shard
 from jina_rag.types import Point, StoreHit
 
 _MIN_VACUUM_POINTS: Final = 1000
@@ -121,9 +123,12 @@ class EdgeStore(BaseQdrantStore):
     def optimize(self) -> None:
         """Reclaim the space of deleted points, in about 1 ms per page."""
         with self._write_lock, self._engine_call("be optimized"):
-            self._reload(vacuum=True)
-            self._shard.optimize()
-            self._reload()
+            self._flush_segments()
+            self._reload_shard(vacuum=True)
+            # After an interruption, the next engine call reloads the shard with the usual settings.
+            self._is_reloading = True
+            self._optimize(sum(bytes_by_part(self._path).values()))
+            self._reload_shard()
 
     def bytes_by_part(self) -> dict[str, int]:
         """Return the bytes on disk of each part of the store; see `edge_folder.bytes_by_part`."""
@@ -155,10 +160,11 @@ class EdgeStore(BaseQdrantStore):
         self._flush_segments()
         if self._deleted_count >= _MIN_VACUUM_POINTS and self._deleted_count > self.count() // 4:
             self.optimize()
+        elif self._must_seal():
+            self._optimize(growing_bytes(self._path))
         # The engine builds the quantized copies of new points only when it seals a segment.
-        elif self.storage.quantization is not None or self._must_seal():
-            self._shard.optimize()
-            self._shard.flush()
+        elif self.storage.quantization is not None:
+            self._optimize(0)
 
     def _must_seal(self) -> bool:
         """Return whether the growing segment is large, and the disk has enough space for its sealed copy.
@@ -167,6 +173,19 @@ class EdgeStore(BaseQdrantStore):
         """
         size = growing_bytes(self._path)
         return size > GROWING_LIMIT and has_space(self._path, size)
+
+    def _optimize(self, size: int) -> None:
+        """Optimize and flush the shard, in another process if more than `GROWING_LIMIT` bytes may be rewritten.
+
+        After an optimization in another process, the shard is closed; the next engine call reloads the shard.
+        """
+        if size > GROWING_LIMIT:
+            self._is_reloading = True
+            self._shard.close()
+            optimize_closed_shard(shard_folder(self._path))
+        else:
+            self._shard.optimize()
+            self._shard.flush()
 
     def _flush_segments(self) -> None:
         """Flush all segments and mark the log as replayed."""
@@ -187,19 +206,20 @@ class EdgeStore(BaseQdrantStore):
                     self._reload_shard()
                 yield
 
-    def _reload(self, *, vacuum: bool = False) -> None:
-        """Seal a large growing segment, then close and reload the shard to release the memory of the mapped files.
+    def _reload(self) -> None:
+        """Seal a large growing segment, then close and reload the shard to release the memory of the mapped files."""
+        with self._write_lock, self._engine_call("be written to"):
+            self._flush_segments()
+            if self._must_seal():
+                self._optimize(growing_bytes(self._path))
+            self._reload_shard()
+
+    def _reload_shard(self, *, vacuum: bool = False) -> None:
+        """Close and load the shard.
 
         Args:
             vacuum: Whether the next optimization reclaims the space of deleted points.
         """
-        with self._write_lock, self._engine_call("be written to"):
-            self._flush_segments()
-            if self._must_seal():
-                self._shard.optimize()
-            self._reload_shard(vacuum=vacuum)
-
-    def _reload_shard(self, *, vacuum: bool = False) -> None:
         self._is_reloading = True
         self._shard.close()  # has no effect on a closed shard
         try:

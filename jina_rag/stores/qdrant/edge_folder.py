@@ -130,11 +130,15 @@ def load_shard(
         storage: Vector storage of the store.
         vacuum: Whether an optimization of the loaded shard reclaims the space of deleted points.
     """
-    shard = folder / "data" / "shard"
     optimizers = _OPTIMIZERS | ({"deleted_threshold": _VACUUM_THRESHOLD} if vacuum else {})
     with engine_errors(folder, "be opened"):
         # The engine writes the settings at each open. Passing them updates a folder of an earlier version.
-        return engine.EdgeShard.load(str(shard), _config(engine, dim, multi_dim, storage, optimizers))
+        return engine.EdgeShard.load(str(shard_folder(folder)), _config(engine, dim, multi_dim, storage, optimizers))
+
+
+def shard_folder(folder: Path) -> Path:
+    """Return the folder of the files of the engine in a store folder."""
+    return folder / "data" / "shard"
 
 
 def growing_bytes(folder: Path) -> int:

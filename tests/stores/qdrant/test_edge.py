@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -26,8 +27,7 @@ from jina_rag.errors import (
     MissingDependencyError,
 )
 from jina_rag.scoring import maxsim_many, normalise
-from jina_rag.stores import disk_space
-from jina_rag.stores.qdrant import base, edge, edge_folder
+from jina_rag.stores.qdrant import base, edge, edge_folder, edge_optimization
 from jina_rag.stores.qdrant.edge import EdgeStore
 from jina_rag.testing import MemoryStore
 from jina_rag.types import Point, Prefetch, Range, SparseVector
@@ -418,7 +418,7 @@ def test_killed_writer_loses_no_acknowledged_upsert(tmp_path, acknowledged_calls
 @pytest.mark.parametrize("step", ["edge_folder._config", "pathlib.Path.rename"])
 def test_kill_during_creation_leaves_no_store(tmp_path, step):
     script = (
-        "import os, pathlib, sys; from jina_rag.stores.qdrant import edge, edge_folder\n"
+        "import os, pathlib, sys; from jina_rag.stores.qdrant import edge, edge_folder, edge_optimization\n"
         f"{step} = lambda *_: os.kill(os.getpid(), 9)\n"
         "edge.EdgeStore.open(sys.argv[1], dim=4, multi_dim=8)"
     )
@@ -621,48 +621,86 @@ def test_growing_segment_is_sealed_when_it_is_large_only(tmp_path, monkeypatch):
         store.upsert([point(0)])
         assert "optimize" not in calls.calls
         monkeypatch.setattr(edge, "GROWING_LIMIT", 0)
+        monkeypatch.setattr(edge, "optimize_closed_shard", lambda shard: calls.calls.append(shard))
         calls = store._shard = RecordingShard(store._shard)
         store.upsert([point(1)])
-        assert calls.calls == ["update", "update", "flush", "optimize", "close"]
+        shard = tmp_path / "data" / "shard"
+        assert calls.calls == ["update", "update", "flush", "close", shard, "close"]
         assert store.count() == 2
 
 
-def test_growing_segment_is_not_sealed_on_a_full_disk(tmp_path, small_segments, monkeypatch):
-    """The engine crashes if the disk becomes full while it writes the sealed copy."""
-    usage = shutil.disk_usage(tmp_path)
-    points = [Point(point(n).id, multi=unit_rows(4, 8, n)) for n in range(60)]
+@pytest.mark.parametrize("call", ["upsert", "optimize", "close"])
+@pytest.mark.parametrize(
+    ("boot", "reason"),
+    [
+        ("import sys; sys.exit('the disk fails')", "the optimization failed: the disk fails"),
+        ("import os; os._exit(7)", "the optimization failed: exit code 7"),
+    ],
+)
+def test_store_is_usable_after_a_failed_optimization_in_another_process(
+    tmp_path, small_segments, monkeypatch, call, boot, reason
+):
     with open_store(tmp_path) as store:
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=disk_space.RESERVE + 1000))
-        store.upsert(points)
-        assert not sealed_segments(tmp_path)
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=10**10))
-        store.upsert(points)
-        assert sealed_segments(tmp_path)
-        assert store.count() == 60
+        store.upsert([point(0)])
+        monkeypatch.setattr(edge_optimization, "_BOOT", boot)
+        if call == "upsert":
+            monkeypatch.setattr(edge, "_RELOAD_BYTES", 0)
+        with pytest.raises(IndexStateError, match=reason):
+            store.upsert([point(1)]) if call == "upsert" else getattr(store, call)()
+        monkeypatch.undo()
+        if call != "close":
+            store.upsert([point(2)])
+            assert shard_settings(tmp_path)["optimizers"]["deleted_threshold"] == 1
+    with open_store(tmp_path, create=False) as reopened:
+        assert reopened.count() == {"upsert": 3, "optimize": 2, "close": 1}[call]
 
 
-def test_close_seals_a_large_growing_segment(tmp_path, small_segments):
-    """Short sessions that never reload the shard do not let the growing segment grow without limit."""
-    for start in range(0, 60, 20):
-        with open_store(tmp_path) as store:
-            store.upsert([Point(point(n).id, multi=unit_rows(4, 8, n)) for n in range(start, start + 20)])
-    assert sealed_segments(tmp_path)
+def test_interrupted_optimization_in_another_process_leaves_a_usable_store(tmp_path, small_segments, monkeypatch):
+    processes = []
+
+    def communicate(process):
+        processes.append(process)
+        raise KeyboardInterrupt
+
     with open_store(tmp_path) as store:
-        assert store.count() == 60
+        store.upsert([point(0)])
+        monkeypatch.setattr(subprocess.Popen, "communicate", communicate)
+        with pytest.raises(KeyboardInterrupt):
+            store.optimize()
+        assert processes[0].returncode == -signal.SIGKILL
+        monkeypatch.undo()
+        store.upsert([point(1)])
+        assert store.count() == 2
+        assert shard_settings(tmp_path)["optimizers"]["deleted_threshold"] == 1
 
 
-def test_optimize_reclaims_space_and_restores_the_settings(tmp_path, small_segments, monkeypatch):
-    with open_store(tmp_path) as store:
-        store.upsert([Point(point(n).id, multi=unit_rows(4, 8, n)) for n in range(1200)])
-        size = sum(store.bytes_by_part().values())
-        settings = shard_settings(tmp_path)
-        assert settings["optimizers"]["deleted_threshold"] == 1
-        store.delete([point(n).id for n in range(1100)])
-        store.optimize()
-        assert shard_settings(tmp_path) == settings
-        assert store.count() == 100
-        assert sum(store.bytes_by_part().values()) < size
-        assert len(store.search(np.ones((2, 8), "f4"), limit=2000)) == 100
+SLEEPER = """
+import os, sys, time
+from jina_rag.stores.qdrant import edge_optimization
+
+edge_optimization._exit_with_parent(int(sys.argv[1]))
+print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+PARENT_OF_SLEEPER = """
+import os, subprocess, sys
+
+subprocess.run([sys.executable, "-c", sys.argv[1], str(os.getpid())])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+def test_optimization_process_ends_with_its_parent(tmp_path):
+    """A process that goes on would hold the shard, so that the index could not be opened again."""
+    command = [sys.executable, "-c", PARENT_OF_SLEEPER, SLEEPER]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        status = pathlib.Path("/proc", parent.stdout.readline().strip(), "status")
+        assert status.exists()
+        parent.kill()
+        deadline = time.monotonic() + 30
+        while status.exists() and "State:\tZ" not in status.read_text():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_opening_a_folder_of_an_earlier_version_updates_the_settings(tmp_path):
