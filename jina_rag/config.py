@@ -38,6 +38,8 @@ class Limits:
         max_words: Maximum words stored per page. Further words are dropped, with a warning.
         max_seconds: Timeout in seconds for opening a document and for rendering each page. On timeout, the worker
             process is killed. Also the timeout for converting an office file. At most 86,400 (one day).
+        max_attachments: Maximum attachments of a file that are read. Further attachments are reported as a failure. All
+            attachments of a file together have at most `max_bytes`.
         max_memory: Maximum bytes of memory that a worker process may allocate in addition to the memory in use when the
             document is opened. Not enforced on Windows and macOS.
 
@@ -52,6 +54,7 @@ class Limits:
     max_words: int = 20_000
     max_seconds: int = 60
     max_memory: int = 2 * 1024**3
+    max_attachments: int = 1_000
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -17,6 +17,7 @@ from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError
 from jina_rag.indexing.planner import IndexTask, Metadata, Planner
 from jina_rag.indexing.point_builder import IndexTarget, place_points
+from jina_rag.parsing.attachments import extracted
 from jina_rag.parsing.office import as_pdf
 from jina_rag.parsing.pages import read_pages
 from jina_rag.parsing.sources import Skipped, find_sources
@@ -161,7 +162,11 @@ class DryRun:
         settings, stop = self._settings, Stop()
 
         def count_pages() -> int:
-            with as_pdf(task.source, settings, stop) as source, open_isolated(source, settings, stop) as document:
+            with (
+                extracted(task.source, settings, stop) as (file, file_settings),
+                as_pdf(file, file_settings, stop) as source,
+                open_isolated(source, file_settings, stop) as document,
+            ):
                 return document.page_count
 
         try:

@@ -14,12 +14,14 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 from jina_rag._files import write_atomic
 from jina_rag.config import IngestSettings
 from jina_rag.errors import IndexStateError, InvalidInputError
+from jina_rag.parsing.attachments import read_attachments
 from jina_rag.parsing.pages import read_pages
 from jina_rag.parsing.sources import SourceEvent, SourceFile, find_sources, path_list
 from jina_rag.stores.images import ImageFiles, decode_errors
@@ -69,7 +71,10 @@ def _stream(
             if isinstance(event, Failure):
                 failures.append(event)
             elif isinstance(event, SourceFile):
-                yield event
+                attachments = read_attachments(event, settings or IngestSettings())
+                failures.extend(attachments.failures)
+                yield replace(event, warnings=attachments.warnings)
+                yield from attachments.documents
 
     with closing(read_pages(sources(), settings)) as pages:
         for page in pages:

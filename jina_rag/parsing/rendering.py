@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from jina_rag.config import IngestSettings
+from jina_rag.parsing.attachments import extracted
 from jina_rag.parsing.office import as_pdf
 from jina_rag.parsing.preparation import prepare
 from jina_rag.parsing.renderer import Renderer
@@ -251,9 +252,10 @@ class DocumentRendering(Generic[_Item]):
         source, settings = document.source, self._settings
         first = next(number for number in itertools.count(1) if number not in source.skip_pages)
         try:
-            pdf = document.resources.enter_context(as_pdf(source, settings, self._stop))
+            file, settings = document.resources.enter_context(extracted(source, settings, self._stop))
+            pdf = document.resources.enter_context(as_pdf(file, settings, self._stop))
             renderer = open_isolated(pdf, settings, self._stop, prepared=self._prepared, first_page=first)
-            # The worker has closed a converted file when the temporary folder is deleted.
+            # The worker has closed an extracted or converted file when the temporary folder is deleted.
             document.resources.callback(_close, renderer, wait=pdf is not source)
             opened = renderer.page_count, renderer.warnings
         except BaseException as error:  # raised by the caller of `documents`
@@ -283,7 +285,7 @@ class DocumentRendering(Generic[_Item]):
             page, images = document.renderer.render_with_images(number)
             if self._prepared and page.prepared is None:
                 page = page.with_prepared(prepare(page, self._settings.jpeg_quality))
-            if page.path != document.source.path:  # a converted office file
+            if page.path != document.source.path:  # an attachment or a converted office file
                 page = replace(page, path=document.source.path).with_prepared(page.prepared)
             width, height = page.screenshot.image.size
             size = 3 * width * height

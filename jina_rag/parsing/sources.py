@@ -39,17 +39,37 @@ _BMP_HEADER_SIZES = {12, 40, 52, 56, 64, 108, 124}
 
 
 @dataclass(frozen=True, slots=True)
-class SourceFile:
-    """A document found by `find_sources`.
+class Attachment:
+    """Location of a document inside a file; see `jina_rag.parsing.attachments`.
 
     Attributes:
-        path: Path of the file, which starts with the path that was passed to `find_sources`.
+        container: Path of the file that contains the document.
+        kind: Kind of the file that contains the document.
+        index: Position among the attachments of the file, from 0.
+        sha256: SHA-256 of the content.
+    """
+
+    container: Path
+    kind: Kind
+    index: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A document found by `find_sources`, or an attachment found by `attachments.read_attachments`.
+
+    Attributes:
+        path: Path of the file, which starts with the path that was passed to `find_sources`. For an attachment, the
+            path of the file that contains it, followed by ``#`` and the name of the attachment.
         root: The folder that was passed to `find_sources`; if a file was passed, the parent folder of the file.
         doc_id: `path` relative to `root` with forward slashes, in printable form (see `printable`).
         kind: ``"pdf"``, ``"image"`` or ``"office"``, determined by the first bytes of the file.
         skip_pages: 1-based numbers of the pages that are not rendered, because an interrupted run has indexed the
             pages.
         revision: SHA-256 of the file content, used as a cache key; empty if the hash was not computed.
+        attachment: Location of the content, if the document is an attachment of a file; otherwise None.
+        warnings: Warnings about the whole document that were found before the document is opened.
     """
 
     path: Path
@@ -58,6 +78,8 @@ class SourceFile:
     kind: Kind
     skip_pages: frozenset[int] = frozenset()
     revision: str = ""
+    attachment: Attachment | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +179,15 @@ def source_file(path: str | os.PathLike[str]) -> SourceFile:
         return event
     reason = "The path is a folder." if isinstance(event, SourceFile) else event.reason
     raise InvalidInputError(f"{printable(str(path))!r} is not a single document. {reason} Pass one file.")
+
+
+def classify(path: Path) -> SourceEvent:
+    """Return the document at the path of an existing file, determined by the content and the suffix.
+
+    Args:
+        path: Path of the file.
+    """
+    return _classify(path, path.parent, is_root=False)
 
 
 def printable(name: str) -> str:

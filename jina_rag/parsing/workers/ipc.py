@@ -49,6 +49,8 @@ _IS_SHARED = 1 << 63
 # Maximum number of regions and of warnings of a page. Real pages have far fewer.
 _MAX_REGIONS = 2_000
 _MAX_WARNINGS = 1_000
+# Maximum number of attachments that a worker reports. `Limits.max_attachments` limits how many are read.
+_MAX_NAMES = 1_000_000
 # Maximum side of a JPEG image in pixels.
 _MAX_SIDE = 65_500
 # Maximum length of an error message in characters.
@@ -235,6 +237,18 @@ def unpack_opened(header: Mapping[str, Any], limits: Limits) -> tuple[int, tuple
     if type(count) is not int or not 1 <= count <= limits.max_pages:
         raise InvalidMessageError
     return count, _texts(header.get("warnings"), _MAX_WARNINGS)
+
+
+def unpack_names(header: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the attachments of a file opened by a worker.
+
+    Args:
+        header: Header of the answer.
+
+    Raises:
+        InvalidMessageError: If the names are invalid.
+    """
+    return _texts(header.get("names"), _MAX_NAMES)
 
 
 def unpack_page(

@@ -207,11 +207,7 @@ class IsolatedDocument(Renderer):
         if rendering is not None and rendering[0] == number:
             self._rendering = None
             return self._receive_page(rendering[1], number)
-        if self._lost_count >= _MAX_LOST:
-            raise DocumentError(
-                f"The page was not rendered: the document caused {_MAX_LOST} crashes or timeouts. "
-                "Re-export the file, or raise Limits.max_seconds (--limit max_seconds=N)."
-            )
+        self._check_lost("The page was not rendered")
         worker = self._take()
         page = self._page_request(number)
         if worker.holds(self._key):
@@ -248,6 +244,13 @@ class IsolatedDocument(Renderer):
             raise DocumentError(
                 f"The worker process for rendering cannot be started: {reason}. Reduce IngestSettings.processes."
             ) from error
+
+    def _check_lost(self, problem: str) -> None:
+        if self._lost_count >= _MAX_LOST:
+            raise DocumentError(
+                f"{problem}: the document caused {_MAX_LOST} crashes or timeouts. "
+                "Re-export the file, or raise Limits.max_seconds (--limit max_seconds=N)."
+            )
 
     def _open_request(self, worker: Worker) -> dict[str, Any]:
         worker.remember(self._key)
