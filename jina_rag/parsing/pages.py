@@ -25,6 +25,7 @@ from jina_rag.ocr.interruption import interruptible
 from jina_rag.parsing.layout.boxes import area, merge_boxes
 from jina_rag.parsing.layout.scan_regions import find_regions_in_pixels
 from jina_rag.parsing.preparation import prepare as prepare_page
+from jina_rag.parsing.renderer import attempt
 from jina_rag.parsing.rendering import DocumentRendering
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.parsing.workers.cancellation import Stop, wait_for
@@ -153,7 +154,8 @@ class _Stream:
             if isinstance(opened, BaseException):  # an error that affects all documents
                 raise opened
             assert opened is not None
-            yield DocumentStart(source, *opened)
+            count, warnings = opened
+            yield DocumentStart(source, count, (*source.warnings, *warnings))
             failed = 0
             for number in document.numbers:
                 try:
@@ -191,8 +193,11 @@ class _Stream:
         with interruptible(self._check_stop):
             ocr_words = read_areas(image, areas, skip_boxes=text_boxes, cache=self._cache, revision=revision)
         words = (*page.words, *ocr_words)
-        regions = find_regions_in_pixels(image, words) if detect else page.regions
-        read_page = replace(page, words=words, regions=regions)
+        regions, warnings = page.regions, list(page.warnings)
+        if detect:
+            contents = "charts, tables and figures"
+            regions = attempt(lambda: find_regions_in_pixels(image, words), regions, contents, warnings)
+        read_page = replace(page, words=words, regions=regions, warnings=tuple(warnings))
         if page.prepared is None:
             return read_page
         screenshot = page.prepared.screenshot

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 
 from jina_rag.config import IngestSettings, Limits
 from jina_rag.errors import DocumentError, LimitExceededError
@@ -20,7 +20,8 @@ from jina_rag.types import Box, Page, PageScreenshot, Region, Word
 
 NO_PAGES = "The document has no pages. Replace or re-export the file."
 # Maximum side of a screenshot in pixels. JPEG allows about 65,500 pixels, but many viewers support fewer pixels.
-_MAX_SIDE = 32_000
+MAX_SIDE = 32_000
+_Result = TypeVar("_Result")
 
 
 class Renderer(ABC):
@@ -157,6 +158,42 @@ class DocumentRenderer(Renderer):
         )
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether memory allocation failed. MuPDF and Pillow report this cause only in the text of an error.
+
+    Args:
+        error: The error of a rendering library.
+    """
+    causes = [error, error.__cause__]
+    return any(isinstance(cause, MemoryError) or "malloc" in str(cause).lower() for cause in causes if cause)
+
+
+def attempt(read: Callable[[], _Result], default: _Result, contents: str, warnings: list[str]) -> _Result:
+    """Return what `read` returns. If `read` fails, append a warning and return `default`: the page is kept.
+
+    Args:
+        read: Function that reads a part of the contents of a page.
+        default: Result if `read` fails.
+        contents: Name of the contents, for the warning.
+        warnings: Warnings of the page, to which the warning is appended.
+
+    Raises:
+        Exception: The error of `read`, if memory allocation failed: the process may not be able to render the page.
+    """
+    try:
+        return read()
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+        warnings.append(_not_read(contents, error))
+        return default
+
+
+def _not_read(contents: str, error: Exception) -> str:
+    reason = " ".join(str(error).split())[:80].rstrip(". ") or "no cause"
+    return f"The {contents} of the page could not be read ({type(error).__name__}: {reason}). The page has none."
+
+
 def unreadable_file(error: OSError) -> DocumentError:
     """Return the DocumentError for a file that the operating system cannot read.
 
@@ -219,4 +256,4 @@ def fitting_scale(width: float, height: float, limits: Limits) -> float:
         height: Height of the image in pixels.
         limits: Resource limits, for `max_render_pixels`.
     """
-    return min(1.0, math.sqrt(limits.max_render_pixels / max(width * height, 1)), _MAX_SIDE / max(width, height, 1))
+    return min(1.0, math.sqrt(limits.max_render_pixels / max(width * height, 1)), MAX_SIDE / max(width, height, 1))

@@ -26,7 +26,9 @@ from jina_rag.types import Box, Float32, Region, RegionKind
 
 # Shapes at most this far apart belong to the same cluster.
 _GAP = 3.0
+# Side of a cell of the raster in which clusters are joined. A side of the raster has at most `_MAX_CELLS` cells.
 _CELL = 2.0
+_MAX_CELLS = 4000
 # Images and charts at most this far apart are parts of one figure.
 _MERGE_GAP = 12.0
 # A cluster that covers more than this fraction of the page is split by ignoring frames and dividers, because frames
@@ -84,7 +86,7 @@ def find_regions(shapes: Shapes, lines: Sequence[TextLine], *, text_page: bool =
         image over the whole page (a scan) is not a region.
     """
     page = shapes.width * shapes.height
-    is_foreground = _areas(shapes.drawings) < _BACKGROUND * page
+    is_foreground = (_areas(shapes.drawings) < _BACKGROUND * page) & np.isfinite(shapes.drawings).all(axis=1)
     drawings, curved = shapes.drawings[is_foreground], shapes.curved[is_foreground]
     images = [box for box in shapes.images if area(box) < _BACKGROUND * page]
     clusters = _split_clusters(drawings, _array(images), shapes.width, shapes.height, full_page=not text_page)
@@ -199,12 +201,15 @@ def _clusters(boxes: Float32, width: float, height: float) -> list[Box]:
     if len(boxes) == 0:
         return []
     cv2 = require("cv2", package="opencv-python-headless")
-    raster = np.zeros((int(height / _CELL) + 2, int(width / _CELL) + 2), dtype=np.uint8)
+    cells = np.array([max(_CELL, side / _MAX_CELLS) for side in (width, height)], dtype=np.float32)
+    last = (np.array((width, height)) / cells).astype(np.int32) + 1
+    raster = np.zeros((last[1] + 1, last[0] + 1), dtype=np.uint8)
     reach = np.array((-1, -1, 1, 1), dtype=np.float32) * (_GAP / 2)
-    for x0, y0, x1, y1 in np.unique(((boxes + reach) / _CELL).clip(min=0).astype(np.int32), axis=0).tolist():
+    corners = ((boxes + reach).reshape(-1, 2, 2) / cells).clip(0, last).astype(np.int32).reshape(-1, 4)
+    for x0, y0, x1, y1 in np.unique(corners, axis=0).tolist():
         raster[y0 : y1 + 1, x0 : x1 + 1] = 1
     count, labels = cv2.connectedComponents(raster, connectivity=4)
-    middles = ((boxes[:, :2] + boxes[:, 2:]) / 2 / _CELL).astype(np.int32)
+    middles = ((boxes[:, :2] + boxes[:, 2:]) / 2 / cells).clip(0, last).astype(np.int32)
     groups = labels[middles[:, 1], middles[:, 0]]
     low = np.full((count, 2), np.inf)
     high = np.full((count, 2), -np.inf)
@@ -221,6 +226,8 @@ def _kind(
     lines: Sequence[TextLine],
 ) -> RegionKind | None:
     """Return the kind of a cluster: ``"table"`` or ``"figure"`` (also for charts); None for a frame around text."""
+    if area(box) == 0:
+        return None
     if _is_image(box, images):
         return "figure"
     x0, y0, x1, y1 = box
@@ -254,6 +261,8 @@ def _is_line_drawing(lines: Float32) -> bool:
     A drawing has many horizontal lines that are shorter than half of the drawing width, and many vertical lines that
     are shorter than half of the drawing height.
     """
+    if len(lines) == 0:
+        return False
     wide, high = lines[:, 2] - lines[:, 0], lines[:, 3] - lines[:, 1]
     level, upright = wide > high, high > wide
     extent = np.ptp(lines[:, ::2]), np.ptp(lines[:, 1::2])

@@ -16,8 +16,8 @@ from jina_rag.parsing.layout.regions import Shapes, find_regions
 from jina_rag.parsing.layout.text_lines import text_lines
 from jina_rag.parsing.pdf.document_warnings import BLANK, zoom_of
 from jina_rag.parsing.pdf.words import truncate_words
-from jina_rag.parsing.renderer import DocumentRenderer
-from jina_rag.types import Box, Page, PageScreenshot, Word
+from jina_rag.parsing.renderer import DocumentRenderer, attempt
+from jina_rag.types import Box, Page, PageScreenshot, Region, Word
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -66,11 +66,9 @@ class PdfRenderer(DocumentRenderer):
             words or shapes.images or len(shapes.drawings) or contents.has_hidden_content()
         ):
             warnings.append(BLANK)
-        regions = (
-            find_regions(shapes, text_lines(words, shapes.width, shapes.height), text_page=bool(words))
-            if self._settings.regions
-            else ()
-        )
+        regions: tuple[Region, ...] = ()
+        if self._settings.regions:
+            regions = attempt(lambda: _regions(shapes, words), (), "charts, tables and figures", warnings)
         page = self._make_page(number, contents.screenshot, warnings, words=words, regions=regions)
         return page, tuple(to_fractions(box, shapes.width, shapes.height) for box in shapes.images)
 
@@ -82,6 +80,10 @@ class PdfRenderer(DocumentRenderer):
         image = Image.new("RGB", size, None)  # unlike `frombuffer`, without filling the image with black before
         image.frombytes(pixels)
         return PageScreenshot(image, dpi=zoom * 72)
+
+
+def _regions(shapes: Shapes, words: Sequence[Word]) -> tuple[Region, ...]:
+    return find_regions(shapes, text_lines(words, shapes.width, shapes.height), text_page=bool(words))
 
 
 def _is_white(image: Image) -> bool:

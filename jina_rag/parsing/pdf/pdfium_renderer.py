@@ -19,10 +19,11 @@ from jina_rag.parsing.pdf.document_warnings import NO_AREA, NOT_RENDERED, REPAIR
 from jina_rag.parsing.pdf.drawings import place_drawings
 from jina_rag.parsing.pdf.pdfium_contents import has_content
 from jina_rag.parsing.pdf.pdfium_library import LOCK, PdfiumFile
-from jina_rag.parsing.pdf.pdfium_shapes import Matrix, read_shapes, transform
+from jina_rag.parsing.pdf.pdfium_shapes import Matrix, PageObjects, read_shapes, transform
 from jina_rag.parsing.pdf.pdfium_words import read_words
 from jina_rag.parsing.pdf.words import place_words
-from jina_rag.types import Box
+from jina_rag.parsing.renderer import attempt
+from jina_rag.types import Box, Word
 
 _WHITE = 0xFFFFFFFF
 
@@ -62,11 +63,23 @@ class PdfiumRenderer(PdfRenderer):
         with self._file.page(number - 1) as page:
             to_display, width, height = _display(self._file, page)
             screenshot = self._screenshot(page, width, height, warnings)
-            with self._annotations(page, number - 1) as annotations:
-                layers = [page, *annotations]
-                texts = itertools.chain.from_iterable(read_words(raw, layer) for layer in layers)
-                words = place_words(((text, _display_box(box, to_display)) for text, box in texts), width, height)
-                objects = read_shapes(raw, layers, drawings=self._settings.regions)
+            with ExitStack() as resources:
+                layers = [page]
+                layers += attempt(
+                    lambda: resources.enter_context(self._annotations(page, number - 1)), [], "annotations", warnings
+                )
+
+                def read() -> list[Word]:
+                    texts = itertools.chain.from_iterable(read_words(raw, layer) for layer in layers)
+                    return place_words(((text, _display_box(box, to_display)) for text, box in texts), width, height)
+
+                words = attempt(read, [], "words", warnings)
+                objects = attempt(
+                    lambda: read_shapes(raw, layers, drawings=self._settings.regions),
+                    PageObjects(),
+                    "images and drawings",
+                    warnings,
+                )
         images = (clip_to_page(_display_box(box, to_display), width, height) for box in objects.images)
         drawings, curved = place_drawings(objects.boxes, objects.curved, to_display, width, height)
         return PageContents(

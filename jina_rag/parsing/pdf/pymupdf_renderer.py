@@ -13,9 +13,11 @@ from jina_rag.parsing.layout.boxes import clip_to_page
 from jina_rag.parsing.layout.regions import Shapes
 from jina_rag.parsing.pdf.base import Handle, PageContents, PdfRenderer
 from jina_rag.parsing.pdf.document_warnings import BEYOND_REPAIR, NO_AREA, NOT_RENDERED, REPAIRED, encryption_message
+from jina_rag.parsing.pdf.drawings import Drawings
 from jina_rag.parsing.pdf.pymupdf_shapes import find_drawings
 from jina_rag.parsing.pdf.words import place_words
-from jina_rag.types import Word
+from jina_rag.parsing.renderer import attempt
+from jina_rag.types import Box, Word
 
 
 class PyMuPdfRenderer(PdfRenderer):
@@ -66,21 +68,23 @@ class PyMuPdfRenderer(PdfRenderer):
         # On rotated pages, PyMuPDF mixes rotated and unrotated coordinates, so the rotation is set to 0.
         page.set_rotation(0)
         try:
-            words = self._words(page, to_display, width, height)
-            images = [
-                box
-                for info in page.get_image_info()
-                if (box := clip_to_page(tuple(self._pymupdf.Rect(info["bbox"]) * to_display), width, height))
-            ]
-            drawings = find_drawings(page, to_display, width, height) if self._settings.regions else ()
+            words = attempt(lambda: self._words(page, to_display, width, height), [], "words", warnings)
+            images = attempt(lambda: self._images(page, to_display, width, height), (), "images", warnings)
+            drawings: Drawings | tuple[()] = ()
+            if self._settings.regions:
+                drawings = attempt(lambda: find_drawings(page, to_display, width, height), (), "drawings", warnings)
         finally:
             page.set_rotation(rotation)
-        shapes = Shapes(width, height, tuple(images), *drawings)
+        shapes = Shapes(width, height, images, *drawings)
         return PageContents(screenshot, words, shapes, has_hidden_content=lambda: bool(tools.mupdf_warnings()))
 
     def _pixels(self, page: Handle, width: float, height: float, zoom: float) -> tuple[tuple[int, int], bytes]:
         pixmap = page.get_pixmap(matrix=self._pymupdf.Matrix(zoom, zoom), colorspace=self._pymupdf.csRGB, alpha=False)
         return (pixmap.width, pixmap.height), pixmap.samples
+
+    def _images(self, page: Handle, to_display: Handle, width: float, height: float) -> tuple[Box, ...]:
+        boxes = (tuple(self._pymupdf.Rect(info["bbox"]) * to_display) for info in page.get_image_info())
+        return tuple(box for points in boxes if (box := clip_to_page(points, width, height)))
 
     def _words(self, page: Handle, to_display: Handle, width: float, height: float) -> list[Word]:
         library = self._pymupdf

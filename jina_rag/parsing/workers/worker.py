@@ -13,9 +13,10 @@ from typing import Any
 
 from jina_rag.config import IngestSettings, Limits
 from jina_rag.errors import DocumentError, JinaRagError, LimitExceededError
+from jina_rag.parsing.attachment_readers import AttachmentReader, open_attachments
 from jina_rag.parsing.documents import open_document
 from jina_rag.parsing.preparation import prepare
-from jina_rag.parsing.renderer import Renderer
+from jina_rag.parsing.renderer import Renderer, is_out_of_memory
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.parsing.workers.ipc import clip_regions, pack_page, receive, write
 from jina_rag.parsing.workers.shared_memory import open_for_writing
@@ -29,6 +30,7 @@ class _DocumentServer:
 
     def __init__(self) -> None:
         self._documents: dict[int, tuple[Renderer, IngestSettings]] = {}
+        self._attachments: dict[int, AttachmentReader] = {}
         self._max_memory = 0
 
     def answer(self, request: Mapping[str, Any]) -> tuple[dict[str, Any], list[bytes]]:
@@ -41,11 +43,15 @@ class _DocumentServer:
                 self._close(document)
             if request["op"] == "open":
                 return self._open_document(request), []
+            if request["op"] == "attachments":
+                return self._open_attachments(request), []
+            if request["op"] == "attachment":
+                return self._save_attachment(request), []
             if request["op"] == "close":
                 return {}, []
             return self._render(request["document"], int(request["number"]), prepared=bool(request["prepared"]))
         except Exception as error:  # the parent raises the error for the document or page of the request
-            if _is_out_of_memory(error):
+            if is_out_of_memory(error):
                 return self._out_of_memory(), []
             if isinstance(error, JinaRagError):
                 return {"error": type(error).__name__, "message": str(error)}, []
@@ -53,16 +59,30 @@ class _DocumentServer:
             return {"error": DocumentError.__name__, "message": message}, []
 
     def _open_document(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        source, settings = self._unpack(request)
+        renderer = open_document(source, settings)
+        self._documents[request["document"]] = renderer, settings
+        return {"count": renderer.page_count, "warnings": renderer.warnings}
+
+    def _open_attachments(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        source, settings = self._unpack(request)
+        reader = open_attachments(source, settings)
+        self._attachments[request["document"]] = reader
+        return {"names": list(reader.names)}
+
+    def _save_attachment(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        self._attachments[request["document"]].save(int(request["index"]), Path(request["target"]))
+        return {}
+
+    def _unpack(self, request: Mapping[str, Any]) -> tuple[SourceFile, IngestSettings]:
+        """Return the document and the settings of a request to open a document, and limit the memory."""
         options = dict(request["settings"])
         settings = IngestSettings(
             **{**options, "limits": Limits(**options["limits"]), "passwords": tuple(options["passwords"])}
         )
         self._max_memory = settings.limits.max_memory
         _limit_memory(self._max_memory)
-        source = SourceFile(Path(request["path"]), Path(request["root"]), request["doc_id"], request["kind"])
-        renderer = open_document(source, settings)
-        self._documents[request["document"]] = renderer, settings
-        return {"count": renderer.page_count, "warnings": renderer.warnings}
+        return SourceFile(Path(request["path"]), Path(request["root"]), request["doc_id"], request["kind"]), settings
 
     def _render(self, document: int, number: int, *, prepared: bool) -> tuple[dict[str, Any], list[bytes]]:
         renderer, settings = self._documents[document]
@@ -76,19 +96,14 @@ class _DocumentServer:
 
     def _close(self, document: int) -> None:
         renderer, _ = self._documents.pop(document, (None, None))
-        if renderer is not None:
-            renderer.close()
+        for opened in (renderer, self._attachments.pop(document, None)):
+            if opened is not None:
+                opened.close()
 
     def _out_of_memory(self) -> dict[str, Any]:
         limit = self._max_memory / 1e6
         message = f"Rendering exceeded {limit:,.0f} MB of memory. Raise Limits.max_memory (--limit max_memory=N)."
         return {"error": LimitExceededError.__name__, "message": message, "spent": True}
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Return whether memory allocation failed. MuPDF and Pillow report this cause only in the text of an error."""
-    causes = [error, error.__cause__]
-    return any(isinstance(cause, MemoryError) or "malloc" in str(cause).lower() for cause in causes if cause)
 
 
 def _limit_memory(extra: int) -> None:
