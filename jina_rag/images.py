@@ -33,6 +33,7 @@ _URL = re.compile(r"https?://", re.IGNORECASE)
 _SIDEWAYS_ORIENTATIONS = {5, 6, 7, 8}
 """EXIF orientations that swap width and height."""
 _EXIF_ORIENTATION = 0x0112
+_TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 _QUALITIES = (84, 76, 68, 60, 48)
 _MIN_SIDE = 32
 _PIL_LOCKS = [threading.Lock() for _ in range(64)]
@@ -123,7 +124,7 @@ class LoadedImage:
             with _open(self._source, self.name) as file_image:
                 if min_size is not None:
                     is_sideways = file_image.size != self.size
-                    _reduce(file_image, min_size[::-1] if is_sideways else min_size)
+                    reduce_jpeg(file_image, min_size[::-1] if is_sideways else min_size)
                 try:
                     image = _turn_upright(file_image)
                 except (OSError, ValueError, SyntaxError, EOFError, KeyError, IndexError) as exc:
@@ -258,11 +259,15 @@ def _lock_of(image: Image) -> threading.Lock:
     return _PIL_LOCKS[id(image) // 64 % len(_PIL_LOCKS)]
 
 
-def _reduce(image: Image, min_size: tuple[int, int]) -> None:
+def reduce_jpeg(image: Image, min_size: tuple[int, int]) -> None:
     """Have a JPEG file decoded at the lowest of 1/2, 1/4 and 1/8 of its resolution that `min_size` allows.
 
     The scale divides both sides. Otherwise, the decoder would pad the right and the bottom side to a whole pixel, and
     the content would be shifted in the resized image. Files of other formats are not changed.
+
+    Args:
+        image: The opened image file, whose pixels have not been decoded.
+        min_size: Least width and height in pixels after decoding, before the EXIF orientation is applied.
     """
     for scale in (8, 4, 2):
         if all(side % scale == 0 and side // scale >= least for side, least in zip(image.size, min_size, strict=True)):
@@ -283,10 +288,14 @@ def _turn_upright(image: Image) -> Image:
 def _upright(image: Image) -> tuple[int, int]:
     width, height = image.size
     try:
-        is_sideways = image.getexif().get(_EXIF_ORIENTATION) in _SIDEWAYS_ORIENTATIONS
+        exif = image.getexif()
     except (OSError, ValueError, SyntaxError):
-        is_sideways = False
-    return (height, width) if is_sideways else (width, height)
+        return width, height
+    if exif.get(_EXIF_ORIENTATION) not in _SIDEWAYS_ORIENTATIONS:
+        return width, height
+    if image.format == "TIFF":  # Pillow turns the pixels itself, and before that `size`, depending on its version
+        width, height = int(exif.get(_TIFF_WIDTH, width)), int(exif.get(_TIFF_HEIGHT, height))
+    return height, width
 
 
 def _check_pixels(size: tuple[int, int], name: str, limits: Limits) -> None:

@@ -1,14 +1,17 @@
 """Renderer of image files with Pillow. Images of any pixel format become upright 8-bit RGB images on white.
 
-Each frame of a TIFF file is a page. In an animation (GIF, WebP, PNG), only the first frame is a page.
+Each frame of a TIFF file is a page. In an animation (GIF, WebP, PNG), only the first frame is read. A very tall or very
+wide frame is divided into slices, and each slice is a page (see `slices`). Pages are numbered through.
 """
 
 from __future__ import annotations
 
 import io
-import math
+import itertools
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 from warnings import catch_warnings, simplefilter
 
@@ -16,7 +19,10 @@ import numpy as np
 
 from jina_rag._extras import require
 from jina_rag.errors import DocumentError, LimitExceededError, UnsupportedDocumentError
-from jina_rag.parsing.renderer import DocumentRenderer, fitting_scale
+from jina_rag.images import reduce_jpeg
+from jina_rag.parsing.legibility import detail_lost
+from jina_rag.parsing.renderer import DocumentRenderer, check_pages, fitting_scale
+from jina_rag.parsing.slices import is_elongated, scaled_size, slice_boxes, slice_count, slice_scale
 from jina_rag.types import Box, Page, PageScreenshot
 
 if TYPE_CHECKING:
@@ -25,6 +31,25 @@ if TYPE_CHECKING:
 _FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP")
 _FULL_PAGE: Box = (0.0, 0.0, 1.0, 1.0)
 _DEFAULT_DPI = 72.0
+# At this scale and above, text stays legible.
+_LEGIBLE_SCALE = 2 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    """A decoded frame of an image file.
+
+    Attributes:
+        index: 0-based position of the frame.
+        image: Upright RGB image of the frame, scaled to the size of the page or slices.
+        dpi: Resolution of `image` in pixels per inch.
+        warnings: Recoverable problems of the frame.
+    """
+
+    index: int
+    image: Image
+    dpi: float
+    warnings: tuple[str, ...]
 
 
 class ImageRenderer(DocumentRenderer):
@@ -40,12 +65,37 @@ class ImageRenderer(DocumentRenderer):
         count = frames if self._image.format == "TIFF" else 1
         if frames > count and self._image.format != "MPO":
             warnings.append(f"The image has {frames} frames; only the first frame was read.")
-        return count, tuple(warnings)
+        check_pages(count, self._settings.limits)
+        # Number of the last page of each frame.
+        self._last_pages = list(itertools.accumulate(self._pages_of(frame, count) for frame in range(count)))
+        self._divided_frame: _Frame | None = None
+        resources.callback(self._forget_frame)
+        return self._last_pages[-1], tuple(warnings)
+
+    def _pages_of(self, frame: int, frames: int) -> int:
+        """Return the number of pages of a frame, from the size in the header; 1 for a frame with a damaged header."""
+        try:
+            with _collect_warnings([]):  # the warnings of a frame are those of its page
+                if frames > 1:
+                    self._image.seek(frame)
+                self._check_pixels(self._image)
+                return slice_count(*self._image.size, self._settings)
+        except Exception:  # raised again for the page
+            return 1
 
     def _page(self, number: int) -> tuple[Page, tuple[Box, ...]]:
         warnings: list[str] = []
+        index = bisect_left(self._last_pages, number)
+        first = self._last_pages[index - 1] + 1 if index else 1
         with _collect_warnings(warnings):
-            screenshot = self._screenshot(number, warnings)
+            if self._last_pages[index] == first:
+                frame = self._decode_frame(self._image, index)
+                image = frame.image
+            else:
+                frame = self._divide_frame(index)
+                image = frame.image.crop(slice_boxes(*frame.image.size, self._settings)[number - first])
+        warnings += frame.warnings
+        screenshot = PageScreenshot(image=image, dpi=frame.dpi)
         return self._make_page(number, screenshot, warnings), (_FULL_PAGE,)
 
     def _load_header(self, file: BinaryIO) -> Image:
@@ -73,35 +123,57 @@ class ImageRenderer(DocumentRenderer):
                 "Scale the image down, or raise Limits.max_pixels (--limit max_pixels=N)."
             )
 
-    def _screenshot(self, number: int, warnings: list[str]) -> PageScreenshot:
+    def _divide_frame(self, index: int) -> _Frame:
+        """Return a frame of several pages; the last one stays in memory, so that it is not decoded for each page."""
+        frame = self._divided_frame
+        if frame is None or frame.index != index:
+            self._forget_frame()
+            # Opened again, because `_image` would keep a second copy of the pixels.
+            with self._source.path.open("rb") as file, self._load_header(file) as image:
+                frame = self._divided_frame = self._decode_frame(image, index)
+        return frame
+
+    def _forget_frame(self) -> None:
+        self._divided_frame = None
+
+    def _decode_frame(self, image: Image, index: int) -> _Frame:
+        """Return a frame, upright and scaled to the size of its page or, if it has several pages, of their slices."""
         from PIL import ImageOps
 
-        if self._count > 1:
-            self._image.seek(number - 1)
-            self._check_pixels(self._image)
-        dpi = _read_dpi(self._image)
-        full_size = self._image.size
+        warnings: list[str] = []
+        if len(self._last_pages) > 1:
+            image.seek(index)
+            self._check_pixels(image)
+        dpi = _read_dpi(image)
+        full_size = image.size
         limits, longest_side = self._settings.limits, self._settings.max_image_side
-        scale = min(1.0, longest_side / max(full_size), fitting_scale(*full_size, limits))
+        if is_elongated(*full_size, self._settings):
+            scale = slice_scale(*full_size, self._settings)
+        else:
+            scale = min(1.0, longest_side / max(full_size), fitting_scale(*full_size, limits))
+        size = scaled_size(*full_size, scale)
         # The JPEG decoder can scale the image by 1/2, 1/4 or 1/8 during decoding, which saves time and memory.
-        self._image.draft(None, (math.ceil(full_size[0] * scale), math.ceil(full_size[1] * scale)))
-        image = self._decode(warnings)
-        size = (max(1, round(full_size[0] * scale)), max(1, round(full_size[1] * scale)))
-        image = ImageOps.exif_transpose(to_rgb(image, size))
-        return PageScreenshot(image=image, dpi=dpi * scale)
+        reduce_jpeg(image, size)
+        image = self._decode(image, warnings)
+        image = _to_8_bit(image)
+        if scale < _LEGIBLE_SCALE and detail_lost(image, size):
+            warnings.append(
+                f"The image has {full_size[0]} x {full_size[1]} pixels and was scaled down to {size[0]} x {size[1]}. "
+                "Small text may be unreadable. Raise IngestSettings.max_image_side, or divide the image."
+            )
+        return _Frame(index, ImageOps.exif_transpose(to_rgb(image, size)), dpi * scale, tuple(warnings))
 
-    def _decode(self, warnings: list[str]) -> Image:
+    def _decode(self, image: Image, warnings: list[str]) -> Image:
         try:
-            self._image.load()
+            image.load()
         except (OSError, SyntaxError):
-            if self._image.format not in ("JPEG", "MPO"):
+            if image.format not in ("JPEG", "MPO"):
                 raise
             # With an appended end-of-image marker, the decoder accepts the truncated file and fills the rest with gray.
             image = self._load_header(io.BytesIO(self._source.path.read_bytes() + b"\xff\xd9"))
             image.load()
             warnings.append("The file is truncated; only the upper part of the image was read. Replace the file.")
-            return image
-        return self._image
+        return image
 
     @contextmanager
     def _convert_errors(self) -> Iterator[None]:
@@ -130,8 +202,7 @@ def to_rgb(image: Image, size: tuple[int, int] | None = None) -> Image:
     """
     from PIL import Image as pillow
 
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _to_8_bit(image)
+    image = _to_8_bit(image)
     info = dict(image.info)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -153,6 +224,8 @@ def to_rgb(image: Image, size: tuple[int, int] | None = None) -> Image:
 def _to_8_bit(image: Image) -> Image:
     from PIL import Image as pillow
 
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
     values = np.asarray(image).astype(np.float32)
     values = np.nan_to_num(values, posinf=0, neginf=0)
     low, high = float(values.min()), float(values.max())
@@ -163,7 +236,10 @@ def _to_8_bit(image: Image) -> Image:
         # assumed.
         top = next(top for top in (255, 1023, 4095, 16383, 65535) if high <= top)
         values = values * (255 / top)
-    return pillow.fromarray(values.round().clip(0, 255).astype(np.uint8))
+    result = pillow.fromarray(values.round().clip(0, 255).astype(np.uint8))
+    if "exif" in image.info:
+        result.info["exif"] = image.info["exif"]
+    return result
 
 
 def _read_dpi(image: Image) -> float:
