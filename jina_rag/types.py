@@ -6,6 +6,7 @@ Boxes are fractions of the displayed page with the origin at the top left: ``(x0
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,11 +24,18 @@ Float32: TypeAlias = npt.NDArray[np.float32]
 Box: TypeAlias = tuple[float, float, float, float]
 RegionKind: TypeAlias = Literal["chart", "table", "figure"]
 Scalar: TypeAlias = str | int | float | bool
+Moment: TypeAlias = datetime.date | datetime.time
+"""A date, a datetime (a subclass of date) or a time of day."""
+Bound: TypeAlias = float | str | Moment
+"""Bound of a `Range`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """A numeric range, used as the condition of a filter.
+    """A range of numbers, dates or times, used as the condition of a filter.
+
+    A bound is a number; a date, datetime or time; or the text of one, for example ``"2025-01-31"``. A date covers the
+    whole day in UTC: ``lte`` includes the day, and ``gt`` excludes the day. A datetime without an offset is in UTC.
 
     Attributes:
         gte: Lower bound, inclusive; None for no bound.
@@ -36,15 +44,15 @@ class Range:
         lt: Upper bound, exclusive; None for no bound.
     """
 
-    gte: float | None = None
-    lte: float | None = None
-    gt: float | None = None
-    lt: float | None = None
+    gte: Bound | None = None
+    lte: Bound | None = None
+    gt: Bound | None = None
+    lt: Bound | None = None
 
 
-Where: TypeAlias = Mapping[str, Scalar | Sequence[Scalar] | Range]
-"""Filter on the payload of points: payload key → condition. A scalar requires an equal value, a sequence requires one
-of the listed values, and a `Range` requires a number in the range. A point must meet all conditions."""
+Where: TypeAlias = Mapping[str, Scalar | Moment | Sequence[Scalar | Moment] | Range]
+"""Filter on the payload of points: payload key → condition. A scalar, date or time requires an equal value, a sequence
+requires one of the listed values, and a `Range` requires a value in the range. A point must meet all conditions."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, TypeAlias, get_args
@@ -13,7 +14,8 @@ from jina_rag.catalog.manifest import Manifest
 from jina_rag.catalog.resources import IndexResources
 from jina_rag.errors import InvalidInputError
 from jina_rag.stores import schema
-from jina_rag.stores.filters import checked_range, checked_scalar
+from jina_rag.stores.filters import checked_scalar
+from jina_rag.stores.ranges import checked_range
 from jina_rag.types import Range, RegionKind, Scalar, Where
 
 _HIT_KEYS = {"doc_id": schema.DOC_ID, "page": schema.PAGE, "has": schema.HAS}
@@ -94,10 +96,12 @@ def _matching_ids(where: Where, resources: IndexResources) -> list[str]:
 
 
 def _values(key: str, value: object) -> list[Scalar]:
-    is_single = value is None or isinstance(value, str | bytes | int | float | np.generic | os.PathLike)
+    is_single = value is None or isinstance(
+        value, str | bytes | int | float | np.generic | os.PathLike | dt.date | dt.time
+    )
     if not is_single and not isinstance(value, Sequence | Set):
         raise InvalidInputError(
-            f"The filter {key!r} is {value!r}; expected a string, a number, a bool, a list of these, or a Range."
+            f"The filter {key!r} is {value!r}; expected a string, number, date, bool, list of these, or Range."
         )
     items: Any = [value] if is_single else value
     is_path = key in ("path", "doc_id")

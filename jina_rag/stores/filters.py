@@ -2,7 +2,8 @@
 
 An engine matches strings and compares numbers at a payload path. In a path, a key with a dot, a space or a quote
 requires quoting, and a list requires brackets. To avoid the quoting and the brackets, each point stores all filterable
-values a second time: as *tags*, one string per value, and as *numbers*, one list of numbers per payload key.
+values a second time: as *tags*, one string per value, and as *numbers*, one list of numbers per payload key. Text that
+spells a date or a time (see `dates`) has the tags of its value, and a number in a list of its own.
 
 To add an operator, add a class to `Condition`, parse it in `parse_where` and evaluate it in `meets_all`; `qdrant.base`
 translates conditions for the Qdrant engines.
@@ -10,26 +11,35 @@ translates conditions for the Qdrant engines.
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from jina_rag._checks import is_number
 from jina_rag.errors import InvalidInputError
+from jina_rag.stores import dates, schema
+from jina_rag.stores.ranges import Interval, Kind, checked_range, interval_of, plain_scalar
 from jina_rag.stores.schema import NUMBERS, TAGS, UNFILTERABLE
-from jina_rag.types import Point, Range, Scalar, Where
+from jina_rag.types import Moment, Point, Range, Scalar, Where
 
 MAX_INDEXED_KEYS = 64
-"""Maximum number of numeric keys that a store indexes, in the order in which the keys first occur. Filters on other
-numeric keys read every payload, which takes 11 µs per point."""
+"""Maximum number of keys of numbers, dates and times that a store indexes, in the order in which the keys first occur.
+Range filters on other keys read every payload, which takes 11 µs per point."""
 
 _MAX_TAG_TEXT = 256  # characters; for a longer string, the tag contains the SHA-256
+_NAME_KEYS = frozenset({
+    schema.KIND, schema.DOC_ID, schema.PATH, schema.PAGE_ID, schema.REVISION, schema.IMAGE, schema.NEAR, schema.HAS
+})  # fmt: skip
+"""Payload keys whose strings are names and never dates: two ids that spell the same date differently are different."""
+_PREFIXES: dict[Kind, str] = {"number": "n", "date": "d", "time": "t"}
+"""First letter of the hashed key of numbers; a range of one kind never matches values of another kind."""
 _encode_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps with an option creates an encoder in each call
 
 
@@ -46,15 +56,15 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """Condition that a point has a number within a range at a payload path.
+    """Condition that a point has a number within an interval at a payload path.
 
     Attributes:
         path: Payload path of the list of numbers.
-        range: Range with finite float bounds.
+        interval: Interval with finite bounds.
     """
 
     path: str
-    range: Range
+    interval: Interval
 
 
 Condition: TypeAlias = OneOf | Within
@@ -64,7 +74,8 @@ def tags(payload: Mapping[str, Any]) -> list[str]:
     """Return one tag for each filterable value of a payload.
 
     A tag is the key and the value as JSON: true, 1 and "1" have different tags, 1 and 1.0 have the same tag. A list
-    has one tag per item. Keys of nested objects, including objects in lists, are joined by dots. Null has no tag.
+    has one tag per item. Keys of nested objects, including objects in lists, are joined by dots. Null has no tag. A
+    date has two tags: the datetime in UTC, and the day in UTC, which a filter by a date requires.
 
     >>> tags({"page": 3.0, "meta": {"draft": True, "by": ["Ann", {"name": "Bo"}]}})
     ['["page", 3]', '["meta.draft", true]', '["meta.by", "Ann"]', '["meta.by.name", "Bo"]']
@@ -73,7 +84,9 @@ def tags(payload: Mapping[str, Any]) -> list[str]:
 
 
 def numbers(payload: Mapping[str, Any]) -> dict[str, list[float]]:
-    """Return the filterable numbers of a payload by hashed key; nested keys are joined by dots as in `tags`.
+    """Return the numbers, dates and times of a payload by hashed key; nested keys are joined by dots as in `tags`.
+
+    Dates and times are returned as numbers (see `dates.number`), with hashed keys of their own.
 
     >>> list(numbers({"page": 3, "meta": [{"year": 2024}, {"year": 2025, "draft": True, "by": "Ann"}]}).values())
     [[3.0], [2024.0, 2025.0]]
@@ -105,12 +118,13 @@ def without_filter_keys(payload: Mapping[str, Any] | None) -> dict[str, Any]:
 def parse_where(where: Where) -> list[Condition]:
     """Parse a filter into conditions, all of which a point must meet.
 
-    Numbers are compared as 64-bit floats. A list matches a range if at least one of its numbers is in the range. An
-    empty range, for example gt=5 with lt=4, matches no point.
+    Numbers are compared as 64-bit floats. A list matches a range if at least one of its values is in the range. An
+    empty range, for example gt=5 with lt=4, matches no point. Dates and times are compared by value, and a date covers
+    the whole day in UTC.
 
     Args:
-        where: Payload key → string, number, boolean, `Range`, or list of strings, numbers and booleans. Nested keys are
-            joined by dots.
+        where: Payload key → string, number, boolean, date, time, `Range`, or list of such values except ranges. Nested
+            keys are joined by dots.
 
     Raises:
         InvalidInputError: If a key is not filterable, or a value has an unsupported type.
@@ -122,15 +136,16 @@ def parse_where(where: Where) -> list[Condition]:
                 f"{key!r} is not a filterable key; expected doc_id, path, page, kind or meta.<key>."
             )
         if isinstance(value, Range):
-            limits = checked_range(key, value)
-            conditions.append(OneOf(()) if _is_empty(limits) else Within(f"{NUMBERS}.{_number_key(key)}", limits))
+            kind, interval = interval_of(checked_range(key, value))
+            path = f"{NUMBERS}.{_number_key(key, kind)}"
+            conditions.append(OneOf(()) if interval.is_empty else Within(path, interval))
             continue
-        values = [value] if isinstance(value, str | int | float | np.generic) else value
+        values = [value] if isinstance(value, str | int | float | np.generic | dt.date | dt.time) else value
         if not isinstance(values, Sequence | set | frozenset):
             raise InvalidInputError(
-                f"The filter {key!r} is {value!r}; expected a string, number, boolean, list or range."
+                f"The filter {key!r} is {value!r}; expected a string, number, boolean, date, list or range."
             )
-        conditions.append(OneOf(tuple(_tag(key, checked_scalar(key, item)) for item in values)))
+        conditions.append(OneOf(tuple(_filter_tag(key, checked_scalar(key, item)) for item in values)))
     return conditions
 
 
@@ -149,86 +164,56 @@ def meets_all(payload: Mapping[str, Any], conditions: Sequence[Condition]) -> bo
     payload_tags = set(tags(payload))
     within = {f"{NUMBERS}.{name}": values for name, values in numbers(payload).items()}
     return all(
-        any(in_range(number, condition.range) for number in within.get(condition.path, ()))
+        any(number in condition.interval for number in within.get(condition.path, ()))
         if isinstance(condition, Within)
         else not payload_tags.isdisjoint(condition.tags)
         for condition in conditions
     )
 
 
-def in_range(number: float, limits: Range) -> bool:
-    """Return whether a number is within a range."""
-    return (
-        (limits.gte is None or number >= limits.gte)
-        and (limits.lte is None or number <= limits.lte)
-        and (limits.gt is None or number > limits.gt)
-        and (limits.lt is None or number < limits.lt)
-    )
-
-
 def checked_scalar(key: str, value: object) -> Scalar:
-    """Return a filter value as a Python scalar; NumPy scalars are converted.
+    """Return a filter value as a Python scalar: NumPy scalars are converted, and dates and times become text.
 
     Args:
         key: Filter key, for the error message.
         value: Filter value.
 
     Raises:
-        InvalidInputError: If the value is not a string, a finite number or a boolean.
+        InvalidInputError: If the value is not a string, a finite number, a boolean, a date or a time.
     """
-    plain = value.item() if isinstance(value, np.generic) else value
+    plain = plain_scalar(value)
     if isinstance(plain, str | bool | int) or (isinstance(plain, float) and math.isfinite(plain)):
         return plain
-    raise InvalidInputError(f"The filter {key!r} has the value {value!r}; expected a string, a number, true or false.")
-
-
-def checked_range(key: str, limits: Range) -> Range:
-    """Return a range with at most one lower and one upper bound, as floats.
-
-    An engine applies only one bound per side. The result has the tighter bound of ``gte`` and ``gt``, and the
-    tighter bound of ``lte`` and ``lt``.
-
-    Args:
-        key: Filter key, for the error message.
-        limits: Range with at least one bound.
-
-    Raises:
-        InvalidInputError: If the range has no bound, or a bound is not a finite number.
-    """
-    bounds = {name: _checked_bound(key, name, end) for name, end in asdict(limits).items() if end is not None}
-    if not bounds:
-        raise InvalidInputError(f"The range of {key!r} has no bounds. Pass at least one of gte, lte, gt and lt.")
-    if "gte" in bounds and "gt" in bounds:
-        del bounds["gte" if bounds["gt"] >= bounds["gte"] else "gt"]
-    if "lte" in bounds and "lt" in bounds:
-        del bounds["lte" if bounds["lt"] <= bounds["lte"] else "lt"]
-    return Range(**bounds)
-
-
-def _checked_bound(key: str, name: str, value: object) -> float:
-    plain = value.item() if isinstance(value, np.generic) else value
-    if isinstance(plain, str):
-        raise InvalidInputError(
-            f"The range of {key!r} has {name}={plain!r}, which is text; expected a number. To filter by a range of "
-            "dates, store the date in the metadata as a number, for example 20240131."
-        )
-    try:
-        if is_number(plain):
-            return float(plain)
-    except OverflowError:  # an integer beyond the range of a float
-        pass
-    raise InvalidInputError(f"The range of {key!r} has {name}={value!r}; expected a finite number.")
-
-
-def _is_empty(limits: Range) -> bool:
-    """Return whether the range is empty. A store never passes an empty range to an engine."""
-    low = limits.gt if limits.gte is None else limits.gte
-    high = limits.lt if limits.lte is None else limits.lte
-    return low is not None and high is not None and (low > high or (low == high and not in_range(low, limits)))
+    if isinstance(plain, dt.date | dt.time) and plain == plain:  # NaT differs from itself
+        return dates.to_text(plain)
+    raise InvalidInputError(
+        f"The filter {key!r} has the value {value!r}; expected a string, a number, a date, true or false."
+    )
 
 
 def _tags(values: Iterable[tuple[str, Scalar]]) -> list[str]:
-    return list(dict.fromkeys(_tag(key, value) for key, value in values))
+    return list(dict.fromkeys(tag for key, value in values for tag in _value_tags(key, value)))
+
+
+def _value_tags(key: str, value: Scalar) -> Iterator[str]:
+    """Yield the tags of a payload value."""
+    moment = _moment(key, value)
+    if isinstance(moment, dt.date):
+        start = dates.start_of(moment)
+        yield _tag(key, dates.to_text(start))
+        yield _tag(key, dates.to_text(start.date()))
+    else:
+        yield _tag(key, value if moment is None else dates.to_text(moment))
+
+
+def _filter_tag(key: str, value: Scalar) -> str:
+    """Return the tag that a point has if a filter value matches the point."""
+    moment = _moment(key, value)
+    return _tag(key, value if moment is None else dates.to_text(moment))
+
+
+def _moment(key: str, value: Scalar) -> Moment | None:
+    return dates.parse(value) if isinstance(value, str) and key not in _NAME_KEYS else None
 
 
 def _numbers(values: Iterable[tuple[str, Scalar]]) -> dict[str, list[float]]:
@@ -236,6 +221,8 @@ def _numbers(values: Iterable[tuple[str, Scalar]]) -> dict[str, list[float]]:
     for key, value in values:
         if is_number(value):
             by_name.setdefault(_number_key(key), {})[float(value)] = None
+        elif (moment := _moment(key, value)) is not None:
+            by_name.setdefault(_number_key(key, dates.kind_of(moment)), {})[dates.number(moment)] = None
     return {name: list(numbers) for name, numbers in by_name.items()}
 
 
@@ -265,6 +252,6 @@ def _tag(key: str, value: Scalar) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _number_key(key: str) -> str:
+def _number_key(key: str, kind: Kind = "number") -> str:
     """Return a hash of the key in letters and digits, which is a valid path segment in every engine."""
-    return "n" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return _PREFIXES[kind] + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]

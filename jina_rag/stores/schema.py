@@ -6,13 +6,15 @@ All stores share this schema, so that an index can be copied from one store to a
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 import math
 import re
 import reprlib
 import uuid
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal, TypeVar, cast
 
@@ -20,6 +22,8 @@ import numpy as np
 import numpy.typing as npt
 
 from jina_rag.errors import IndexCorruptError, IndexMismatchError, InvalidInputError
+from jina_rag.stores import dates
+from jina_rag.stores.ranges import plain_scalar
 from jina_rag.types import Float32, Point, TokenGrid
 
 T = TypeVar("T")
@@ -194,22 +198,41 @@ def check_dims(stored: tuple[int, int], dims: tuple[int, int], location: object)
         )
 
 
+class PayloadError(InvalidInputError):
+    """A payload contains a value that cannot be stored.
+
+    Attributes:
+        problem: Description of the value and the remedy, for a message that starts with the name of the value.
+        too_deep: Whether the value is nested too deeply.
+    """
+
+    def __init__(self, problem: str, *, too_deep: bool = False) -> None:
+        super().__init__(f"A payload {problem}")
+        self.problem = problem
+        self.too_deep = too_deep
+
+
 def clean_payload(value: Any, max_depth: int = MAX_METADATA_DEPTH) -> Any:  # noqa: ANN401  # JSON has no narrower type
-    """Return a copy of a payload without lone surrogates, tuples and NumPy scalars, which some engines reject.
+    """Return a copy of a payload as JSON, without lone surrogates, which some engines reject.
+
+    Dates and times become text (see `jina_rag.stores.dates`), and tuples and NumPy scalars become lists and Python
+    values.
 
     Args:
         value: Metadata, or a value nested in metadata.
         max_depth: Maximum nesting depth; 32 levels by default.
 
     Raises:
-        InvalidInputError: If a value is not JSON (NaN and infinity are not JSON), is nested too deeply, or is an
-            integer beyond the range of a float.
+        PayloadError: If a value is not JSON (NaN and infinity are not JSON), is nested too deeply, or is an integer
+            beyond the range of a float.
     """
     kind = type(value)
     if kind is float and math.isfinite(value):  # checks by `isinstance` are slow for the many numbers of a page
         return value
     if kind is not str and isinstance(value, np.generic):
-        value = value.item()
+        value = plain_scalar(value)
+        if value is None:
+            raise PayloadError("contains the date NaT, which is not JSON. Use a date or null.")
     if isinstance(value, str):
         # PDF text layers contain lone surrogates; replacing the surrogates keeps the page searchable.
         return value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
@@ -220,25 +243,38 @@ def clean_payload(value: Any, max_depth: int = MAX_METADATA_DEPTH) -> Any:  # no
         try:
             return value if -(2**63) <= value < 2**64 else float(value)
         except OverflowError as exc:
-            raise InvalidInputError(
-                "A payload contains a number of more than 308 digits. Pass the number as a string."
-            ) from exc
+            raise PayloadError("contains a number of more than 308 digits. Pass the number as a string.") from exc
     if isinstance(value, float) and math.isfinite(value):
         return value
     is_mapping = kind is dict or isinstance(value, Mapping)
     if max_depth < 1 and (is_mapping or isinstance(value, list | tuple)):
-        raise InvalidInputError(
-            f"A payload is nested deeper than {MAX_METADATA_DEPTH} levels. Flatten the nested values."
+        raise PayloadError(
+            f"is nested deeper than {MAX_METADATA_DEPTH} levels. Flatten the nested values.", too_deep=True
         )
     if is_mapping and all(isinstance(key, str) for key in value):
         return {clean_payload(key): clean_payload(item, max_depth - 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [clean_payload(item, max_depth - 1) for item in value]
-    raise InvalidInputError(
-        # reprlib shortens long and recursive values.
-        f"A payload contains {reprlib.repr(value)}, which is not JSON. Use strings, finite numbers, booleans, lists "
-        "and objects."
-    )
+    if isinstance(value, dt.date | dt.time):
+        with suppress(ValueError):  # NaT
+            return dates.to_text(value)
+    # reprlib shortens long and recursive values.
+    raise PayloadError(f"contains {reprlib.repr(value)}, which is not JSON. {_remedy(value)}")
+
+
+def _remedy(value: object) -> str:
+    """Return a sentence that says how to store a value that is not JSON."""
+    if isinstance(value, float | dt.date):  # NaN, infinity or NaT
+        return "Use a finite number, a date or null."
+    if isinstance(value, bytes | bytearray | memoryview):
+        return "Use text, for example base64."
+    if isinstance(value, Set | np.ndarray):
+        return "Use a list."
+    if isinstance(value, dt.timedelta):
+        return "Use a number of seconds."
+    if isinstance(value, Mapping):
+        return "Use strings as keys."
+    return "Use strings, finite numbers, booleans, dates, lists and objects."
 
 
 def checked_payload(payload: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ JINA_RAG_TEST_QDRANT_URL to run them also on a real server.
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import os
 import uuid
@@ -473,6 +474,93 @@ def test_range_filter_equals_python_comparison(store, values, limits, include_va
         assert store.count(where) == len(expected), where
 
 
+DAY = dt.date(2025, 1, 31)
+UTC, BERLIN = dt.UTC, dt.timezone(dt.timedelta(hours=1))
+MORNING = dt.datetime(2025, 1, 31, 9, 30, tzinfo=BERLIN)
+DATES = {
+    0: DAY,
+    1: MORNING,
+    2: "2025-01-31T08:30:00Z",
+    3: dt.datetime(2025, 1, 31, 23, 59, 59, 999_999),
+    4: "2025-02-01",
+    5: dt.datetime(2025, 2, 1, 0, 30, tzinfo=BERLIN),  # still January 31 in UTC
+    6: "31.1.2025",
+    7: 20250131,
+    8: dt.time(9, 30),
+    9: [np.datetime64("1969-12-31T23:59:59.5", "ns"), "text", 5],
+    10: {"signed": [DAY, None]},
+}
+
+
+def test_dates_and_times_match_by_value_and_by_range(store):
+    store.upsert([point(n, rows=1, v=value) for n, value in DATES.items()])
+    for where, expected in [
+        (DAY, [0, 1, 2, 3, 5]),
+        ("2025-01-31", [0, 1, 2, 3, 5]),
+        (np.datetime64("2025-01-31"), [0, 1, 2, 3, 5]),
+        (MORNING, [1, 2]),
+        ("2025-01-31 08:30", [1, 2]),
+        (dt.datetime(2025, 1, 31, 9, 30), []),
+        (dt.datetime(2025, 1, 31), [0]),
+        ([dt.date(2025, 2, 1), "31.1.2025"], [4, 6]),
+        (20250131, [7]),
+        ("09:30", [8]),
+        (Range(gte=DAY), [0, 1, 2, 3, 4, 5]),
+        (Range(gt=DAY), [4]),
+        (Range(lte="2025-01-31"), [0, 1, 2, 3, 5, 9]),
+        (Range(lt=DAY), [9]),
+        (Range(gt=MORNING, lte=DAY), [3, 5]),
+        (Range(gte="2025-01-31T09:30:00+01:00", lt="2025-01-31T23:30Z"), [1, 2]),
+        (Range(gte=np.datetime64("2025-01-31T23:30:00"), lt=dt.datetime(2025, 2, 1)), [3, 5]),
+        (Range(gte="0001-01-01", lte="9999-12-31"), [0, 1, 2, 3, 4, 5, 9]),
+        (Range(gte=0), [7, 9]),
+        (Range(gte="09:00", lt=dt.time(10)), [8]),
+        (Range(gt="2025-02-01", lt="2025-01-01"), []),
+    ]:
+        assert sorted(numbers(store.scroll({"v": where}))) == expected, where
+        assert store.count({"v": where}) == len(expected), where
+    assert numbers(store.scroll({"v.signed": Range(lte=DAY)})) == numbers(store.scroll({"v.signed": DAY})) == [10]
+    stored = {hit.payload["n"]: hit.payload["v"] for hit in store.scroll()}
+    assert (stored[0], stored[1]) == ("2025-01-31", "2025-01-31T09:30:00+01:00")
+    assert (stored[3], stored[8]) == ("2025-01-31T23:59:59.999999+00:00", "09:30:00")
+    assert stored[9] == ["1969-12-31T23:59:59.500000+00:00", "text", 5]
+    assert stored[10] == {"signed": ["2025-01-31", None]}
+    store.update_payload({point_id(4): {"v": dt.date(2030, 5, 1)}})
+    assert numbers(store.scroll({"v": Range(gte="2030-05-01T00:00:00Z")})) == [4]
+    assert store.count({"v": "2025-02-01"}) == 0
+
+
+def test_names_are_not_dates(store):
+    store.upsert([point(1, rows=1, doc_id="2025-01-31"), point(2, rows=1, doc_id=["2025-01-31T00:00:00Z"])])
+    assert numbers(store.scroll({"doc_id": "2025-01-31"})) == [1]
+    assert numbers(store.scroll({"doc_id": "2025-01-31T00:00:00Z"})) == [2]
+    assert store.count({"doc_id": Range(gte="2020-01-01")}) == 0
+
+
+offsets = st.integers(-14 * 60, 14 * 60).map(lambda minutes: dt.timezone(dt.timedelta(minutes=minutes)))
+datetimes = st.datetimes(dt.datetime(1900, 1, 1), dt.datetime(2100, 1, 1), timezones=st.one_of(st.none(), offsets))
+
+
+# The store is emptied at the start of each example.
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=st.lists(datetimes, min_size=1, max_size=6), limits=st.lists(st.tuples(datetimes, datetimes), max_size=3))
+def test_datetime_range_equals_python_comparison(store, values, limits):
+    def utc(value):
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value
+
+    store.delete_where({})
+    store.upsert([point(n, rows=1, v=value) for n, value in enumerate(values)])
+    for low, high in [*limits, (values[0], values[-1])]:
+        expected = [n for n, value in enumerate(values) if utc(low) <= utc(value) < utc(high)]
+        for where in (Range(gte=low, lt=high), Range(gte=low.isoformat(), lt=high.isoformat(" "))):
+            assert sorted(numbers(store.scroll({"v": where}))) == expected, where
+        expected = [n for n, value in enumerate(values) if utc(value) == utc(low)]
+        assert sorted(numbers(store.scroll({"v": low}))) == expected
+        day = utc(low).astimezone(UTC).date()
+        expected = [n for n, value in enumerate(values) if utc(value).astimezone(UTC).date() <= day]
+        assert sorted(numbers(store.scroll({"v": Range(lte=day)}))) == expected
+
+
 def test_invalid_filter_raises_invalid_input_error(store):
     calls = [
         store.count,
@@ -494,7 +582,12 @@ def test_invalid_filter_raises_invalid_input_error(store):
         {"a": Range(gte=float("nan"))},
         {"a": Range(lt=float("inf"))},
         {"a": Range(gt=True)},
-        {"a": Range(gte="2024-01-31")},
+        {"a": Range(gte="January")},
+        {"a": Range(gte="2024-02-30")},
+        {"a": Range(gte="2024-01-31", lt=5)},
+        {"a": Range(gte="2024-01-31", lt="09:30")},
+        {"a": Range(gte=np.datetime64("NaT"))},
+        {"a": [dt.timedelta(1)]},
         {"a": Range(gte=10**400)},
         {"a": [Range(gte=1)]},
     ]

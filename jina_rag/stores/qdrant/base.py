@@ -111,5 +111,5 @@ class BaseQdrantStore(BaseStore):
 
     def _condition(self, condition: Condition) -> QdrantObject:
         if isinstance(condition, Within):
-            return self._types.FieldCondition(key=condition.path, range=self._range_type(**asdict(condition.range)))
+            return self._types.FieldCondition(key=condition.path, range=self._range_type(**asdict(condition.interval)))
         return self._types.FieldCondition(key=schema.TAGS, match=self._types.MatchAny(any=list(condition.tags)))
