@@ -12,7 +12,7 @@ from jina_rag.catalog.manifest import DocumentRecord, Manifest
 from jina_rag.errors import InvalidInputError
 from jina_rag.stores import schema
 from jina_rag.stores.filters import meets_all, parse_where
-from jina_rag.types import Range, Scalar, Where
+from jina_rag.types import Where
 
 _MAX_VALUES = 500
 """Maximum number of values in one query to the manifest."""
@@ -56,6 +56,21 @@ def select_by_name(manifest: Manifest, pattern: str) -> list[DocumentRecord]:
         or [record for record in records if record.path == path or path in record.path.parents]
         or [record for record in records if matches_path(record.doc_id, record.path, [resolved])]
     )
+
+
+def with_attachments(records: Sequence[DocumentRecord], manifest: Manifest) -> list[DocumentRecord]:
+    """Return documents and the attachments of these documents, each document once.
+
+    Args:
+        records: The documents.
+        manifest: Manifest of the index.
+    """
+    attachments = [other for record in records if record.attachments != () for other in _attachments(record, manifest)]
+    return list({record.doc_id: record for record in (*records, *attachments)}.values())
+
+
+def _attachments(record: DocumentRecord, manifest: Manifest) -> list[DocumentRecord]:
+    return [] if record.added or record.container is not None else manifest.attachments_of(record.path)
 
 
 def select_by_filter(records: Sequence[DocumentRecord], where: Where) -> list[DocumentRecord]:
@@ -110,7 +125,7 @@ def document_matcher(where: Where) -> Callable[[str, Path, Mapping[str, Any]], b
     return is_match
 
 
-def path_globs(value: Scalar | Sequence[Scalar] | Range) -> list[str]:
+def path_globs(value: object) -> list[str]:
     """Return the globs of a ``path`` filter.
 
     Args:

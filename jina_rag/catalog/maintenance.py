@@ -8,7 +8,13 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
-from jina_rag.catalog.document_filter import possible_matches, resolve_paths, select_by_filter, select_by_name
+from jina_rag.catalog.document_filter import (
+    possible_matches,
+    resolve_paths,
+    select_by_filter,
+    select_by_name,
+    with_attachments,
+)
 from jina_rag.catalog.locations import location_payload
 from jina_rag.catalog.manifest import Manifest, PointRecord
 from jina_rag.catalog.resources import IndexResources
@@ -56,6 +62,8 @@ def write_session(resources: IndexResources) -> Iterator[None]:
 def delete_documents(resources: IndexResources, name: str | None, where: Where) -> int:
     """Delete documents, their points and their images, within `write_session`; see `DocumentIndex.delete`.
 
+    The attachments of a deleted document are deleted, too.
+
     Args:
         resources: Resources of the index.
         name: Id, file, folder or glob; None to select by `where` only.
@@ -73,6 +81,7 @@ def delete_documents(resources: IndexResources, name: str | None, where: Where) 
     records = possible_matches(manifest, where) if name is None else select_by_name(manifest, name)
     if where:
         records = select_by_filter(records, resolve_paths(where, manifest))
+    records = with_attachments(records, manifest)
     manifest.remove_documents(record.doc_id for record in records)
     reconcile(resources)
     return len(records)

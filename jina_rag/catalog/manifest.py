@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from jina_rag.errors import IndexCorruptError, IndexMismatchError, IndexStateError
+from jina_rag.parsing.attachment_names import attachment_path
 from jina_rag.types import Failure
 
 SCHEMA_VERSION = 4
@@ -42,10 +43,12 @@ _TABLES = (
     """CREATE TABLE IF NOT EXISTS contents (
   sha256 TEXT PRIMARY KEY, is_complete INTEGER NOT NULL DEFAULT 0, pages INTEGER NOT NULL DEFAULT 0,
   regions INTEGER NOT NULL DEFAULT 0, failures TEXT NOT NULL DEFAULT '[]', warnings TEXT NOT NULL DEFAULT '[]',
-  by_name INTEGER NOT NULL DEFAULT 0, ingested_at REAL NOT NULL DEFAULT 0, is_stale INTEGER NOT NULL DEFAULT 0)""",
+  by_name INTEGER NOT NULL DEFAULT 0, ingested_at REAL NOT NULL DEFAULT 0, is_stale INTEGER NOT NULL DEFAULT 0,
+  attachments TEXT)""",
     """CREATE TABLE IF NOT EXISTS documents (
   doc_id TEXT PRIMARY KEY, path BLOB NOT NULL, sha256 TEXT NOT NULL, next_sha256 TEXT, size INTEGER NOT NULL,
-  mtime_ns INTEGER NOT NULL, metadata TEXT NOT NULL DEFAULT '{}', own_metadata TEXT NOT NULL DEFAULT '{}')""",
+  mtime_ns INTEGER NOT NULL, metadata TEXT NOT NULL DEFAULT '{}', own_metadata TEXT NOT NULL DEFAULT '{}',
+  container BLOB)""",
     # Ids and paths of removed documents, if they contain wildcards: a pattern equal to such a name stays literal (see
     # `globs`).
     "CREATE TABLE IF NOT EXISTS former_names (name BLOB PRIMARY KEY)",
@@ -56,6 +59,7 @@ _TABLES = (
     "CREATE INDEX IF NOT EXISTS points_by_content ON points (sha256)",
     "CREATE INDEX IF NOT EXISTS points_by_image ON points (image)",
     "CREATE INDEX IF NOT EXISTS documents_by_path ON documents (path)",
+    "CREATE INDEX IF NOT EXISTS documents_by_container ON documents (container) WHERE container IS NOT NULL",
     "CREATE INDEX IF NOT EXISTS documents_by_content ON documents (sha256)",
     "CREATE INDEX IF NOT EXISTS documents_by_next ON documents (next_sha256)",
     # The payloads of points contain file locations. A trigger marks a content as stale in the transaction that changes
@@ -79,7 +83,7 @@ _TABLES = (
 
 _DOCUMENTS = (
     "SELECT d.doc_id, d.path, d.sha256, d.size, d.mtime_ns, c.is_complete AND d.next_sha256 IS NULL, c.pages,"
-    " c.regions, c.failures, c.warnings, d.metadata, d.own_metadata, c.by_name"
+    " c.regions, c.failures, c.warnings, d.metadata, d.own_metadata, c.by_name, d.container, c.attachments"
     " FROM documents d JOIN contents c USING (sha256) "
 )
 
@@ -90,7 +94,7 @@ class DocumentRecord:
 
     Attributes:
         doc_id: Id of the document in the index.
-        path: Absolute path of the file.
+        path: Absolute path of the file. For an attachment, the path of the file that contains it, ``#`` and a name.
         sha256: SHA-256 of the searchable content; equal to the hash of the file if `is_complete`.
         size: Size of the file in bytes.
         mtime_ns: Modification time of the file in nanoseconds since 1970; `ADDED` for a document without a file.
@@ -102,6 +106,9 @@ class DocumentRecord:
         metadata: Metadata of the document: passed by the caller, and read from sidecars.
         own_metadata: The metadata passed by the caller.
         by_name: Whether the document has pages without words, which are searchable by the file name.
+        container: Absolute path of the file that contains the document, if it is an attachment; otherwise None.
+        attachments: Names of the attachments of the file that are documents, also of those that could not be read;
+            None if the attachments were not or not all read.
     """
 
     doc_id: str
@@ -117,6 +124,13 @@ class DocumentRecord:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     own_metadata: Mapping[str, Any] = field(default_factory=dict)
     by_name: bool = False
+    container: Path | None = None
+    attachments: tuple[str, ...] | None = None
+
+    @property
+    def file(self) -> Path:
+        """Absolute path of the file on disk: `container` for an attachment, otherwise `path`."""
+        return self.path if self.container is None else self.container
 
     @property
     def added(self) -> bool:
@@ -234,9 +248,28 @@ class Manifest:
         """Return the document with the id, or None."""
         return next(iter(self._documents("WHERE d.doc_id = ?", doc_id)), None)
 
-    def document_at(self, path: Path) -> DocumentRecord | None:
-        """Return the document of the file at `path`, or None."""
-        return next(iter(self._documents("WHERE d.path = ? AND d.mtime_ns != ?", os.fsencode(path), ADDED)), None)
+    def document_at(self, path: Path, *, is_attachment: bool = False) -> DocumentRecord | None:
+        """Return the document at `path`, or None.
+
+        Args:
+            path: Absolute path of a file or attachment.
+            is_attachment: Whether to look for an attachment. A file may have the path of an attachment.
+        """
+        clause = "WHERE d.path = ? AND d.mtime_ns != ? AND (d.container IS NOT NULL) = ?"
+        return next(iter(self._documents(clause, os.fsencode(path), ADDED, is_attachment)), None)
+
+    def attachment_names(self, sha256: str) -> tuple[str, ...] | None:
+        """Return the names of the attachments of a content, as in `DocumentRecord.attachments`; None if unknown."""
+        rows = self._rows("SELECT attachments FROM contents WHERE sha256 = ?", sha256)
+        return tuple(json.loads(rows[0][0])) if rows and rows[0][0] is not None else None
+
+    def attachments_of(self, container: Path) -> list[DocumentRecord]:
+        """Return the attachments of a file, sorted by id.
+
+        Args:
+            container: Absolute path of the file.
+        """
+        return self._documents("WHERE d.container = ? ORDER BY d.doc_id", os.fsencode(container))
 
     def documents(self) -> list[DocumentRecord]:
         """Return all documents, including documents whose indexing has not finished, sorted by id."""
@@ -274,9 +307,11 @@ class Manifest:
                 doc_id, path := Path(os.fsdecode(raw_path)), sha256, size, mtime_ns, bool(is_complete), pages, regions,
                 _load_failures(failures, path), _load_failures(warnings, path),
                 json.loads(metadata), json.loads(own_metadata), bool(by_name),
+                None if container is None else Path(os.fsdecode(container)),
+                None if attachments is None else tuple(json.loads(attachments)),
             )
             for doc_id, raw_path, sha256, size, mtime_ns, is_complete, pages, regions, failures, warnings, metadata,
-            own_metadata, by_name in self._rows(_DOCUMENTS + clause, *args)
+            own_metadata, by_name, container, attachments in self._rows(_DOCUMENTS + clause, *args)
         ]  # fmt: skip
 
     def names(self) -> list[str]:
@@ -298,6 +333,8 @@ class Manifest:
     def put_document(self, record: DocumentRecord, *, replacing: str | None = None) -> None:
         """Insert or update a document whose content is complete.
 
+        Attachments that the file no longer contains are removed in the same transaction.
+
         Args:
             record: The document; `sha256` is its content.
             replacing: Id of the document to remove in the same transaction, because its file was moved to this path.
@@ -306,6 +343,13 @@ class Manifest:
             if replacing is not None:
                 self.remove_documents([replacing])
             _upsert_document(db, record)
+            if record.attachments is not None:
+                db.execute(
+                    "UPDATE contents SET attachments = ? WHERE sha256 = ?",
+                    (json.dumps(record.attachments), record.sha256),
+                )
+                paths = {attachment_path(record.path, name) for name in record.attachments}
+                self.remove_documents(d.doc_id for d in self.attachments_of(record.path) if d.path not in paths)
 
     def remove_documents(self, doc_ids: Iterable[str]) -> None:
         """Remove documents in one transaction; the contents stay until `remove_contents` removes the orphans."""
@@ -506,11 +550,20 @@ def _upsert_document(db: sqlite3.Connection, record: DocumentRecord) -> None:
     metadata, own_metadata = json.dumps(dict(record.metadata)), json.dumps(dict(record.own_metadata))
     # An upsert, because INSERT OR REPLACE would delete the old row first and hide the old values from the triggers.
     db.execute(
-        "INSERT INTO documents (doc_id, path, sha256, next_sha256, size, mtime_ns, metadata, own_metadata)"
-        " VALUES (?, ?, ?, NULL, ?, ?, ?, ?) ON CONFLICT (doc_id) DO UPDATE SET path = excluded.path,"
+        "INSERT INTO documents (doc_id, path, sha256, next_sha256, size, mtime_ns, metadata, own_metadata, container)"
+        " VALUES (?, ?, ?, NULL, ?, ?, ?, ?, ?) ON CONFLICT (doc_id) DO UPDATE SET path = excluded.path,"
         " sha256 = excluded.sha256, next_sha256 = NULL, size = excluded.size, mtime_ns = excluded.mtime_ns,"
-        " metadata = excluded.metadata, own_metadata = excluded.own_metadata",
-        (record.doc_id, os.fsencode(record.path), record.sha256, record.size, record.mtime_ns, metadata, own_metadata),
+        " metadata = excluded.metadata, own_metadata = excluded.own_metadata, container = excluded.container",
+        (
+            record.doc_id,
+            os.fsencode(record.path),
+            record.sha256,
+            record.size,
+            record.mtime_ns,
+            metadata,
+            own_metadata,
+            None if record.container is None else os.fsencode(record.container),
+        ),
     )
 
 

@@ -53,7 +53,7 @@ def missing_documents(
     records = [
         record
         for record in manifest.documents()
-        if record.doc_id not in moved_ids and not record.added and unlisted_paths.isdisjoint(record.path.parents)
+        if record.doc_id not in moved_ids and not record.added and unlisted_paths.isdisjoint(record.file.parents)
     ]
     for root in roots:
         root_path = Path(os.path.abspath(root))
@@ -61,9 +61,9 @@ def missing_documents(
         has_visible_entries = functools.cache(_has_visible_entries)
         for record in records:
             check()
-            if not globs.matches(record.path.as_posix(), pattern) or not is_missing(record.path):
+            if not globs.matches(record.file.as_posix(), pattern) or not is_missing(record.file):
                 continue
-            folder = globs.matched_part(record.path, pattern)
+            folder = globs.matched_part(record.file, pattern)
             while not os.path.lexists(folder):
                 folder = folder.parent
             if has_visible_entries(folder):

@@ -104,7 +104,7 @@ class DryRun:
             self._resources.manifest,
             self._resources.store,
             metadata=metadata,
-            sidecars=self._settings.sidecars,
+            settings=self._settings,
             force=force,
             check=self._check,
         )

@@ -131,7 +131,7 @@ class Ingestion:
             resources.manifest,
             resources.store,
             metadata=metadata,
-            sidecars=settings.sidecars,
+            settings=settings,
             force=force,
             check=self._check_planning,
         )

@@ -12,9 +12,14 @@ from typing import Any, Literal, TypeAlias
 
 from jina_rag.catalog.manifest import DocumentRecord, Manifest
 from jina_rag.catalog.missing_files import is_missing
+from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError
 from jina_rag.indexing.sidecar import read_sidecar, sidecars_of
+from jina_rag.parsing.attachment_names import SEPARATOR, attachment_path
+from jina_rag.parsing.attachment_readers import may_have_attachments
+from jina_rag.parsing.attachments import Attachments, read_attachments
 from jina_rag.parsing.sources import Skipped, SourceEvent, SourceFile, printable
+from jina_rag.parsing.workers.cancellation import Stop, call_in_thread
 from jina_rag.protocols import MultiVectorStore
 from jina_rag.stores import schema
 from jina_rag.types import Failure
@@ -78,7 +83,7 @@ class Planner:
         store: MultiVectorStore,
         *,
         metadata: Metadata | None = None,
-        sidecars: bool = True,
+        settings: IngestSettings | None = None,
         force: bool = False,
         check: Callable[[], None] = lambda: None,
     ) -> None:
@@ -88,19 +93,22 @@ class Planner:
             manifest: Manifest of the index.
             store: Vector store of the index, used to find the pages that an interrupted run has stored.
             metadata: Metadata of the documents, as passed by the caller.
-            sidecars: Whether to read the metadata of a document from a JSON file next to the document.
+            settings: Settings of the ingestion, for reading attachments, and for `sidecars`: whether to read the
+                metadata of a document from a JSON file next to the document. None for the defaults.
             force: Whether to re-index documents whose content is completely indexed.
             check: Called before each file and after each hashed block of 1 MiB. An exception ends the planning.
         """
         self._manifest = manifest
         self._store = store
         self._metadata = metadata
-        self._sidecars = sidecars
+        self._settings = settings or IngestSettings()
+        self._sidecars = self._settings.sidecars
         self._force = force
         self._check = check
         self._used_ids: set[str] = set()
         self._first_by_hash: dict[str, DocumentRecord] = {}
         self._new_hashes: dict[str, str] = {}
+        self._removed_attachments: set[str] = set()  # ids of attachments that their file no longer contains
         self.moved_ids: set[str] = set()
         """Ids of documents whose file was renamed or moved."""
         self.warnings: list[Failure] = []
@@ -127,14 +135,14 @@ class Planner:
                     sidecars.update(sidecars_of(event.path))
                     for path in sidecars_of(event.path):
                         skipped_json.pop(path, None)
-                item = self._decide(event)
-                is_unchanged = isinstance(item, Placement) and item.how == "unchanged"
-                if isinstance(item, IndexTask | Placement) and not is_unchanged:
-                    self._new_hashes[item.record.doc_id] = item.record.sha256
-                if isinstance(item, Placement) and not is_unchanged:
-                    placements.append(item)
-                else:
-                    yield item
+                for item in self._decide_with_attachments(event):
+                    is_unchanged = isinstance(item, Placement) and item.how == "unchanged"
+                    if isinstance(item, IndexTask | Placement) and not is_unchanged:
+                        self._new_hashes[item.record.doc_id] = item.record.sha256
+                    if isinstance(item, Placement) and not is_unchanged:
+                        placements.append(item)
+                    else:
+                        yield item
             elif not isinstance(event, Skipped) or event.path.suffix != ".json":
                 yield event
             elif event.path not in sidecars:
@@ -150,8 +158,93 @@ class Planner:
     def _remains_elsewhere(self, record: DocumentRecord) -> bool:
         """Return whether another indexed document will have the same content at the end of the run."""
         sha256 = record.sha256
-        other_ids = [other.doc_id for other in self._manifest.documents_of(sha256) if other.doc_id != record.doc_id]
+        other_ids = {other.doc_id for other in self._manifest.documents_of(sha256)}
+        other_ids -= {record.doc_id, *self._removed_attachments}
         return any(self._new_hashes.get(doc_id, sha256) == sha256 for doc_id in other_ids)
+
+    def _decide_with_attachments(self, source: SourceFile) -> Iterator[IndexTask | Placement | Failure]:
+        """Yield the task or outcome of one file, then those of its attachments."""
+        item = self._decide(source)
+        if isinstance(item, Failure):
+            yield item
+            return
+        placements = self._unchanged_attachments(item)
+        if placements is not None:
+            yield item
+            yield from placements
+            return
+        attachments = self._read_attachments(source)
+        names = [document.path for document in attachments.documents] + [f.path for f in attachments.failures]
+        start = len(source.path.name) + len(SEPARATOR)
+        record = item.record
+        if attachments.is_complete:
+            record = replace(record, attachments=tuple(path.name[start:] for path in names))
+            paths = {attachment_path(record.path, name) for name in record.attachments or ()}
+            old = self._manifest.attachments_of(record.path)
+            self._removed_attachments.update(other.doc_id for other in old if other.path not in paths)
+        item = replace(item, record=record)
+        if isinstance(item, IndexTask):
+            item = replace(item, source=replace(source, warnings=attachments.warnings))
+        yield item
+        yield from attachments.failures
+        for document in attachments.documents:
+            self._check()
+            yield self._decide_attachment(document, record)
+
+    def _unchanged_attachments(self, item: IndexTask | Placement) -> list[Placement] | None:
+        """Return the attachments of a file if they are known without reading the file; otherwise None.
+
+        The attachments of an unchanged file are known if all are completely indexed.
+        """
+        if isinstance(item, IndexTask):
+            return None
+        record = item.record
+        is_unchanged = item.how == "unchanged"
+        names = record.attachments if is_unchanged else self._manifest.attachment_names(record.sha256)
+        if not names:
+            return None if names is None else []
+        if not is_unchanged:
+            return None
+        indexed = {other.path: other for other in self._manifest.attachments_of(record.path) if other.is_complete}
+        records = [indexed.get(attachment_path(record.path, name)) for name in names]
+        self._used_ids.update(other.doc_id for other in records if other is not None)
+        placements = [
+            Placement(attachment_path(item.path, name), other, "unchanged", other)
+            for name, other in zip(names, records, strict=True)
+            if other is not None
+        ]
+        return placements if len(placements) == len(names) else None
+
+    def _read_attachments(self, source: SourceFile) -> Attachments:
+        if not may_have_attachments(source):
+            return Attachments()
+        stop = Stop()
+        try:
+            return call_in_thread(lambda: read_attachments(source, self._settings, stop), self._check)
+        finally:
+            stop.set()
+
+    def _decide_attachment(self, source: SourceFile, container: DocumentRecord) -> IndexTask | Placement | Failure:
+        """Return the task or outcome of one attachment.
+
+        Args:
+            source: The attachment.
+            container: The record of the file that contains the attachment.
+        """
+        assert source.attachment is not None
+        name = source.path.name[len(source.attachment.container.name) + len(SEPARATOR) :]
+        path = attachment_path(container.path, name)
+        source = replace(source, doc_id=f"{container.doc_id}{SEPARATOR}{name}")
+        try:
+            indexed = self._manifest.document_at(path, is_attachment=True)
+            doc_id = indexed.doc_id if indexed else self._unused_id(source, path)
+        except DocumentError as exc:
+            return Failure(source.path, str(exc))
+        new = DocumentRecord(
+            doc_id, path, source.revision, source.attachment.size, container.mtime_ns,
+            own_metadata=container.own_metadata, container=container.path,
+        )  # fmt: skip
+        return self._decide_hashed(source, new, indexed or self._manifest.document(doc_id))
 
     def _decide(self, source: SourceFile) -> IndexTask | Placement | Failure:
         """Return the task or outcome of one file.
@@ -179,13 +272,26 @@ class Planner:
             return Failure(source.path, reason)
         except DocumentError as exc:
             return Failure(source.path, str(exc))
-        moved = self._find_moved(sha256) if indexed is None else None
+        record = DocumentRecord(doc_id, path, sha256, status.st_size, status.st_mtime_ns)
+        return self._decide_hashed(source, record, indexed)
+
+    def _decide_hashed(
+        self, source: SourceFile, record: DocumentRecord, indexed: DocumentRecord | None
+    ) -> IndexTask | Placement:
+        """Return the task or outcome of a hashed file or attachment.
+
+        Args:
+            source: The file or attachment.
+            record: The new record. ``record.own_metadata`` is used for a document without a previous record.
+            indexed: The previous record of the same document; None for a new or moved document.
+        """
+        moved = self._find_moved(record.sha256) if indexed is None else None
         if moved is not None and moved.doc_id == source.doc_id and source.doc_id not in self._used_ids:
-            doc_id = source.doc_id  # documents of a moved folder keep their ids
-        self._used_ids.add(doc_id)
+            record = replace(record, doc_id=source.doc_id)  # documents of a moved folder keep their ids
+        self._used_ids.add(record.doc_id)
         previous_record = indexed or moved
-        own_metadata = previous_record.own_metadata if previous_record else {}
-        record = DocumentRecord(doc_id, path, sha256, status.st_size, status.st_mtime_ns, own_metadata=own_metadata)
+        if previous_record is not None:
+            record = replace(record, own_metadata=previous_record.own_metadata)
         return self._decide_by_content(source, record, indexed, moved)
 
     def _hash(self, path: Path) -> str:
@@ -208,7 +314,7 @@ class Planner:
     def _find_moved(self, sha256: str) -> DocumentRecord | None:
         """Return a document with this content whose file is missing and was not found at another path in this run."""
         for record in self._manifest.documents_of(sha256, include_pending=True):
-            if record.doc_id not in self.moved_ids and is_missing(record.path):
+            if record.doc_id not in self.moved_ids and is_missing(record.file):
                 return record
         return None
 
@@ -253,7 +359,7 @@ class Planner:
             holder = self._manifest.document(doc_id)
             if doc_id in self._used_ids:
                 continue
-            if holder is None or (not holder.added and _is_free(holder.path, path, root)):
+            if holder is None or (not holder.added and _is_free(holder, path, root)):
                 return doc_id
         raise DocumentError(f"The index has no free document id for {source.doc_id!r}. Rename the file.")
 
@@ -262,9 +368,11 @@ class Planner:
 
         Args:
             path: The file, as found on disk. If the caller passed a metadata function, the function is called with this
-                path in the current thread.
+                path in the current thread. An attachment has the metadata of the file that contains it.
             record: The record of the document. ``record.own_metadata`` is used if the caller passed no metadata.
         """
+        if record.container is not None:
+            path = path.with_name(record.container.name)
         own_metadata: Mapping[str, Any] = record.own_metadata
         if callable(self._metadata):
             own_metadata = self._metadata(path)
@@ -275,6 +383,6 @@ class Planner:
         return replace(record, metadata={**own_metadata, **sidecar}, own_metadata=own_metadata)
 
 
-def _is_free(other: Path, path: Path, root: Path) -> bool:
-    """Return whether the file `other` is the file `path`, or is a missing file under the folder `root`."""
-    return other == path or (root in other.parents and is_missing(other))
+def _is_free(other: DocumentRecord, path: Path, root: Path) -> bool:
+    """Return whether the file of `other` is the file `path`, or is a missing file under the folder `root`."""
+    return other.path == path or (root in other.file.parents and is_missing(other.file))

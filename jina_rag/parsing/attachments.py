@@ -186,7 +186,8 @@ class _Reading:
         file = self._folder / temporary_name(name)
         try:
             self._reader.save(index, file)
-            self._size += file.stat().st_size
+            size = file.stat().st_size
+            self._size += size
             event = classify(file)
             if isinstance(event, Failure):
                 raise DocumentError(event.reason)
@@ -200,8 +201,9 @@ class _Reading:
                     path=path,
                     doc_id=f"{self._source.doc_id}{SEPARATOR}{name}",
                     kind=event.kind,
+                    skip_pages=frozenset(),
                     revision=sha256,
-                    attachment=Attachment(self._source.path, self._source.kind, index, sha256),
+                    attachment=Attachment(self._source.path, self._source.kind, index, sha256, size),
                     warnings=self._nested_warnings(event),
                 )
             )

@@ -47,12 +47,14 @@ class Attachment:
         kind: Kind of the file that contains the document.
         index: Position among the attachments of the file, from 0.
         sha256: SHA-256 of the content.
+        size: Number of bytes of the content.
     """
 
     container: Path
     kind: Kind
     index: int
     sha256: str
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
