@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 log = logging.getLogger(__name__)
 
 # Version of the OCR pipeline. Increment this number with each change of `jina_rag.ocr` that alters recognized words.
-RECIPE = 1
+RECIPE = 2
 
 # Limit of decompressed bytes per area, so that a damaged file cannot exhaust the memory. The words of a page are far
 # smaller.

@@ -6,40 +6,22 @@ PP-OCR (Du et al., 2020).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from jina_rag.ocr.interruption import check_interruption
 from jina_rag.ocr.recognition import Pixels
+from jina_rag.ocr.tiles import merge_tiles, tiles_of
 from jina_rag.ocr.weights import Models
 from jina_rag.types import Float32
 
 # The network halves the resolution five times, so the sides of the input must be multiples of 2**5.
 _SIDE_MULTIPLE = 32
-# Aspect ratio of the tiles into which long images are split, so that text stays legible after scaling down.
-_TILE_ASPECT = 1.6
-_MIN_TILE_SIDE = 640
 # Contrast of a channel: the highest minus the lowest value (0 to 255). An area has no text if every channel has less
 # than the minimum contrast.
 _MIN_CONTRAST = 24
 _MARGIN = 16
 # Number of image rows per NumPy operation; these rows fit into the processor's cache.
 _ROW_CHUNK = 64
-
-
-@dataclass(frozen=True, slots=True)
-class _Tile:
-    """Rows or columns `start` to `end` of an image.
-
-    Tiles overlap. Detection in a tile returns only the lines with a center from `first` to `last`, so that no line is
-    returned by two tiles.
-    """
-
-    start: int
-    end: int
-    first: float
-    last: float
 
 
 def find_lines(models: Models, pixels: Pixels, *, max_side: int) -> list[Float32]:
@@ -56,32 +38,13 @@ def find_lines(models: Models, pixels: Pixels, *, max_side: int) -> list[Float32
     """
     height, width = pixels.shape[:2]
     axis = 1 if height >= width else 0
-    tiles = _tiles(max(height, width), min(height, width))
-    quads = []
-    for tile in tiles:
-        part = pixels[tile.start : tile.end] if axis else pixels[:, tile.start : tile.end]
-        if _contrast(part) < _MIN_CONTRAST:
-            continue
-        shift = np.array((0, tile.start) if axis else (tile.start, 0), dtype=np.float32)
-        for quad in _find_quads(models, part, max_side):
-            corners = quad + shift
-            if tile.first <= corners[:, axis].mean() < tile.last:
-                quads.append(corners)
-    return quads
-
-
-def _tiles(long: int, short: int) -> list[_Tile]:
-    size = max(int(short * _TILE_ASPECT), _MIN_TILE_SIDE)
-    if long <= size * 1.5:
-        return [_Tile(0, long, 0, long + 1)]
-    overlap = size // 8
-    starts = range(0, long - overlap, size - overlap)
     tiles = []
-    for start in starts:
-        first = start + overlap / 2 if start else 0
-        last = start + size - overlap / 2 if start != starts[-1] else long + 1
-        tiles.append(_Tile(start, min(start + size, long), first, last))
-    return tiles
+    for tile in tiles_of(max(height, width), min(height, width)):
+        part = pixels[tile.start : tile.end] if axis else pixels[:, tile.start : tile.end]
+        shift = np.array((0, tile.start) if axis else (tile.start, 0), dtype=np.float32)
+        has_text = _contrast(part) >= _MIN_CONTRAST
+        tiles.append((tile, [quad + shift for quad in _find_quads(models, part, max_side)] if has_text else []))
+    return merge_tiles(tiles, axis)
 
 
 def _find_quads(models: Models, pixels: Pixels, max_side: int) -> Float32:
