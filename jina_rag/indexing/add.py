@@ -29,8 +29,8 @@ from jina_rag.indexing.point_builder import (
     PointBuilder,
     place_points,
 )
-from jina_rag.parsing.pages import read_pages
-from jina_rag.parsing.sources import source_file
+from jina_rag.parsing.pages import DocumentStart, read_pages
+from jina_rag.parsing.sources import SourceFile, source_file
 from jina_rag.protocols import Input
 from jina_rag.stores import schema
 from jina_rag.stores.disk_space import check_space
@@ -43,8 +43,12 @@ _IMAGE_SIZE = 4096  # characters: an image has about as many token vectors as a 
 _TEXT_SIZE = 256  # characters added for the payload and the vectors of a short text
 _NO_BOX = (float("nan"), float("nan"), float("nan"), float("nan"))
 
-Content: TypeAlias = "str | Page"
-"""Content of an entry after reading: a text or a page."""
+_MAX_PAGES = 16
+"""Number of pages of image entries that are embedded in one batch. An entry with more pages forms a batch of its own.
+A tall or wide image has several pages, so the size of a batch is not known before the images are read."""
+
+Content: TypeAlias = "str | list[Page]"
+"""Content of an entry after reading: a text or the pages of an image."""
 
 
 class EntryWriter:
@@ -106,13 +110,25 @@ class EntryWriter:
     def _write(self, entries: Sequence[EntryInput], builder: PointBuilder) -> None:
         """Read, embed and store a batch of entries. Stop at the first entry that cannot be read and raise the error."""
         contents: list[tuple[EntryInput, Content]] = []
-        error: InvalidInputError | None = None
+        pages = 0
         for entry in entries:
             try:
-                contents.append((entry, self._read(entry)))
-            except InvalidInputError as exc:
-                error = exc
-                break
+                content = self._read(entry)
+            except InvalidInputError:
+                if contents:
+                    self._store(contents, builder)
+                reconcile(self._resources)
+                raise
+            contents.append((entry, content))
+            pages += 1 if isinstance(content, str) else len(content)
+            if pages >= _MAX_PAGES and not isinstance(content, str):
+                self._store(contents, builder)
+                contents, pages = [], 0
+        if contents:
+            self._store(contents, builder)
+
+    def _store(self, contents: Sequence[tuple[EntryInput, Content]], builder: PointBuilder) -> None:
+        """Embed and store entries."""
         with self._begin_meanwhile([entry.record for entry, _ in contents]):
             built, pages = self._build(contents, builder)
             points = [point for _, pairs, _ in built for point, _ in pairs]
@@ -125,9 +141,6 @@ class EntryWriter:
             for record, pairs, warnings in built:
                 drop_points(self._resources, self._manifest.add_points(record.sha256, [item for _, item in pairs]))
                 self._manifest.finish(record, warnings=warnings)
-        if error is not None:
-            reconcile(self._resources)
-            raise error
 
     @contextmanager
     def _begin_meanwhile(self, records: Sequence[DocumentRecord]) -> Iterator[None]:
@@ -159,23 +172,27 @@ class EntryWriter:
     ) -> tuple[list[tuple[DocumentRecord, list[BuiltPoint], list[Failure]]], list[PagePoints]]:
         """Embed the entries; return record, points and warnings of each entry, and the points of all pages."""
         built: list[tuple[DocumentRecord, list[BuiltPoint], list[Failure]]] = []
-        pages: list[PagePoints] = []
-        for (entry, content), encoded in zip(contents, self._encode(contents, builder), strict=True):
+        all_pages: list[PagePoints] = []
+        encoded = iter(self._encode(contents, builder))
+        for entry, content in contents:
             record, notes = entry.record, []
             if isinstance(content, str):
-                pairs = [builder.build_text(record, content, encoded)]
-                if note := builder.notes.pop(pairs[0][0].id, None):
-                    notes.append(note)
+                pairs = [builder.build_text(record, content, next(encoded))]
+                notes.append((1, builder.notes.pop(pairs[0][0].id, "")))
             else:
-                page = builder.encoded_points([(record.sha256, content, encoded)])[0]
-                pages.append(page)
-                pairs, notes = place_points([record], [page], {}), [*content.warnings, page.note]
-            built.append((record, pairs, [Failure(record.path, note, 1) for note in notes if note]))
-        return built, pages
+                pages = builder.encoded_points([(record.sha256, page, next(encoded)) for page in content])
+                all_pages += pages
+                pairs = place_points([record], pages, {})
+                notes += [(page.page.number, note) for page in pages for note in (*page.page.warnings, page.note)]
+            built.append((record, pairs, [Failure(record.path, note, number) for number, note in notes if note]))
+        return built, all_pages
 
     def _encode(self, contents: Sequence[tuple[EntryInput, Content]], builder: PointBuilder) -> list[EncodedPage]:
+        """Return the embeddings of each text and each page, in order."""
         if self._vectors is None:
-            inputs: list[Input] = [{"text": item} if isinstance(item, str) else item for _, item in contents]
+            inputs: list[Input] = []
+            for _, item in contents:
+                inputs += [{"text": item}] if isinstance(item, str) else item
             return builder.encode(inputs)
         single, multi = self._vectors.require_single(), self._vectors.require_multi()
         grids = self._vectors.grids or [None] * len(multi)
@@ -183,23 +200,28 @@ class EntryWriter:
         return [EncodedPage(single[i], multi[i], None if isinstance(item, str) else grids[i]) for i, item in positions]
 
     def _read(self, entry: EntryInput) -> Content:
-        content = entry.content
+        content, doc_id = entry.content, entry.record.doc_id
         if isinstance(content, str):
             return content
         if isinstance(content, Path) and entry.words is None and sidecar_of(content).is_file():
             content = open_page(content)
         if isinstance(content, Page):
-            return replace(content, doc_id=entry.record.doc_id)
+            # An added page is the only page of its entry, but keeps its number in the document.
+            return [replace(content, doc_id=doc_id)]
         with _as_file(content) as path:
-            page = self._page(path, entry)
+            pages = self._pages(path, entry)
         path = content if isinstance(content, Path) else entry.record.path
-        page = replace(page, doc_id=entry.record.doc_id, path=path)
+        pages = [replace(page, doc_id=doc_id, path=path) for page in pages]
         if entry.words is None:
-            return page
-        return replace(page, words=tuple(Word(word, _NO_BOX) for word in entry.words.split()))
+            return pages
+        return [replace(pages[0], words=tuple(Word(word, _NO_BOX) for word in entry.words.split()))]
 
-    def _page(self, path: Path, entry: EntryInput) -> Page:
-        """Read an image file in the same way as an ingestion, and return the only page of the file."""
+    def _pages(self, path: Path, entry: EntryInput) -> list[Page]:
+        """Read an image file in the same way as an ingestion, and return the pages of the file.
+
+        The text or the vectors that the caller passed belong to the whole image, so a tall or wide image is then not
+        divided.
+        """
         doc_id = entry.record.doc_id
         try:
             source = source_file(path)
@@ -209,20 +231,32 @@ class EntryWriter:
             ) from exc
         settings = self._settings if entry.words is None else replace(self._settings, ocr="never")
         source = replace(source, revision=entry.record.sha256)
+        is_single = entry.words is not None or self._vectors is not None
+        pages = self._read_pages(source, settings, doc_id, limit=1 if is_single or source.kind != "image" else None)
+        if len(pages) != 1 and is_single and source.kind == "image":
+            # No side of an image of at most `max_pixels` is longer.
+            settings = replace(settings, max_image_side=settings.limits.max_pixels)
+            pages = self._read_pages(source, settings, doc_id, limit=1)
+        if len(pages) == 1 or (pages and not is_single and source.kind == "image"):
+            return pages
+        raise InvalidInputError(
+            f"The file of {doc_id!r} has more than one page. Ingest the file, or add each page of load_pages(path)."
+        )
+
+    def _read_pages(
+        self, source: SourceFile, settings: IngestSettings, doc_id: str, *, limit: int | None
+    ) -> list[Page]:
+        """Return the pages of a file; an empty list for a file of more than `limit` pages."""
+        pages: list[Page] = []
         with closing(read_pages([source], settings, ocr_cache=self._resources.ocr)) as events:
-            pages: list[Page] = []
             for event in events:
+                if isinstance(event, DocumentStart) and limit is not None and event.count > limit:
+                    return []
                 if isinstance(event, Failure):
                     raise InvalidInputError(f"The image of {doc_id!r} cannot be read: {event.reason}")
                 if isinstance(event, Page):
                     pages.append(event)
-                if len(pages) > 1:  # the second page is enough to reject the document
-                    break
-        if len(pages) != 1:
-            raise InvalidInputError(
-                f"The file of {doc_id!r} has more than one page. Ingest the file, or add each page of load_pages(path)."
-            )
-        return pages[0]
+        return pages
 
 
 @contextmanager

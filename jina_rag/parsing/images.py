@@ -20,7 +20,7 @@ import numpy as np
 from jina_rag._extras import require
 from jina_rag.errors import DocumentError, LimitExceededError, UnsupportedDocumentError
 from jina_rag.images import reduce_jpeg
-from jina_rag.parsing.legibility import detail_lost
+from jina_rag.parsing.legibility import LEGIBLE_SCALE, detail_lost
 from jina_rag.parsing.renderer import DocumentRenderer, check_pages, fitting_scale
 from jina_rag.parsing.slices import is_elongated, scaled_size, slice_boxes, slice_count, slice_scale
 from jina_rag.types import Box, Page, PageScreenshot
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 _FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP")
 _FULL_PAGE: Box = (0.0, 0.0, 1.0, 1.0)
 _DEFAULT_DPI = 72.0
-# At this scale and above, text stays legible.
-_LEGIBLE_SCALE = 2 / 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +154,7 @@ class ImageRenderer(DocumentRenderer):
         reduce_jpeg(image, size)
         image = self._decode(image, warnings)
         image = _to_8_bit(image)
-        if scale < _LEGIBLE_SCALE and detail_lost(image, size):
+        if scale < LEGIBLE_SCALE and detail_lost(image, size):
             warnings.append(
                 f"The image has {full_size[0]} x {full_size[1]} pixels and was scaled down to {size[0]} x {size[1]}. "
                 "Small text may be unreadable. Raise IngestSettings.max_image_side, or divide the image."

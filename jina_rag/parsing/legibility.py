@@ -11,6 +11,8 @@ from jina_rag.types import Float32
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+LEGIBLE_SCALE = 2 / 3
+"""At this scale and above, text stays legible."""
 # The check samples a grid of _GRID x _GRID square tiles.
 _GRID = 8
 _TILE_SIDE = 128

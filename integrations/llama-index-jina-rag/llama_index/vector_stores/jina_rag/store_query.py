@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from llama_index.core.indices.query.embedding_utils import get_top_k_mmr_embeddings
+from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode, VectorStoreQueryResult
 from llama_index.retrievers.jina_rag.filters import FilterValue, add_condition, to_where
 from llama_index.retrievers.jina_rag.nodes import REF_DOC_ID, hit_to_node
@@ -110,5 +111,13 @@ def _truncate(index: DocumentIndex, vector: Any) -> Any:  # noqa: ANN401  # numb
 
 
 def _to_result(hits: Sequence[ScoredPage], scores: Sequence[float]) -> VectorStoreQueryResult:
-    nodes = [hit_to_node(hit) for hit in hits]
-    return VectorStoreQueryResult(nodes=nodes, similarities=list(scores), ids=[node.node_id for node in nodes])
+    """Return the nodes of hits; a node of several pages (a tall or wide image) once, with its first score."""
+    nodes: dict[str, tuple[BaseNode, float]] = {}
+    for hit, score in zip(hits, scores, strict=True):
+        node = hit_to_node(hit)
+        nodes.setdefault(node.node_id, (node, score))
+    return VectorStoreQueryResult(
+        nodes=[node for node, _ in nodes.values()],
+        similarities=[score for _, score in nodes.values()],
+        ids=list(nodes),
+    )
