@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 import zlib
 
-from jina_rag.parsing.pdf.base import Handle
 from jina_rag.parsing.pdf.pdfium_library import PdfiumFile
 
 # Names and abbreviations of the stream filters that PDFium supports.
@@ -31,34 +29,12 @@ def has_content(file: PdfiumFile, index: int) -> bool:
         file: The open document.
         index: Index of the page, 0-based.
     """
-    # PDFium has no function that reads the streams of a page, so the page is copied into a new document in memory.
-    copy = _copy(file, index)
+    copy = file.copy_page(index, _MAX_BYTES)
     if any(name not in _FILTERS for match in _FILTER.finditer(copy) for name in _names(match)):
         return True
     contents = _CONTENTS.search(copy)
     numbers = re.findall(rb"(\d+)\s+\d+\s+R", contents[0]) if contents else []
     return any(_paints_or_is_damaged(copy, number) for number in numbers)
-
-
-def _copy(file: PdfiumFile, index: int) -> bytes:
-    raw = file.raw
-    copy = raw.FPDF_CreateNewDocument()
-    try:
-        indices = (ctypes.c_int * 1)(index)
-        if not raw.FPDF_ImportPagesByIndex(copy, file.document, indices, 1, 0):
-            return b""
-        content = bytearray()
-
-        def write(_: Handle, data: Handle, size: int) -> int:
-            content.extend(ctypes.string_at(data, size))
-            return int(len(content) <= _MAX_BYTES)  # 0 stops writing
-
-        writer = raw.FPDF_FILEWRITE(version=1)
-        writer.WriteBlock = type(writer.WriteBlock)(write)
-        raw.FPDF_SaveAsCopy(copy, writer, raw.FPDF_NO_INCREMENTAL)
-        return bytes(content)
-    finally:
-        raw.FPDF_CloseDocument(copy)
 
 
 def _names(filters: re.Match[bytes]) -> list[bytes]:

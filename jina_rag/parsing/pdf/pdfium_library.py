@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import re
 import sys
@@ -17,6 +18,14 @@ from jina_rag._extras import require
 from jina_rag.errors import DocumentError, PasswordRequiredError
 from jina_rag.parsing.pdf.base import Handle
 from jina_rag.parsing.pdf.document_warnings import BEYOND_REPAIR, NOT_RENDERED, encryption_message
+from jina_rag.parsing.pdf.pdfium_page_tree import (
+    copy_without_counts,
+    count_loadable_pages,
+    count_page_objects,
+    loads_page,
+    save_copy,
+)
+from jina_rag.parsing.pdf.pdfium_structure import repair_page
 from jina_rag.parsing.renderer import NO_PAGES, unreadable_file
 
 # PDFium has global state that all documents share, so only one thread at a time may call PDFium.
@@ -46,6 +55,10 @@ class PdfiumFile:
         path: Path of the file.
         passwords: Passwords that are tried in order if the document is encrypted.
 
+    Attributes:
+        page_count: Number of pages in the document.
+        has_wrong_tree: Whether the page tree announces another number of pages.
+
     Raises:
         PasswordRequiredError: If the document is encrypted and none of the passwords is valid.
         DocumentError: If the file is not a PDF, or is too damaged to open.
@@ -55,6 +68,8 @@ class PdfiumFile:
         self.raw = library()
         self._content: bytes | None = None
         self.document = self._load(path, passwords)
+        self.page_count = int(self.raw.FPDF_GetPageCount(self.document))
+        self.has_wrong_tree = self._repair_tree(path)
         # PDFium draws form fields only if the document has a form environment. The
         # environment is safe, because this PDFium build cannot run scripts.
         self._form_info = self.raw.FPDF_FORMFILLINFO(version=1)
@@ -62,10 +77,25 @@ class PdfiumFile:
         if self.raw.FPDF_GetFormType(self.document) != self.raw.FORMTYPE_NONE:
             self.form = self.raw.FPDFDOC_InitFormFillEnvironment(self.document, self._form_info)
 
-    @property
-    def page_count(self) -> int:
-        """Number of pages in the document."""
-        return int(self.raw.FPDF_GetPageCount(self.document))
+    def _repair_tree(self, path: Path) -> bool:
+        """Count the pages, and return whether the page tree announces another number."""
+        raw, announced = self.raw, self.page_count
+        if not loads_page(raw, self.document, announced - 1):
+            self.page_count = count_loadable_pages(raw, self.document, announced) or announced
+            return self.page_count != announced
+        if count_page_objects(path) <= announced:
+            return False
+        content = copy_without_counts(raw, self.document)
+        document = raw.FPDF_LoadMemDocument64(content, len(content), None) if content else None
+        if not document:
+            return False
+        count = int(raw.FPDF_GetPageCount(document))
+        if count <= announced:
+            raw.FPDF_CloseDocument(document)
+            return False
+        raw.FPDF_CloseDocument(self.document)
+        self.document, self._content, self.page_count = document, content, count
+        return True
 
     @property
     def is_repaired(self) -> bool:
@@ -74,7 +104,7 @@ class PdfiumFile:
 
     @contextmanager
     def page(self, index: int) -> Iterator[Handle]:
-        """Open a page, which is closed when the context exits.
+        """Open a page with valid page boxes. The page is closed when the context exits.
 
         Args:
             index: Index of the page, 0-based.
@@ -92,6 +122,7 @@ class PdfiumFile:
         try:
             if self.form:
                 raw.FORM_OnAfterLoadPage(page, self.form)
+            repair_page(raw, page)
             yield page
         finally:
             if self.form:
@@ -122,6 +153,27 @@ class PdfiumFile:
                 if raw.FPDFPage_RemoveObject(page, item):
                     raw.FPDFPageObj_Destroy(item)
             yield page
+
+    def copy_page(self, index: int, max_bytes: int) -> bytes:
+        """Return a PDF with one page of the document, in which only streams are compressed.
+
+        PDFium has no function that reads the dictionary or the streams of a page, so callers search the copy.
+
+        Args:
+            index: Index of the page, 0-based.
+            max_bytes: Maximum size of the copy.
+
+        Returns:
+            The PDF; the first part of the PDF if it exceeds `max_bytes`; empty if the page cannot be copied.
+        """
+        raw = self.raw
+        copy = raw.FPDF_CreateNewDocument()
+        try:
+            if not raw.FPDF_ImportPagesByIndex(copy, self.document, (ctypes.c_int * 1)(index), 1, 0):
+                return b""
+            return save_copy(raw, copy, raw.FPDF_NO_INCREMENTAL, max_bytes)[0]
+        finally:
+            raw.FPDF_CloseDocument(copy)
 
     def close(self) -> None:
         """Close the document. Calling `close` again has no effect."""

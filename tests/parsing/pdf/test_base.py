@@ -37,7 +37,7 @@ def test_a_failed_region_detection_costs_only_the_regions(tmp_path, monkeypatch,
 
 @pytest.mark.parametrize("renderer", MODULES)
 def test_failed_words_cost_only_the_words(tmp_path, monkeypatch, renderer):
-    monkeypatch.setattr(MODULES[renderer], "place_words", fail)
+    monkeypatch.setattr(MODULES[renderer], "clean_words", fail)
     page = render(one_page(tmp_path / "a.pdf"), renderer)
     assert page.words == ()
     assert page.screenshot.image.convert("L").getextrema()[0] < 100
