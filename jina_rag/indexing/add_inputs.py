@@ -13,9 +13,9 @@ from typing import Any
 from jina_rag.catalog.manifest import ADDED, DocumentRecord
 from jina_rag.errors import InvalidInputError
 from jina_rag.images import decode_data_uri, is_data_uri
+from jina_rag.indexing.metadata import checked_metadata
 from jina_rag.indexing.page_files import sidecar_of, source_of
 from jina_rag.inputs import clean_text
-from jina_rag.stores import schema
 from jina_rag.types import Embeddings, Page
 
 
@@ -56,7 +56,7 @@ def entries_of(
             raise InvalidInputError(f"The id of entry {position + 1} is {entry_id!r}; expected a non-empty string.")
         if not isinstance(meta, Mapping):
             raise InvalidInputError(f"The metadata of {entry_id!r} is {meta!r}; expected a mapping.")
-        own_metadata = schema.clean_payload(dict(meta))
+        own_metadata = checked_metadata(meta, entry_id)
         parsed_content, image_text, path = _classify(content, entry_id)
         record = DocumentRecord(
             doc_id=clean_text(entry_id),

@@ -14,14 +14,14 @@ from jina_rag.catalog.manifest import DocumentRecord, Manifest
 from jina_rag.catalog.missing_files import is_missing
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError
-from jina_rag.indexing.sidecar import read_sidecar, sidecars_of
+from jina_rag.indexing.metadata import clean_metadata
+from jina_rag.indexing.sidecar import SUFFIXES, read_sidecar, sidecars_of
 from jina_rag.parsing.attachment_names import SEPARATOR, attachment_path
 from jina_rag.parsing.attachment_readers import may_have_attachments
 from jina_rag.parsing.attachments import Attachments, read_attachments
 from jina_rag.parsing.sources import Skipped, SourceEvent, SourceFile, printable
 from jina_rag.parsing.workers.cancellation import Stop, call_in_thread
 from jina_rag.protocols import MultiVectorStore
-from jina_rag.stores import schema
 from jina_rag.types import Failure
 
 Metadata: TypeAlias = "Mapping[str, Any] | Callable[[Path], Mapping[str, Any]]"
@@ -101,6 +101,8 @@ class Planner:
         self._manifest = manifest
         self._store = store
         self._metadata = metadata
+        self._shared_metadata: dict[str, Any] | None = None
+        self._container_metadata: dict[Path, tuple[dict[str, Any], dict[str, Any]]] = {}  # own metadata, sidecar
         self._settings = settings or IngestSettings()
         self._sidecars = self._settings.sidecars
         self._force = force
@@ -117,8 +119,9 @@ class Planner:
     def plan(self, events: Iterable[SourceEvent]) -> Iterator[IndexTask | Outcome]:
         """Yield one task or outcome for every file except sidecars, in the order of `events`.
 
-        Moved files, duplicates and skipped JSON files come last, because these outcomes depend on all files. For
-        example, two files that were swapped are not duplicates, and a JSON file may be the sidecar of a later file.
+        Moved files, duplicates and skipped JSON, YAML and TOML files come last, because these outcomes depend on all
+        files. For example, two files that were swapped are not duplicates, and a JSON file may be the sidecar of a
+        later file.
 
         Args:
             events: Files, skipped files and failures, as yielded by `find_sources`.
@@ -143,7 +146,7 @@ class Planner:
                         placements.append(item)
                     else:
                         yield item
-            elif not isinstance(event, Skipped) or event.path.suffix != ".json":
+            elif not isinstance(event, Skipped) or event.path.suffix not in SUFFIXES:
                 yield event
             elif event.path not in sidecars:
                 skipped_json[event.path] = event
@@ -371,16 +374,36 @@ class Planner:
                 path in the current thread. An attachment has the metadata of the file that contains it.
             record: The record of the document. ``record.own_metadata`` is used if the caller passed no metadata.
         """
-        if record.container is not None:
-            path = path.with_name(record.container.name)
-        own_metadata: Mapping[str, Any] = record.own_metadata
-        if callable(self._metadata):
-            own_metadata = self._metadata(path)
-        elif self._metadata is not None:
-            own_metadata = self._metadata
-        own_metadata = schema.clean_payload(dict(own_metadata))
-        sidecar = read_sidecar(path, self.warnings) if self._sidecars else {}
+        file = path if record.container is None else path.with_name(record.container.name)
+        own_metadata, sidecar = self._container_metadata.get(file, (None, {}))
+        if own_metadata is None or record.container is None:
+            own_metadata = self._own_metadata(file, record)
+            sidecar = read_sidecar(file, self.warnings) if self._sidecars else {}
+            if record.attachments or record.container is not None:
+                self._container_metadata[file] = own_metadata, sidecar
         return replace(record, metadata={**own_metadata, **sidecar}, own_metadata=own_metadata)
+
+    def _own_metadata(self, path: Path, record: DocumentRecord) -> dict[str, Any]:
+        """Return the metadata that the caller passed for a file, with a warning for each key that cannot be stored."""
+
+        def report(reason: str) -> None:
+            self.warnings.append(Failure(path, reason))
+
+        if self._metadata is None:
+            return clean_metadata(record.own_metadata, report)
+        if not callable(self._metadata):  # the same for all files: cleaned once, with one warning for each key
+            if self._shared_metadata is None:
+                self._shared_metadata = clean_metadata(self._metadata, report)
+            return self._shared_metadata
+        try:
+            metadata = self._metadata(path)
+        except Exception as error:
+            error.add_note(f"The error was raised by the metadata function, for the file {path}.")
+            raise
+        if isinstance(metadata, Mapping):
+            return clean_metadata(metadata, report)
+        report(f"The metadata function returned {type(metadata).__name__}; expected a mapping. Return {{}} for none.")
+        return {}
 
 
 def _is_free(other: DocumentRecord, path: Path, root: Path) -> bool:
