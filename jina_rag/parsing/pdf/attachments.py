@@ -12,12 +12,17 @@ from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, LimitExceededError, PasswordRequiredError
 from jina_rag.parsing.attachment_readers import AttachmentReader
 from jina_rag.parsing.documents import renderer_name
+from jina_rag.parsing.pdf.base import Handle
 from jina_rag.parsing.pdf.document_warnings import BEYOND_REPAIR, encryption_message
 from jina_rag.parsing.pdf.pdfium_library import LOCK, PdfiumFile
 from jina_rag.parsing.pdf.pymupdf_renderer import PyMuPdfRenderer
 from jina_rag.parsing.sources import SourceFile
 
 DAMAGED = "The attachment is damaged. Replace or re-export the file that contains the attachment."
+_MAX_FILES = 100_000
+"""Maximum number of attachments that are listed. A hostile file may have a million."""
+_EMPTY = "\xfe\xff"
+"""Name that PDFium returns for an empty UTF-16 string. PDFium cannot read the content of such an attachment."""
 
 
 def open_pdf_attachments(source: SourceFile, settings: IngestSettings) -> AttachmentReader:
@@ -49,6 +54,7 @@ class PyMuPdfAttachments(AttachmentReader):
     def __init__(self, source: SourceFile, settings: IngestSettings) -> None:
         super().__init__(source, settings)
         self._pymupdf = require("pymupdf")
+        self._files: list[Handle] = []
         with self._convert_errors(f"{BEYOND_REPAIR}. Replace or re-export the file."):
             try:
                 str(source.path).encode("utf-8")
@@ -61,7 +67,8 @@ class PyMuPdfAttachments(AttachmentReader):
                 if not any(self._document.authenticate(password) for password in passwords):
                     raise PasswordRequiredError(encryption_message(bool(passwords)))
             with self._convert_errors("The attachments of the file cannot be listed. Re-export the file."):
-                self._names = [self._name(index) for index in range(self._document.embfile_count())]
+                self._files = self._read_name_tree()
+                self._names = [self._name(file) for file in self._files]
         except BaseException:
             self.close()
             raise
@@ -81,17 +88,49 @@ class PyMuPdfAttachments(AttachmentReader):
             DocumentError: If the content cannot be decoded.
         """
         with PyMuPdfRenderer._lock, self._convert_errors(DAMAGED):
-            return bytes(self._document.embfile_get(index))
+            library = self._pymupdf.mupdf
+            content = self._first(library.pdf_dict_gets(self._files[index], "EF"), ("UF", "F", "Unix", "Mac", "DOS"))
+            if not library.pdf_is_stream(content):
+                raise DocumentError(DAMAGED)
+            return bytes(library.fz_buffer_extract_copy(library.pdf_load_stream(content)))
 
     def close(self) -> None:
         """Close the file. Calling `close` again has no effect."""
         with PyMuPdfRenderer._lock:
+            self._files = []
             if not self._document.is_closed:
                 self._document.close()
 
-    def _name(self, index: int) -> str:
-        info = self._document.embfile_info(index)
-        return str(info.get("ufilename") or info.get("filename") or info.get("name") or "")
+    def _read_name_tree(self) -> list[Handle]:
+        """Return the file specifications of the name tree. The functions of PyMuPDF read only the root of the tree."""
+        library = self._pymupdf.mupdf
+        trailer = library.pdf_trailer(library.pdf_document_from_fz_document(self._document.this))
+        root = library.pdf_dict_gets(trailer, "Root")
+        pending = [library.pdf_dict_gets(library.pdf_dict_gets(root, "Names"), "EmbeddedFiles")]
+        visited: set[int] = set()
+        files: list[Handle] = []
+        while pending and len(files) < _MAX_FILES:
+            node = pending.pop()
+            number = library.pdf_to_num(node)
+            if number in visited:
+                continue
+            visited.update({number} - {0})
+            names = library.pdf_dict_gets(node, "Names")
+            files += [library.pdf_array_get(names, at) for at in range(1, library.pdf_array_len(names), 2)]
+            kids = library.pdf_dict_gets(node, "Kids")
+            pending += [library.pdf_array_get(kids, at) for at in reversed(range(library.pdf_array_len(kids)))]
+        return files
+
+    def _name(self, file: Handle) -> str:
+        # The key in the name tree is not used, because PDFium does not return it.
+        library = self._pymupdf.mupdf
+        name = library.pdf_to_text_string(self._first(file, ("UF", "F", "Unix", "Mac", "DOS")))
+        return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+    def _first(self, entries: Handle, keys: Sequence[str]) -> Handle:
+        """Return the value of the first of the keys that the dictionary `entries` has; else a null object."""
+        values = [self._pymupdf.mupdf.pdf_dict_gets(entries, key) for key in keys]
+        return next((value for value in values if value.m_internal), values[0])
 
     @contextmanager
     def _convert_errors(self, message: str) -> Iterator[None]:
@@ -149,4 +188,5 @@ class PdfiumAttachments(AttachmentReader):
             return ""
         text = ctypes.create_string_buffer(length)
         self._raw.FPDFAttachment_GetName(attachment, ctypes.cast(text, ctypes.POINTER(self._raw.FPDF_WCHAR)), length)
-        return text.raw[: length - 2].decode("utf-16-le", "replace")
+        name = text.raw[: length - 2].decode("utf-16-le", "replace")
+        return "" if name == _EMPTY else name
