@@ -10,7 +10,11 @@ from jina_rag.parsing.legibility import LEGIBLE_SCALE
 from jina_rag.parsing.renderer import fitting_scale
 from jina_rag.parsing.slices import is_elongated
 
-BLANK = "The page has content, but the screenshot is blank. Set another IngestSettings.renderer (--renderer)."
+ADVICE = " Set another IngestSettings.renderer (--renderer)."
+BLANK = "The page has content, but the screenshot is blank." + ADVICE
+UNDRAWN = "A picture on the page cannot be decoded and is missing in the screenshot." + ADVICE
+SUSPICIONS = (BLANK.removesuffix(ADVICE), UNDRAWN.removesuffix(ADVICE))
+"""Beginnings of the warnings about a page that another renderer may draw better."""
 REPAIRED = "The file is damaged and was repaired as far as possible. Check the pages."
 WRONG_COUNT = "The page tree of the file is damaged. The pages were counted again. Check the pages."
 BEYOND_REPAIR = "The file is damaged and cannot be repaired"

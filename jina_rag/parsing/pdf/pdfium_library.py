@@ -146,6 +146,7 @@ class PdfiumFile:
         # Flattening converts the annotations to page objects at the end of the page. The earlier page objects are then
         # removed, because flattening may damage their fonts.
         with self.page(index) as page:
+            self._add_appearances(page)
             raw.FPDFPage_Flatten(page, raw.FLAT_NORMALDISPLAY)
         with self.page(index) as page:
             for at in reversed(range(min(objects, raw.FPDFPage_CountObjects(page)))):
@@ -174,6 +175,15 @@ class PdfiumFile:
             return save_copy(raw, copy, raw.FPDF_NO_INCREMENTAL, max_bytes)[0]
         finally:
             raw.FPDF_CloseDocument(copy)
+
+    def _add_appearances(self, page: Handle) -> None:
+        """Render a page once, so that PDFium adds an appearance to the annotations that have none."""
+        raw = self.raw
+        bitmap = raw.FPDFBitmap_Create(1, 1, 0)
+        try:
+            raw.FPDF_RenderPageBitmap(bitmap, page, 0, 0, 1, 1, 0, raw.FPDF_ANNOT)
+        finally:
+            raw.FPDFBitmap_Destroy(bitmap)
 
     def close(self) -> None:
         """Close the document. Calling `close` again has no effect."""

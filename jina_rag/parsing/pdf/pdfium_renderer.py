@@ -6,26 +6,36 @@ Screenshots, words, images and regions are defined as in `pymupdf_renderer`.
 from __future__ import annotations
 
 import ctypes
-import itertools
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+import numpy as np
 
 from jina_rag.errors import DocumentError
 from jina_rag.parsing.layout.boxes import clip_to_page
 from jina_rag.parsing.layout.regions import Shapes
+from jina_rag.parsing.pdf import xfa
 from jina_rag.parsing.pdf.base import Handle, PageContents, PdfRenderer
-from jina_rag.parsing.pdf.document_warnings import NO_AREA, NOT_RENDERED, REPAIRED
+from jina_rag.parsing.pdf.document_warnings import NOT_RENDERED, REPAIRED, WRONG_COUNT
 from jina_rag.parsing.pdf.drawings import place_drawings
 from jina_rag.parsing.pdf.pdfium_contents import has_content
 from jina_rag.parsing.pdf.pdfium_library import LOCK, PdfiumFile
+from jina_rag.parsing.pdf.pdfium_runs import may_lose_text, read_runs
 from jina_rag.parsing.pdf.pdfium_shapes import Matrix, PageObjects, read_shapes, transform
+from jina_rag.parsing.pdf.pdfium_structure import SMALL_SIDE, user_unit, visible_area
+from jina_rag.parsing.pdf.pdfium_text_objects import TextRemoval
 from jina_rag.parsing.pdf.pdfium_words import read_words
-from jina_rag.parsing.pdf.words import place_words
+from jina_rag.parsing.pdf.visibility import TextFreePage
+from jina_rag.parsing.pdf.words import LayerWord, clean_words
 from jina_rag.parsing.renderer import attempt
-from jina_rag.types import Box, Word
+from jina_rag.parsing.text_layer.suspects import TextRun
+from jina_rag.types import Box
 
 _WHITE = 0xFFFFFFFF
+# Maximum size of the copy of a page that is searched for the UserUnit.
+_COPY_BYTES = 4 * 2**20
 
 
 class PdfiumRenderer(PdfRenderer):
@@ -41,7 +51,9 @@ class PdfiumRenderer(PdfRenderer):
 
     def _open(self, resources: ExitStack) -> tuple[int, tuple[str, ...]]:
         self._file = self._open_file(resources)
-        return self._file.page_count, (REPAIRED,) if self._file.is_repaired else ()
+        file = self._file
+        warnings = xfa.pdfium_warnings(file)
+        return file.page_count, (REPAIRED,) * file.is_repaired + (WRONG_COUNT,) * file.has_wrong_tree + warnings
 
     def _open_file(self, resources: ExitStack) -> PdfiumFile:
         file = PdfiumFile(self._source.path, self._settings.passwords_for(self._source.path))
@@ -61,33 +73,48 @@ class PdfiumRenderer(PdfRenderer):
             raise DocumentError(f"{NOT_RENDERED}: the document is closed. Reopen the document.")
         raw = self._file.raw
         with self._file.page(number - 1) as page:
-            to_display, width, height = _display(self._file, page)
-            screenshot = self._screenshot(page, width, height, warnings)
+            to_display, width, height = _display(self._file, page, number - 1)
+            screenshot, pixels = self._screenshot(page, width, height, warnings)
             with ExitStack() as resources:
                 layers = [page]
                 layers += attempt(
                     lambda: resources.enter_context(self._annotations(page, number - 1)), [], "annotations", warnings
                 )
 
-                def read() -> list[Word]:
-                    texts = itertools.chain.from_iterable(read_words(raw, layer) for layer in layers)
-                    return place_words(((text, _display_box(box, to_display)) for text, box in texts), width, height)
-
-                words = attempt(read, [], "words", warnings)
                 objects = attempt(
                     lambda: read_shapes(raw, layers, drawings=self._settings.regions),
                     PageObjects(),
                     "images and drawings",
                     warnings,
                 )
+
+                def read() -> list[LayerWord]:
+                    words = (
+                        replace(word, box=_display_box(word.box, to_display), is_annotation=layer is not page)
+                        for layer in layers
+                        for word in read_words(raw, layer, objects.text_orders)
+                    )
+                    return clean_words(words, width, height)
+
+                words = attempt(read, [], "words", warnings)
         images = (clip_to_page(_display_box(box, to_display), width, height) for box in objects.images)
         drawings, curved = place_drawings(objects.boxes, objects.curved, to_display, width, height)
         return PageContents(
             screenshot,
+            pixels,
             words,
             Shapes(width, height, tuple(filter(None, images)), drawings, curved),
             has_hidden_content=lambda: not objects.count and has_content(self._file, number - 1),
         )
+
+    def _runs(self, number: int, width: float, height: float) -> list[TextRun]:
+        with self._file.page(number - 1) as page:
+            to_display, _, _ = _display(self._file, page, number - 1)
+            return read_runs(self._file.raw, page, lambda box: _display_box(box, to_display), width, height)
+
+    def _may_lose_text(self, number: int) -> bool:
+        with self._file.page(number - 1) as page:
+            return may_lose_text(self._file.raw, page)
 
     def _pixels(self, page: Handle, width: float, height: float, zoom: float) -> tuple[tuple[int, int], bytearray]:
         raw = self._file.raw
@@ -107,6 +134,25 @@ class PdfiumRenderer(PdfRenderer):
             raw.FPDFBitmap_Destroy(bitmap)
         return (columns, rows), pixels
 
+    def _pictures(self, page: Handle) -> list[tuple[float, float]]:
+        raw = self._file.raw
+        area = raw.FPDF_GetPageWidthF(page) * raw.FPDF_GetPageHeightF(page)
+        objects = attempt(lambda: read_shapes(raw, [page], drawings=False), PageObjects(), "pictures", [])
+        sizes = zip(objects.image_pixels, objects.images, strict=True)
+        return [(pixels, (x1 - x0) * (y1 - y0) / area) for pixels, (x0, y0, x1, y1) in sizes] if area > 0 else []
+
+    def _draw_without_text(self, number: int, contents: PageContents) -> TextFreePage:
+        words = contents.words
+        with self._file.page(number - 1) as page:
+            to_display, width, height = _display(self._file, page, number - 1)
+            removal = TextRemoval(self._file.raw, page, lambda box: _display_box(box, to_display))
+            _, content = self._pixels(page, width, height, contents.screenshot.dpi / 72)
+        return TextFreePage(
+            np.frombuffer(content, dtype=np.uint8).reshape(contents.pixels.shape),
+            frozenset(at for at, word in enumerate(words) if word.is_annotation),
+            lambda below, above: removal.is_replaced(words[below], words[above]),
+        )
+
     @contextmanager
     def _annotations(self, page: Handle, index: int) -> Iterator[list[Handle]]:
         """Yield a list with one page, which has only the annotations of `page`; an empty list without annotations."""
@@ -120,23 +166,21 @@ class PdfiumRenderer(PdfRenderer):
             yield [annotations]
 
 
-def _display(file: PdfiumFile, page: Handle) -> tuple[Matrix, float, float]:
+def _display(file: PdfiumFile, page: Handle, index: int) -> tuple[Matrix, float, float]:
     """Return the matrix from page coordinates (y axis up) to the displayed page, and the displayed width and height."""
     raw = file.raw
-    box = raw.FS_RECTF()
-    raw.FPDF_GetPageBoundingBox(page, ctypes.byref(box))
-    left, bottom, right, top = box.left, box.bottom, box.right, box.top
-    width, height = right - left, top - bottom
-    if not (0 < width < math.inf and 0 < height < math.inf):
-        raise DocumentError(NO_AREA)
+    left, bottom, right, top = visible_area(raw, page)
+    longer = max(right - left, top - bottom)
+    u = user_unit(file.copy_page(index, _COPY_BYTES), longer) if longer < SMALL_SIDE else 1.0
+    width, height = (right - left) * u, (top - bottom) * u
     rotation = raw.FPDFPage_GetRotation(page)
     if rotation == 1:
-        return (0.0, 1.0, 1.0, 0.0, -bottom, -left), height, width
+        return (0.0, u, u, 0.0, -bottom * u, -left * u), height, width
     if rotation == 2:
-        return (-1.0, 0.0, 0.0, 1.0, right, -bottom), width, height
+        return (-u, 0.0, 0.0, u, right * u, -bottom * u), width, height
     if rotation == 3:
-        return (0.0, -1.0, -1.0, 0.0, top, right), height, width
-    return (1.0, 0.0, 0.0, -1.0, -left, top), width, height
+        return (0.0, -u, -u, 0.0, top * u, right * u), height, width
+    return (u, 0.0, 0.0, -u, -left * u, top * u), width, height
 
 
 def _display_box(box: Box, matrix: Matrix) -> Box:

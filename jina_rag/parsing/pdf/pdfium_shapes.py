@@ -17,9 +17,9 @@ from jina_rag.types import Box
 Matrix: TypeAlias = tuple[float, float, float, float, float, float]
 Point: TypeAlias = tuple[float, float]
 
-_IDENTITY: Matrix = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
+IDENTITY: Matrix = (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)
 # Maximum nesting depth of form XObjects. Real documents have fewer levels.
-_MAX_DEPTH = 16
+MAX_DEPTH = 16
 # Maximum number of objects that are read per page. A page with more objects is a map or technical drawing, and the
 # first objects are enough to find the box of the drawing.
 _MAX_OBJECTS = 20_000
@@ -35,15 +35,19 @@ class PageObjects:
 
     Attributes:
         images: Boxes of the raster images.
+        image_pixels: Number of visible pixels of each raster image.
         boxes: Boxes of the visible vector shapes in points. A path that consists of several rules has one box per rule.
         curved: Whether each vector shape has curves, one value per box.
         count: Number of objects on the page, including text objects and objects in form XObjects.
+        text_orders: Address of each text object → number of the object in drawing order.
     """
 
     images: list[Box] = field(default_factory=list)
+    image_pixels: list[float] = field(default_factory=list)
     boxes: list[Box] = field(default_factory=list)
     curved: list[bool] = field(default_factory=list)
     count: int = 0
+    text_orders: dict[int, int] = field(default_factory=dict)
 
 
 def read_shapes(raw: ModuleType, pages: Iterable[Handle], *, drawings: bool) -> PageObjects:
@@ -57,7 +61,7 @@ def read_shapes(raw: ModuleType, pages: Iterable[Handle], *, drawings: bool) -> 
     walk = _Walk(raw, drawings)
     for page in pages:
         count = raw.FPDFPage_CountObjects(page)
-        walk.visit(count, lambda index, page=page: raw.FPDFPage_GetObject(page, index), _IDENTITY, None, 0)  # type: ignore[misc]
+        walk.visit(count, lambda index, page=page: raw.FPDFPage_GetObject(page, index), IDENTITY, None, 0)  # type: ignore[misc]
     return walk.objects
 
 
@@ -68,7 +72,6 @@ class _Walk:
         self.objects = PageObjects()
         self._raw = raw
         self._drawings = drawings
-        self._matrix = raw.FS_MATRIX()
         self._floats = tuple(ctypes.c_float() for _ in range(4))
         self._bytes = tuple(ctypes.c_uint() for _ in range(4))
         self._ints = (ctypes.c_int(), ctypes.c_int())
@@ -93,19 +96,27 @@ class _Walk:
             if kind == raw.FPDF_PAGEOBJ_PATH:
                 if self._drawings:
                     self._path(item, matrix, clip)
+            elif kind == raw.FPDF_PAGEOBJ_TEXT:
+                self.objects.text_orders[ctypes.cast(item, ctypes.c_void_p).value or 0] = self.objects.count
             elif kind == raw.FPDF_PAGEOBJ_IMAGE:
                 box = self._bounds(item, matrix)
-                if box and (box := clip_box(box, self._clip(item, matrix, clip))):
-                    self.objects.images.append(box)
-            elif kind == raw.FPDF_PAGEOBJ_FORM and depth < _MAX_DEPTH:
+                if box and (visible := clip_box(box, self._clip(item, matrix, clip))):
+                    self.objects.images.append(visible)
+                    self.objects.image_pixels.append(self._pixels_of(item) * _area(visible) / _area(box))
+            elif kind == raw.FPDF_PAGEOBJ_FORM and depth < MAX_DEPTH:
                 inner = self._clip(item, matrix, clip)
                 self.visit(
                     max(raw.FPDFFormObj_CountObjects(item), 0),
                     lambda at, form=item: raw.FPDFFormObj_GetObject(form, at),  # type: ignore[misc]
-                    _product(self._matrix_of(item), matrix),
+                    product(matrix_of(raw, item), matrix),
                     inner,
                     depth + 1,
                 )
+
+    def _pixels_of(self, item: Handle) -> int:
+        width, height = self._bytes[:2]
+        is_known = self._raw.FPDFImageObj_GetImagePixelSize(item, ctypes.byref(width), ctypes.byref(height))
+        return width.value * height.value if is_known else 0
 
     def _path(self, item: Handle, matrix: Matrix, clip: Box | None) -> None:
         raw = self._raw
@@ -119,7 +130,7 @@ class _Walk:
             boxes = [box] if box else []
             curves = any(self._segment(raw.FPDFPath_GetPathSegment(item, at))[0] == 1 for at in range(_MANY_POINTS))
         else:
-            to_page = _product(self._matrix_of(item), matrix)
+            to_page = product(matrix_of(raw, item), matrix)
             boxes, curves = self._pieces(item, count, to_page, only_lines=not mode.value)
         clip = self._clip(item, matrix, clip)
         boxes = [part for part in (clip_box(box, clip) for box in boxes) if part]
@@ -193,16 +204,18 @@ class _Walk:
             clip = box if clip is None else clip_box(clip, box) or (box[0], box[1], box[0], box[1])
         return clip
 
-    def _matrix_of(self, item: Handle) -> Matrix:
-        matrix = self._matrix
-        if not self._raw.FPDFPageObj_GetMatrix(item, ctypes.byref(matrix)):
-            return _IDENTITY
-        return matrix.a, matrix.b, matrix.c, matrix.d, matrix.e, matrix.f
+
+def matrix_of(raw: ModuleType, item: Handle) -> Matrix:
+    """Return the matrix of a page object; the identity if the object has none."""
+    matrix = raw.FS_MATRIX()
+    if not raw.FPDFPageObj_GetMatrix(item, ctypes.byref(matrix)):
+        return IDENTITY
+    return matrix.a, matrix.b, matrix.c, matrix.d, matrix.e, matrix.f
 
 
-def _product(first: Matrix, second: Matrix) -> Matrix:
+def product(first: Matrix, second: Matrix) -> Matrix:
     """Return the matrix that applies `first`, then `second`."""
-    if first == _IDENTITY:
+    if first == IDENTITY:
         return second
     a, b, c, d, e, f = first
     p, q, r, s, t, u = second
@@ -214,6 +227,10 @@ def transform(point: Point, matrix: Matrix) -> Point:
     x, y = point
     a, b, c, d, e, f = matrix
     return a * x + c * y + e, b * x + d * y + f
+
+
+def _area(box: Box) -> float:
+    return max((box[2] - box[0]) * (box[3] - box[1]), 1e-9)
 
 
 def _is_rectangle(points: list[Point]) -> bool:

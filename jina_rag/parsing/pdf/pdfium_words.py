@@ -11,12 +11,14 @@ import ctypes
 import math
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import ModuleType
+from typing import NamedTuple
 
 from jina_rag.parsing.layout.boxes import touch, union
 from jina_rag.parsing.pdf.base import Handle
+from jina_rag.parsing.pdf.words import Color, LayerWord
 from jina_rag.types import Box
 
 # Distances are fractions of the font size. A gap above `_SPACE` starts a new word. After a character of a script
@@ -32,17 +34,22 @@ _LEVEL = 0.02
 # Codes that PDFium returns for a hyphen at the end of a line.
 _HYPHENS = (0x0002, 0xFFFE)
 _NO_BREAK_SPACE = 0x00A0
+# Text render modes that fill, that stroke, and that only add the text to the clip path.
+_FILL_MODES, _STROKE_MODES, _CLIP_MODE = (0, 2, 4, 6), (1, 2, 5, 6), 7
+# Text with a lower opacity (0 to 255) counts as transparent.
+_OPACITY = 12
 
 
-def read_words(raw: ModuleType, page: Handle) -> Iterator[tuple[str, Box]]:
+def read_words(raw: ModuleType, page: Handle, orders: Mapping[int, int]) -> Iterator[LayerWord]:
     """Iterate over the words of a page in the order of the text layer.
 
     Args:
         raw: The module ``pypdfium2.raw``.
         page: An ``FPDF_PAGE`` handle.
+        orders: Address of a text object → number of the drawing operation.
 
     Yields:
-        (text, box), with boxes as (left, bottom, right, top) in page coordinates.
+        The words, with boxes as (left, bottom, right, top) in page coordinates.
     """
     text = raw.FPDFText_LoadPage(page)
     if not text:
@@ -50,7 +57,7 @@ def read_words(raw: ModuleType, page: Handle) -> Iterator[tuple[str, Box]]:
     try:
         box = raw.FS_RECTF()
         raw.FPDF_GetPageBoundingBox(page, ctypes.byref(box))
-        yield from _Reader(raw, text).words((box.left, box.bottom, box.right, box.top))
+        yield from _Reader(raw, text, orders).words((box.left, box.bottom, box.right, box.top))
     finally:
         raw.FPDFText_ClosePage(text)
 
@@ -65,17 +72,27 @@ class _Position:
     size: float
 
 
+class _Paint(NamedTuple):
+    """How a text object is painted, as in `LayerWord`."""
+
+    color: Color | None
+    is_painted: bool
+    order: int | None
+
+
 class _Reader:
     """Reader of the words of one text page."""
 
-    def __init__(self, raw: ModuleType, text: Handle) -> None:
+    def __init__(self, raw: ModuleType, text: Handle, orders: Mapping[int, int]) -> None:
+        self._orders = orders
+        self._bytes = tuple(ctypes.c_uint() for _ in range(4))
         self._raw = raw
         self._text = text
         self._numbers = (ctypes.c_double(), ctypes.c_double())
         self._matrix = raw.FS_MATRIX()
 
-    def words(self, page: Box) -> Iterator[tuple[str, Box]]:
-        """Yield (text, box) of each word. Characters that are completely outside the page are ignored."""
+    def words(self, page: Box) -> Iterator[LayerWord]:
+        """Yield the words. Characters that are completely outside the page are ignored."""
         raw, text = self._raw, self._text
         code_at, box_at = raw.FPDFText_GetUnicode, raw.FPDFText_GetLooseCharBox
         rect = raw.FS_RECTF()
@@ -83,6 +100,9 @@ class _Reader:
         letters: list[str] = []
         bounds: Box = (0.0, 0.0, 0.0, 0.0)
         last, last_box = -1, bounds
+        last_address: int | None = -1
+        paint = next_paint = _Paint(None, True, None)
+        continues = False
         # Gap before the character: "" for no gap, "space" for a space of the document, "line" for a line break and
         # "inserted" for a space that PDFium inserted.
         gap = ""
@@ -103,14 +123,49 @@ class _Reader:
             if box[2] <= page[0] or box[0] >= page[2] or box[3] <= page[1] or box[1] >= page[3]:
                 continue
             letter = chr(code)
-            if letters and (gap or _has_gap(box, last_box)) and self._ends(gap, letter, index, box, last, last_box):
-                yield _join_letters(letters), bounds
-                letters = []
+            item = raw.FPDFText_GetTextObject(text, index)
+            address = ctypes.cast(item, ctypes.c_void_p).value
+            if address != last_address:
+                last_address = address
+                next_paint = self._paint(item, address)
+            ends = letters and (gap or _has_gap(box, last_box)) and self._ends(gap, letter, index, box, last, last_box)
+            if ends or (letters and next_paint[:2] != paint[:2]):
+                yield self._word(letters, bounds, paint, last, continues)
+                letters, continues = [], not ends
+            elif not letters:
+                continues = False
+            if not letters:
+                paint = next_paint
             bounds = union(bounds, box) if letters else box
             letters.append(letter)
             last, last_box, gap = index, box, ""
         if letters:
-            yield _join_letters(letters), bounds
+            yield self._word(letters, bounds, paint, last, continues)
+
+    def _word(self, letters: list[str], box: Box, paint: _Paint, index: int, continues: bool) -> LayerWord:
+        color, is_painted, order = paint
+        size = self._position(index).size
+        return LayerWord(_join_letters(letters), box, color, is_painted, size, continues, order)
+
+    def _paint(self, item: Handle, address: int | None) -> _Paint:
+        """Return color, whether text is painted, and the number of the drawing operation, of a text object."""
+        if not item:
+            return _Paint(None, True, None)
+        raw = self._raw
+        mode = raw.FPDFTextObj_GetTextRenderMode(item)
+        colors: set[Color | None] = set()
+        opacity = 0
+        for modes, get_color in (
+            (_FILL_MODES, raw.FPDFPageObj_GetFillColor),
+            (_STROKE_MODES, raw.FPDFPageObj_GetStrokeColor),
+        ):
+            if mode in modes:
+                is_plain = get_color(item, *map(ctypes.byref, self._bytes))
+                red, green, blue, alpha = (value.value for value in self._bytes)
+                opacity = max(opacity, alpha if is_plain else 255)
+                colors.add((red, green, blue) if is_plain else None)
+        color = colors.pop() if len(colors) == 1 else None
+        return _Paint(color, opacity >= _OPACITY or mode == _CLIP_MODE, self._orders.get(address or 0))
 
     def _ends(self, gap: str, letter: str, index: int, box: Box, last: int, last_box: Box) -> bool:
         """Return whether a new word starts after the character `last`, given the gap that PDFium reported."""

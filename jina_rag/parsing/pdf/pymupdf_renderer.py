@@ -5,19 +5,36 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import cache
 from types import ModuleType
+
+import numpy as np
 
 from jina_rag._extras import require
 from jina_rag.errors import DocumentError, PasswordRequiredError
 from jina_rag.parsing.layout.boxes import clip_to_page
 from jina_rag.parsing.layout.regions import Shapes
+from jina_rag.parsing.pdf import xfa
 from jina_rag.parsing.pdf.base import Handle, PageContents, PdfRenderer
-from jina_rag.parsing.pdf.document_warnings import BEYOND_REPAIR, NO_AREA, NOT_RENDERED, REPAIRED, encryption_message
+from jina_rag.parsing.pdf.document_warnings import (
+    BEYOND_REPAIR,
+    NO_AREA,
+    NOT_RENDERED,
+    REPAIRED,
+    WRONG_COUNT,
+    encryption_message,
+)
 from jina_rag.parsing.pdf.drawings import Drawings
+from jina_rag.parsing.pdf.pymupdf_runs import LostTextFonts, read_runs
 from jina_rag.parsing.pdf.pymupdf_shapes import find_drawings
-from jina_rag.parsing.pdf.words import place_words
+from jina_rag.parsing.pdf.pymupdf_structure import count_pages, repair_page
+from jina_rag.parsing.pdf.pymupdf_words import PaintOrder, read_words, unrotated, without_text
+from jina_rag.parsing.pdf.visibility import TextFreePage
+from jina_rag.parsing.pdf.words import LayerWord, clean_words
 from jina_rag.parsing.renderer import attempt
-from jina_rag.types import Box, Word
+from jina_rag.parsing.text_layer.suspects import TextRun
+from jina_rag.types import Box
 
 
 class PyMuPdfRenderer(PdfRenderer):
@@ -25,6 +42,7 @@ class PyMuPdfRenderer(PdfRenderer):
 
     # MuPDF has global state that all documents share, so only one thread at a time may call MuPDF.
     _lock = threading.RLock()
+    _lost_text_fonts: LostTextFonts | None = None
 
     def _open(self, resources: ExitStack) -> tuple[int, tuple[str, ...]]:
         self._pymupdf = _library()
@@ -42,8 +60,9 @@ class PyMuPdfRenderer(PdfRenderer):
             if not any(self._document.authenticate(password) for password in passwords):
                 raise PasswordRequiredError(encryption_message(bool(passwords)))
         with self._convert_errors("The document cannot be read"):
-            count = int(self._document.page_count)
-        return count, (REPAIRED,) if self._document.is_repaired else ()
+            count, has_wrong_tree = count_pages(self._pymupdf, self._document, self._settings.limits.max_pages)
+            warnings = xfa.pymupdf_warnings(self._document)
+        return count, (REPAIRED,) * self._document.is_repaired + (WRONG_COUNT,) * has_wrong_tree + warnings
 
     @contextmanager
     def _convert_errors(self, problem: str = NOT_RENDERED) -> Iterator[None]:
@@ -56,58 +75,75 @@ class PyMuPdfRenderer(PdfRenderer):
             raise DocumentError(f"{problem}: {detail.rstrip('.')}. Replace or re-export the file.") from error
 
     def _read(self, number: int, warnings: list[str]) -> PageContents:
+        unit = repair_page(self._pymupdf, self._document, number)
         page = self._document.load_page(number - 1)
-        width, height = page.rect.width, page.rect.height
+        width, height = page.rect.width * unit, page.rect.height * unit
         if not (width > 0 and height > 0):
             raise DocumentError(NO_AREA)
         tools = self._pymupdf.TOOLS
         tools.reset_mupdf_warnings()
-        screenshot = self._screenshot(page, width, height, warnings)
-        rotation = page.rotation
-        to_display = page.rotation_matrix
-        # On rotated pages, PyMuPDF mixes rotated and unrotated coordinates, so the rotation is set to 0.
-        page.set_rotation(0)
-        try:
+        screenshot, pixels = self._screenshot(page, width, height, warnings)
+        to_display = page.rotation_matrix * self._pymupdf.Matrix(unit, unit)
+        with unrotated(page):
             words = attempt(lambda: self._words(page, to_display, width, height), [], "words", warnings)
             images = attempt(lambda: self._images(page, to_display, width, height), (), "images", warnings)
             drawings: Drawings | tuple[()] = ()
             if self._settings.regions:
                 drawings = attempt(lambda: find_drawings(page, to_display, width, height), (), "drawings", warnings)
-        finally:
-            page.set_rotation(rotation)
         shapes = Shapes(width, height, images, *drawings)
-        return PageContents(screenshot, words, shapes, has_hidden_content=lambda: bool(tools.mupdf_warnings()))
+        return PageContents(screenshot, pixels, words, shapes, has_hidden_content=lambda: bool(tools.mupdf_warnings()))
 
     def _pixels(self, page: Handle, width: float, height: float, zoom: float) -> tuple[tuple[int, int], bytes]:
-        pixmap = page.get_pixmap(matrix=self._pymupdf.Matrix(zoom, zoom), colorspace=self._pymupdf.csRGB, alpha=False)
+        scale = zoom * width / page.rect.width  # in pixels per unit of the page, which is a point for almost every page
+        pixmap = page.get_pixmap(matrix=self._pymupdf.Matrix(scale, scale), colorspace=self._pymupdf.csRGB, alpha=False)
         return (pixmap.width, pixmap.height), pixmap.samples
+
+    def _pictures(self, page: Handle) -> list[tuple[float, float]]:
+        library, area = self._pymupdf, page.rect.width * page.rect.height
+        infos = attempt(page.get_image_info, [], "pictures", [])
+        return [(info["width"] * info["height"], library.Rect(info["bbox"]).get_area() / area) for info in infos]
 
     def _images(self, page: Handle, to_display: Handle, width: float, height: float) -> tuple[Box, ...]:
         boxes = (tuple(self._pymupdf.Rect(info["bbox"]) * to_display) for info in page.get_image_info())
         return tuple(box for points in boxes if (box := clip_to_page(points, width, height)))
 
-    def _words(self, page: Handle, to_display: Handle, width: float, height: float) -> list[Word]:
+    def _words(self, page: Handle, to_display: Handle, width: float, height: float) -> list[LayerWord]:
         library = self._pymupdf
-        # With these flags, MuPDF expands ligatures and returns unmapped codes as U+FFFD, which `place_words` drops.
-        flags = library.TEXT_PRESERVE_WHITESPACE | library.TEXT_MEDIABOX_CLIP
-        entries = page.get_text("words", flags=flags, sort=False) or _words_without_width(page, flags)
-        if to_display == library.Identity:  # a page without rotation; the product would take 20 microseconds a word
-            texts = ((entry[4], entry[:4]) for entry in entries)
-        else:
-            texts = ((entry[4], tuple(library.Rect(entry[:4]) * to_display)) for entry in entries)
-        return place_words(texts, width, height)
+        words = read_words(library, page)
+        if to_display != library.Identity:  # the product takes 20 microseconds a word
+            words = [replace(word, box=tuple(library.Rect(word.box) * to_display)) for word in words]
+        return clean_words(words, width, height)
 
+    def _runs(self, number: int, width: float, height: float) -> list[TextRun]:
+        page = self._document.load_page(number - 1)
+        to_display = page.rotation_matrix * self._pymupdf.Matrix(*[width / page.rect.width] * 2)
+        with unrotated(page):
+            return read_runs(self._pymupdf, page, to_display, width, height)
 
-def _words_without_width(page: Handle, flags: int) -> list[tuple[Handle, ...]]:
-    """Return the words of fonts with invalid widths. PyMuPDF omits words with empty boxes.
+    def _may_lose_text(self, number: int) -> bool:
+        if self._lost_text_fonts is None:
+            self._lost_text_fonts = LostTextFonts(self._document)
+        return self._lost_text_fonts.any(self._document.load_page(number - 1))
 
-    Each word gets the box of the text block, widened so that the width is at least the height.
-    """
-    return [
-        (x0, y0, max(x1, x0 + y1 - y0), y1, word)
-        for x0, y0, x1, y1, text, *_ in page.get_text("blocks", flags=flags)
-        for word in text.split()
-    ]
+    def _draw_without_text(self, number: int, contents: PageContents) -> TextFreePage:
+        words, shapes = contents.words, contents.shapes
+        width, height = shapes.width, shapes.height
+
+        def read(page: Handle) -> tuple[list[LayerWord], PaintOrder]:
+            to_display = page.rotation_matrix * self._pymupdf.Matrix(*[width / page.rect.width] * 2)
+            with unrotated(page):
+                order = PaintOrder(page, lambda box: tuple(self._pymupdf.Rect(box) * to_display))
+                return self._words(page, to_display, width, height), order
+
+        with without_text(self._document, number) as page:
+            _, samples = self._pixels(page, width, height, contents.screenshot.dpi / 72)
+            painted = {(word.text, word.box) for word in read(page)[0] if word.is_painted}
+        order = cache(lambda: read(self._document.load_page(number - 1))[1])
+        return TextFreePage(
+            np.frombuffer(samples, dtype=np.uint8).reshape(contents.pixels.shape),
+            frozenset(at for at, word in enumerate(words) if (word.text, word.box) in painted),
+            lambda below, above: order().is_replaced(words[below], words[above]),
+        )
 
 
 def _library() -> ModuleType:

@@ -1,36 +1,110 @@
-"""Cleanup of text-layer words, shared by the PDF renderers."""
+"""Words of the text layer as the PDF libraries return them, and the cleanup that all PDF renderers share."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
-from jina_rag.parsing.layout.boxes import clip_to_page, to_fractions
+from jina_rag.parsing.layout.boxes import clip_to_page, to_fractions, union
+from jina_rag.parsing.pdf.vertical_text import join_columns
 from jina_rag.types import Box, Word
+
+Color: TypeAlias = tuple[int, int, int]
 
 # These characters are not printable, but Persian and Indic scripts require them to join letters correctly.
 _JOINERS = "\u200c\u200d"
+# Simulated bold and shadows draw a word again at most this far away: 0.5 points, and the rounding of coordinates.
+_SHADOW = 0.52
+# Side of the cells in which repeated words are searched, in points.
+_CELL = 4.0
+# A word that is repeated next to itself is at least one word width away. A shadow is closer than this fraction.
+_SHADOW_SHARE = 0.75
 
 
-def place_words(texts: Iterable[tuple[str, Box]], width: float, height: float) -> list[Word]:
-    """Return the words of a page without invalid characters, duplicates, and words outside the page.
+@dataclass(frozen=True, slots=True)
+class LayerWord:
+    """A word of the text layer before the words that nobody can see are dropped.
+
+    Attributes:
+        text: The characters.
+        box: Box in points of the displayed page. The two corners may be in any order.
+        color: Color, RGB from 0 to 255; None if the text has a pattern, two colors or an unknown color.
+        is_painted: Whether the text is filled or stroked. False for text render mode 3 and for transparent text.
+        size: Font size in points of the displayed page.
+        continues: Whether the word is the continuation of the word before, in another color.
+        order: Number of the drawing operation on the page; None if it is unknown.
+        is_annotation: Whether the word belongs to an annotation or form field.
+    """
+
+    text: str
+    box: Box
+    color: Color | None = None
+    is_painted: bool = True
+    size: float = 12.0
+    continues: bool = False
+    order: int | None = None
+    is_annotation: bool = False
+
+
+def clean_words(words: Iterable[LayerWord], width: float, height: float) -> list[LayerWord]:
+    """Return the words without invalid characters and without words outside the page. The boxes are clipped.
 
     Args:
-        texts: (text, box) of each word in the order of the text layer, with boxes in points of the displayed page.
+        words: Words in the order of the text layer.
         width: Width of the page in points.
         height: Height of the page in points.
-
-    Returns:
-        The words, with boxes as fractions of the page and clipped to the page.
     """
-    words: dict[tuple[object, ...], Word] = {}
-    for raw, points in texts:
-        text = clean(raw)
-        box = clip_to_page(points, width, height)
+    cleaned = []
+    for word in words:
+        text = clean(word.text)
+        box = clip_to_page(word.box, width, height)
         if text and box:
-            box = to_fractions(box, width, height)
-            # Text with a shadow or simulated bold contains a word several times at the same position.
-            words.setdefault((text, *(round(side, 3) for side in box)), Word(text, box))
-    return list(words.values())
+            cleaned.append(replace(word, text=text, box=box))
+    return cleaned
+
+
+def place_words(words: Sequence[LayerWord], is_visible: Sequence[bool], width: float, height: float) -> list[Word]:
+    """Return the visible words of a page: each word once, and each column of vertical text as one word.
+
+    Args:
+        words: Words of `clean_words`.
+        is_visible: Whether each word is visible.
+        width: Width of the page in points.
+        height: Height of the page in points.
+    """
+    columns = join_columns(list(_drop_shadows(_join_parts(words, is_visible))))
+    return [Word(text, to_fractions(box, width, height)) for text, box in columns]
+
+
+def _join_parts(words: Sequence[LayerWord], is_visible: Sequence[bool]) -> Iterator[tuple[str, Box]]:
+    """Yield (text, box) of the visible words. The parts of a word in several colors are joined again."""
+    text, box = "", (0.0, 0.0, 0.0, 0.0)
+    for word, visible in zip(words, is_visible, strict=True):
+        if text and not (visible and word.continues):
+            yield text, box
+            text = ""
+        if visible:
+            text, box = text + word.text, union(box, word.box) if text else word.box
+    if text:
+        yield text, box
+
+
+def _drop_shadows(words: Iterable[tuple[str, Box]]) -> Iterator[tuple[str, Box]]:
+    """Drop words that repeat an earlier word at most 0.5 points away, as simulated bold and shadows do."""
+    boxes_by_cell: dict[tuple[str, int, int], list[Box]] = {}
+    for text, box in words:
+        low, high = ([int((side + shift) // _CELL) for side in box[:2]] for shift in (-_SHADOW, _SHADOW))
+        cells = {(text, x, y) for x in (low[0], high[0]) for y in (low[1], high[1])}
+        if not any(_is_shadow(box, other) for cell in cells for other in boxes_by_cell.get(cell, ())):
+            yield text, box
+        cell = text, int(box[0] // _CELL), int(box[1] // _CELL)
+        boxes_by_cell.setdefault(cell, []).append(box)
+
+
+def _is_shadow(a: Box, b: Box) -> bool:
+    shift = max(abs(p - q) for p, q in zip(a, b, strict=True))
+    return shift <= min(_SHADOW, _SHADOW_SHARE * max(a[2] - a[0], a[3] - a[1]))
 
 
 def truncate_words(words: Sequence[Word], limit: int, warnings: list[str]) -> Sequence[Word]:

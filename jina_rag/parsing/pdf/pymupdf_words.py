@@ -1,0 +1,193 @@
+"""Words of a PDF page with their colors, and pictures of a page without its text, read with MuPDF."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from jina_rag.parsing.layout.boxes import area, bounds, clip_box, intersection
+from jina_rag.parsing.pdf.base import Handle
+from jina_rag.parsing.pdf.words import Color, LayerWord
+from jina_rag.types import Box
+
+# Bits of the `char_flags` of a span: the characters are filled, stroked, or part of a clip path.
+_FILLED, _STROKED, _CLIPPED = 16, 32, 64
+# Text with a lower opacity (0 to 255) counts as transparent.
+_OPACITY = 12
+# The operator that sets the text render mode, and the same operator for invisible text.
+_RENDER_MODE = re.compile(rb"(?<![^\s\])>])[0-7]\s+Tr(?![^\s/\[(<])")
+_INVISIBLE = b"3 Tr"
+# Drawing operations that may cover a word, and the minimum fraction of the word that is covered.
+_COVERS = ("fill-path", "fill-image")
+_COVERED = 0.9
+
+
+def read_words(library: Handle, page: Handle) -> list[LayerWord]:
+    """Return the words of a page in the order of the text layer, with boxes in points of the unrotated page.
+
+    Args:
+        library: The module ``pymupdf``.
+        page: A ``pymupdf.Page`` whose rotation is set to 0.
+    """
+    # With these flags, MuPDF expands ligatures and returns unmapped codes as U+FFFD, which `clean_words` drops.
+    flags = library.TEXT_PRESERVE_WHITESPACE | library.TEXT_MEDIABOX_CLIP
+    text_page = page.get_textpage(flags=flags)
+    entries = text_page.extractWORDS()
+    if not entries:
+        return [LayerWord(text, box) for text, box in _words_without_width(page, flags)]
+    spans_of_line = {
+        (block["number"], number): line["spans"]
+        for block in text_page.extractDICT()["blocks"]
+        for number, line in enumerate(block.get("lines", ()))
+    }
+    words: list[LayerWord] = []
+    line: tuple[int, int] | None = None
+    spans = _Spans(())
+    for x0, y0, x1, y1, text, block, number, _ in entries:
+        if (block, number) != line:
+            line = block, number
+            spans = _Spans(spans_of_line.get(line, ()))
+        words += spans.split(text, (x0, y0, x1, y1))
+    return words
+
+
+class _Spans:
+    """The spans of a line: runs of characters of one font and color. `split` is called for each word in order."""
+
+    def __init__(self, spans: Sequence[dict[str, Any]]) -> None:
+        self._spans = spans
+        self._text = "".join(span["text"] for span in spans)
+        self._at = 0
+
+    def split(self, text: str, box: Box) -> list[LayerWord]:
+        """Return the parts of a word that differ in color. Almost every word has one part."""
+        if len(self._spans) <= 1:
+            return [_word(text, box, self._spans)]
+        start = self._text.find(text, self._at)
+        if start < 0:  # the word has characters that the spans do not have
+            return [_word(text, box, self._spans[:1])]
+        self._at = start + len(text)
+        parts: list[tuple[str, list[dict[str, Any]]]] = []
+        offset = 0
+        for span in self._spans:
+            first, last = max(start, offset), min(self._at, offset + len(span["text"]))
+            offset += len(span["text"])
+            if first >= last:
+                continue
+            piece = text[first - start : last - start]
+            if parts and _paint(parts[-1][1][0]) == _paint(span):
+                parts[-1] = parts[-1][0] + piece, [*parts[-1][1], span]
+            else:
+                parts.append((piece, [span]))
+        if len(parts) == 1:
+            return [_word(text, box, parts[0][1])]
+        return [
+            _word(piece, _part_of(box, spans), spans, continues=number > 0)
+            for number, (piece, spans) in enumerate(parts)
+        ]
+
+
+def _paint(span: dict[str, Any]) -> tuple[Color | None, bool]:
+    """Return the color of a span, None if it is unknown, and whether the span is painted."""
+    flags = span.get("char_flags", _FILLED)
+    if flags & _CLIPPED:  # a picture or pattern is painted through the letters
+        return None, True
+    color = span["color"]
+    rgb = (color >> 16) & 255, (color >> 8) & 255, color & 255
+    return rgb, bool(flags & (_FILLED | _STROKED)) and span.get("alpha", 255) >= _OPACITY
+
+
+def _word(text: str, box: Box, spans: Sequence[dict[str, Any]], *, continues: bool = False) -> LayerWord:
+    if not spans:
+        return LayerWord(text, box)
+    return LayerWord(text, box, *_paint(spans[0]), max(span["size"] for span in spans), continues)
+
+
+def _part_of(box: Box, spans: Sequence[dict[str, Any]]) -> Box:
+    """Return the part of the box of a word that the spans cover."""
+    around = bounds(point for span in spans for point in (span["bbox"][:2], span["bbox"][2:]))
+    return clip_box(box, around) or box
+
+
+def _words_without_width(page: Handle, flags: int) -> Iterator[tuple[str, Box]]:
+    """Yield the words of fonts with invalid widths. PyMuPDF omits words with empty boxes.
+
+    Each word gets the box of the text block, widened so that the width is at least the height.
+    """
+    for x0, y0, x1, y1, text, *_ in page.get_text("blocks", flags=flags):
+        for word in text.split():
+            yield word, (x0, y0, max(x1, x0 + y1 - y0), y1)
+
+
+@contextmanager
+def without_text(document: Handle, number: int) -> Iterator[Handle]:
+    """Open a page whose text is invisible. Annotations keep their text. The document is restored on exit.
+
+    Args:
+        document: The ``pymupdf.Document``.
+        number: Page number, 1-based.
+
+    Yields:
+        The ``pymupdf.Page``, a second object beside the page of the caller.
+    """
+    page = document.load_page(number - 1)
+    xref = page.xref
+    kind, contents = document.xref_get_key(xref, "Contents")
+    changed = document.get_new_xref()
+    document.update_object(changed, "<<>>")
+    document.update_stream(changed, _INVISIBLE + b" " + _RENDER_MODE.sub(_INVISIBLE, page.read_contents()))
+    document.xref_set_key(xref, "Contents", f"{changed} 0 R")
+    try:
+        yield document.load_page(number - 1)
+    finally:
+        document.xref_set_key(xref, "Contents", contents if kind != "null" else "null")
+
+
+@contextmanager
+def unrotated(page: Handle) -> Iterator[None]:
+    """Set the rotation of a page to 0, because PyMuPDF mixes rotated and unrotated coordinates on rotated pages."""
+    rotation = page.rotation
+    page.set_rotation(0)
+    try:
+        yield
+    finally:
+        page.set_rotation(rotation)
+
+
+class PaintOrder:
+    """The order in which the texts, images and filled shapes of a page are painted.
+
+    Args:
+        page: A ``pymupdf.Page`` whose rotation is set to 0.
+        to_display: Function that converts a box from the unrotated page to the displayed page.
+    """
+
+    def __init__(self, page: Handle, to_display: Callable[[Box], Box]) -> None:
+        self._texts = [
+            (span["seqno"], "".join(chr(character[0]) for character in span["chars"]), to_display(span["bbox"]))
+            for span in page.get_texttrace()
+        ]
+        operations = enumerate(page.get_bboxlog())
+        self._covers = [(number, to_display(box)) for number, (kind, box) in operations if kind in _COVERS]
+
+    def is_replaced(self, below: LayerWord, above: LayerWord) -> bool:
+        """Return whether a shape or image is painted over a word before another word is painted at the same place."""
+        first = min(self._numbers(below), default=None)
+        last = max(self._numbers(above), default=None)
+        if first is None or last is None:
+            return False
+        return any(
+            first < number < last and intersection(cover, below.box) >= _COVERED * area(below.box)
+            for number, cover in self._covers
+        )
+
+    def _numbers(self, word: LayerWord) -> list[int]:
+        """Return the numbers of the drawing operations that may paint a word."""
+        x, y = (word.box[0] + word.box[2]) / 2, (word.box[1] + word.box[3]) / 2
+        return [
+            number
+            for number, text, box in self._texts
+            if box[0] <= x <= box[2] and box[1] <= y <= box[3] and word.text in text
+        ]
