@@ -1,6 +1,12 @@
 """Code that the LangChain and LlamaIndex adapters share. Requires pydantic, which LangChain and LlamaIndex install."""
 
-from jina_rag.adapters.filters import SEARCH_SETTINGS, metadata_matches, page_filter, search_arguments
+from jina_rag.adapters.filters import (
+    SEARCH_SETTINGS,
+    intersect_ranges,
+    metadata_matches,
+    page_filter,
+    search_arguments,
+)
 from jina_rag.adapters.indexes import IndexOpening, IndexOwner, LazyIndex
 from jina_rag.adapters.lazy import check_not_empty
 from jina_rag.adapters.models import EmbedderOptions, EmbedderSource, RerankerOptions, RerankerSource, model_argument
@@ -19,6 +25,7 @@ __all__ = [
     "RerankerSource",
     "check_not_empty",
     "coroutine_of",
+    "intersect_ranges",
     "metadata_matches",
     "model_argument",
     "page_filter",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import numpy as np
 
 from jina_rag.errors import InvalidInputError
 from jina_rag.stores.filters import matches
+from jina_rag.stores.ranges import intersection, plain_scalar
 from jina_rag.types import Range, Where
 
 SEARCH_SETTINGS = ("k", "offset", "filter", "stages", "group_by", "dedup", "score_threshold", "details", "explain")
@@ -76,8 +77,25 @@ def metadata_matches(metadata: Mapping[str, Any], where: Where) -> bool:
     return matches({"meta": metadata}, {f"meta.{key.removeprefix('meta.')}": value for key, value in where.items()})
 
 
+def intersect_ranges(key: str, first: Range, second: Range) -> Range:
+    """Return the range of the values that are in both ranges of a key, for two conditions that are joined by "and".
+
+    Args:
+        key: Key of the ranges, for the error message.
+        first: A range.
+        second: Another range.
+
+    Raises:
+        InvalidInputError: If both ranges have the same bound, and these bounds cannot be compared.
+    """
+    ends = [{name: end for name, end in asdict(limits).items() if end is not None} for limits in (first, second)]
+    return intersection(key, (first, second)) if ends[0].keys() & ends[1].keys() else Range(**ends[0], **ends[1])
+
+
 def _without_numpy(value: Any) -> Any:  # noqa: ANN401
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+    if isinstance(value, np.ndarray):  # `tolist` would return nanoseconds for dates
+        return [_without_numpy(item) for item in value] if value.ndim else plain_scalar(value[()])
+    return plain_scalar(value)
 
 
 def _to_one_based(value: Any) -> Any:  # noqa: ANN401

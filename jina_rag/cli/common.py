@@ -41,7 +41,7 @@ FilterOption = Annotated[
     list[str] | None,
     typer.Option(
         "--filter",
-        help="Filter by metadata (=, >=, <=, > or <), path=GLOB, or has=chart|table|figure. "
+        help="Filter by metadata (=, >=, <=, > or <, also of dates), path=GLOB, or has=chart|table|figure. "
         "Repeatable: all keys must match; values of one key are alternatives.",
         metavar="KEY=VALUE",
     ),
@@ -103,32 +103,44 @@ def check_parent_folder(path: Path) -> None:
 def filters(options: list[str]) -> Mapping[str, Any]:
     """Parse the values of ``--filter`` into a filter.
 
-    Repeated ``KEY=VALUE`` options with the same key are alternatives. ``KEY>=N`` and ``KEY<=N`` form one range.
+    Repeated ``KEY=VALUE`` options with the same key are alternatives. ``KEY>=N`` and ``KEY<=N`` form one range, of
+    numbers, dates or times.
 
     Raises:
-        typer.BadParameter: If a value is not of the form ``KEY=VALUE`` or ``KEY>=NUMBER``.
+        typer.BadParameter: If a value is not of the form ``KEY=VALUE``, ``KEY>=NUMBER`` or ``KEY>=DATE``.
     """
     from jina_rag.types import Range
 
     conditions: dict[str, Any] = {}
-    ranges: dict[str, dict[str, float]] = {}
+    ranges: dict[str, dict[str, float | str]] = {}
     for option in options:
         match = _CONDITION.fullmatch(option)
         if match is None:
-            raise typer.BadParameter(f"--filter {option!r} is invalid. Write KEY=VALUE or KEY>=NUMBER.")
+            raise typer.BadParameter(f"--filter {option!r} is invalid. Write KEY=VALUE, KEY>=NUMBER or KEY>=DATE.")
         key, operator, value = match.groups()
         if operator == "=":
             conditions.setdefault(key, []).extend(_typed_values(value) if key != "path" else [value])
             continue
-        try:
-            ranges.setdefault(key, {})[_ENDS[operator]] = float(value)
-        except ValueError:
-            raise typer.BadParameter(f"--filter {option!r}: {value!r} is not a number. Write KEY>=NUMBER.") from None
+        ranges.setdefault(key, {})[_ENDS[operator]] = _bound(option, value.strip())
     for key, ends in ranges.items():
         if key in conditions:
             raise typer.BadParameter(f"--filter {key!r} has both a value and a range. Pass a value or a range only.")
         conditions[key] = Range(**ends)
     return conditions
+
+
+def _bound(option: str, value: str) -> float | str:
+    """Return the bound of a range as a number, or as the text of a date or time."""
+    from jina_rag.stores.dates import parse
+
+    with suppress(ValueError):
+        return float(value)
+    if parse(value) is None:
+        raise typer.BadParameter(
+            f"--filter {option!r}: {value!r} is not a number and not a date. Write KEY>=NUMBER, KEY>=2025-01-31, or "
+            "KEY>=2025-01-31T09:30Z."
+        )
+    return value
 
 
 def _typed_values(value: str) -> list[str | int | float | bool]:

@@ -23,7 +23,7 @@ def delete(
     filter: Annotated[  # shadows the built-in to name the option
         list[str] | None,
         typer.Option(
-            help="Delete the documents that match: metadata (=, >=, <=, > or <) or path=GLOB. "
+            help="Delete the documents that match: metadata (=, >=, <=, > or <, also of dates) or path=GLOB. "
             "Repeatable: all keys must match; values of one key are alternatives.",
             metavar="KEY=VALUE",
         ),

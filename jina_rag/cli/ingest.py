@@ -46,7 +46,8 @@ def ingest(
     metadata: Annotated[
         list[str] | None,
         typer.Option(
-            help="Metadata to store with these documents, for search --filter. Repeatable.", metavar="KEY=VALUE"
+            help="Metadata to store with these documents, for search --filter: text, number or date. Repeatable.",
+            metavar="KEY=VALUE",
         ),
     ] = None,
     sync: Annotated[

@@ -114,6 +114,7 @@ def search(
       jina-rag search "Which region grew fastest?" --index kb
       jina-rag search "notice period" -i kb --filter "path=contracts/*"
       jina-rag search "error E-4711" -i kb --filter "year>=2020" --explain
+      jina-rag search "minutes" -i kb --filter "when>=2025-01-01" --filter "when<2025-07-01"
       jina-rag search "solar capacity" -i kb --heatmap heatmap.png
       jina-rag search "solar capacity" -i kb --reranker jinaai/jina-reranker-m0
       jina-rag search -i kb --queries queries.jsonl --run run.jsonl

@@ -5,7 +5,8 @@ with its offset, ``2025-01-31T09:30:00+01:00``, and a time of day as ``09:30:00`
 as UTC, so that an index gives the same answers on every machine.
 
 Text in these formats is compared by value: ``2025-01-31T09:30:00+01:00`` equals ``2025-01-31T08:30:00Z``. A stored date
-counts as midnight UTC. A date in a filter covers the whole day in UTC.
+counts as midnight UTC. A date in a filter covers the whole day in UTC. Text at keys of names and ids is compared as
+text (see `filters.moment_of`).
 """
 
 from __future__ import annotations

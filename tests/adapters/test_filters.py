@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections import deque
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 pytest.importorskip("pydantic")
 
 from jina_rag import InvalidInputError, Range
-from jina_rag.adapters import SEARCH_SETTINGS, metadata_matches, page_filter, search_arguments
+from jina_rag.adapters import SEARCH_SETTINGS, intersect_ranges, metadata_matches, page_filter, search_arguments
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,27 @@ def test_page_filter_shifts_every_form_to_one_based(value, expected):
 def test_page_filter_rejects_other_values(value):
     with pytest.raises(InvalidInputError, match=r"The filter 'page' is .*; expected 0-based page numbers or a Range"):
         page_filter({"page": value})
+
+
+def test_search_arguments_convert_numpy_dates_to_dates():
+    nanoseconds = np.datetime64("2025-01-31T09:30:00", "ns")
+    where = {"a": nanoseconds, "b": np.array([nanoseconds]), "c": np.datetime64("2025-01-31"), "d": np.array(4)}
+    when = dt.datetime(2025, 1, 31, 9, 30)
+    assert search_arguments({"filter": where})["filter"] == {"a": when, "b": [when], "c": when.date(), "d": 4}
+
+
+def test_intersect_ranges_compares_bounds_of_one_side_only():
+    assert intersect_ranges("a", Range(gte="3"), Range(lte="9")) == Range(gte="3", lte="9")  # page labels
+    assert intersect_ranges("a", Range(gte=3), Range(gte=5, lt=9)) == Range(gte=5.0, lt=9.0)
+    dates = intersect_ranges("a", Range(gte="2025-01-31"), Range(gte=dt.datetime(2024, 1, 1), lte="2025-12-31"))
+    assert dates == Range(gte="2025-01-31T00:00:00+00:00", lt="2026-01-01T00:00:00+00:00")
+
+
+def test_metadata_matches_dates():
+    metadata = {"when": "2025-01-31T09:30:00+01:00"}
+    assert metadata_matches(metadata, {"when": dt.date(2025, 1, 31)})
+    assert metadata_matches(metadata, {"meta.when": Range(lt="2025-02-01")})
+    assert not metadata_matches(metadata, {"when": Range(lt="2025-01-31")})
 
 
 def test_page_filter_keeps_other_keys():

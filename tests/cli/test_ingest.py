@@ -82,7 +82,8 @@ def test_metadata_is_filterable(cli, docs, tmp_path):
     assert ids_of("year>2023", "year<2025") == {"animals.pdf"}
     assert ids_of("year>2025") == set()
     for wrong, reason in (
-        ("year>=new", "not a number"),
+        ("year>=new", "not a number and not a date"),
+        ("year>=2025-02-30", "KEY>=2025-01-31"),
         ("year", "KEY>=NUMBER"),
         ("has=photo", "chart, table, figure"),
     ):

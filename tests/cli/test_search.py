@@ -327,6 +327,41 @@ def test_filter_matches_numbers_and_booleans(cli, docs, tmp_path):
         assert len(hits) == count, entry
 
 
+def test_filter_matches_dates_and_times(cli, docs, tmp_path):
+    kb = tmp_path / "kb"
+    cli("ingest", docs / "animals.pdf", "-i", kb, "--metadata", "when=2025-01-31T09:30:00+01:00", *NO_OCR)
+    cli(
+        "ingest",
+        docs / "reports" / "energy.pdf",
+        "-i",
+        kb,
+        "--metadata",
+        "when=2024-12-31",
+        "--metadata",
+        "at=09:30",
+        *NO_OCR,
+    )
+    animals, energy = {"animals.pdf"}, {"energy.pdf"}
+    for options, expected in (
+        (["when>=2025-01-01"], animals),
+        (["when<2025-01-01"], energy),
+        (["when>2024-12-31"], animals),
+        (["when<=2024-12-31"], energy),
+        (["when>=2024-12-31", "when<=2025-01-31"], animals | energy),
+        (["when>=2025-01-31T08:30Z", "when<2025-01-31T09:30:01+01:00"], animals),
+        (["when=2025-01-31"], animals),
+        (["when=2025-01-31 08:30"], animals),
+        (["when=2025-01-31", "when=2024-12-31"], animals | energy),
+        (["at<10:00"], energy),
+        (["when>=20250101"], set()),
+    ):
+        arguments = [argument for option in options for argument in ("--filter", option)]
+        hits = cli("search", "whales power", "-i", kb, "-k", 9, *arguments, "--json").json["hits"]
+        assert {Path(hit["path"]).name for hit in hits} == expected, options
+    cli("search", "x", "-i", kb, "--filter", "when>=2025-01-01", "--filter", "when<5").assert_usage_error("only dates")
+    assert cli("delete", "-i", kb, "--filter", "when=2024-12-31", "--json").json["removed"] == 1
+
+
 def test_hit_lists_its_copies(cli, docs, tmp_path):
     kb = tmp_path / "kb"
     shutil.copy(docs / "animals.pdf", docs / "copy.pdf")

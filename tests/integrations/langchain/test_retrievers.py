@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gc
 import json
 import pickle
@@ -122,6 +123,18 @@ def test_search_settings_are_fields_and_call_arguments(index):
     assert {doc.metadata["year"] for doc in retriever.invoke("whales sing", filter=None, k=9)} == {2024, 2025}
     assert not retriever.invoke("whales sing", filter={"year": Range(gt=2025)})
     assert not JinaPageRetriever(index=index, filter={"year": Range(gt=2025)}).invoke("whales sing")
+
+
+def test_filter_by_dates_is_a_field_and_serializes(tmp_path):
+    first, second = dt.date(2024, 5, 1), dt.date(2025, 1, 31)
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        index.add(["whales sing", "whales swim"], ids=["a", "b"], metadata=[{"when": first}, {"when": second}])
+        for where in (Range(gt=first), Range(gte="2024-05-02T00:00:00+02:00"), "2025-01-31", second):
+            retriever = JinaPageRetriever(index=index, filter={"when": where})
+            assert [doc.metadata["when"] for doc in retriever.invoke("whales sing")] == ["2025-01-31"]
+            fields = json.loads(retriever.model_dump_json())
+            restored = JinaPageRetriever(index=index, filter=fields["filter"])
+            assert [doc.id for doc in restored.invoke("whales sing")] == ["b"]
 
 
 def test_filter_uses_document_metadata_keys(index):

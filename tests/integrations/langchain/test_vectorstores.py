@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import gc
 import json
 import pickle
@@ -25,7 +26,7 @@ from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from langchain_jina_rag import JinaLocalEmbeddings, JinaLocalRerank, JinaVectorStore
 from PIL import Image
 
-from jina_rag import DocumentIndex, InvalidInputError, JinaRagError, Prefetch, Rerank
+from jina_rag import DocumentIndex, InvalidInputError, JinaRagError, Prefetch, Range, Rerank
 from jina_rag.errors import IndexNotFoundError
 from jina_rag.testing import FakeEmbedder, FakeReranker, make_page
 
@@ -62,6 +63,23 @@ def filled_store(store):
 def image(tmp_path):
     make_page("a list of authors").screenshot.image.save(tmp_path / "page.png")
     return tmp_path / "page.png"
+
+
+def test_dates_are_stored_as_text_and_filtered_by_value(store):
+    when = dt.datetime(2025, 1, 31, 9, 30, tzinfo=dt.timezone(dt.timedelta(hours=1)))
+    store.add_documents([
+        Document(page_content="whales sing", metadata={"when": when}, id="a"),
+        Document(page_content="whales swim", metadata={"when": dt.date(2024, 5, 1), "naive": dt.datetime(2024, 1, 1)}),
+    ])  # fmt: skip
+    [doc] = store.similarity_search(QUERY, filter={"when": Range(gte="2025-01-01")})
+    assert (doc.id, doc.metadata["when"]) == ("a", "2025-01-31T09:30:00+01:00")
+    for where in (when, dt.date(2025, 1, 31), "2025-01-31T08:30:00Z", Range(gt=dt.date(2024, 5, 1))):
+        assert [doc.id for doc in store.similarity_search(QUERY, filter={"when": where})] == ["a"]
+    [doc] = store.similarity_search(QUERY, filter={"naive": Range(lte=dt.date(2024, 1, 1))})
+    assert doc.metadata["naive"] == "2024-01-01T00:00:00+00:00"
+    assert doc.metadata["when"] == "2024-05-01"
+    with pytest.raises(InvalidInputError, match="metadata key 'score' of 'b' cannot be stored"):
+        store.add_documents([Document(page_content="x", metadata={"score": float("nan")}, id="b")])
 
 
 def test_text_is_returned_unchanged(store):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import gc
 import json
 import pickle
@@ -79,6 +80,35 @@ def image(tmp_path) -> Path:
     path = tmp_path / "image.png"
     Image.new("RGB", (60, 80), "navy").save(path)
     return path
+
+
+def test_dates_are_stored_as_text_and_filtered_by_value(store):
+    when = dt.datetime(2025, 1, 31, 9, 30, tzinfo=dt.timezone(dt.timedelta(hours=1)))
+    store.add([
+        TextNode(id_="a", text="whales sing", metadata={"when": when, "deep": {"naive": [dt.datetime(2024, 1, 1)]}}),
+        TextNode(id_="b", text="whales swim", metadata={"when": dt.date(2024, 5, 1)}),
+    ])  # fmt: skip
+
+    def ids(*conditions):
+        filters = MetadataFilters(filters=[MetadataFilter(key=k, operator=op, value=v) for k, op, v in conditions])
+        return store.query(VectorStoreQuery(query_str="whales", similarity_top_k=9, filters=filters)).ids
+
+    assert ids(("when", ">=", "2025-01-01")) == ["a"]
+    assert ids(("when", "<", "2025-01-01"), ("when", ">", "2024-01-01"), ("when", ">=", "2024-04-30T00:00Z")) == ["b"]
+    assert ids(("when", "==", "2025-01-31")) == ids(("when", "==", "2025-01-31T08:30:00Z")) == ["a"]
+    assert ids(("when", "in", ["2025-01-31", "2024-05-01T00:00:00Z"])) in (["a", "b"], ["b", "a"])
+    assert ids(("deep.naive", "==", "2024-01-01 00:00")) == ["a"]
+    stored = {entry.doc_id: entry.metadata for entry in store.client.documents()}
+    assert stored["a"]["when"] == "2025-01-31T09:30:00+01:00"
+    assert stored["a"]["deep"] == {"naive": ["2024-01-01T00:00:00+00:00"]}
+
+
+def test_ids_that_spell_dates_are_names(store):
+    for name in ("2025-01-31", "2025-01-31T09:30:00"):
+        store.add([TextNode(text=f"notes of {name}", relationships=source_relation(name))])
+    store.delete("2025-01-31")
+    [entry] = store.client.documents()
+    assert entry.metadata["ref_doc_id"] == "2025-01-31T09:30:00"
 
 
 def source_relation(doc_id: str):

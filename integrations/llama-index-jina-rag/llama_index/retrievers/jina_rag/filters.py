@@ -1,8 +1,8 @@
 """Translation of LlamaIndex metadata filters to jina_rag filters, which the index applies before ranking.
 
-A jina_rag filter maps each key to a list of values, one of which must match, or to a range of numbers. All keys must
-match. Filters that cannot be translated raise an error, because dropping a condition would return nodes that the filter
-excludes.
+A jina_rag filter maps each key to a list of values, one of which must match, or to a range of numbers or dates. All
+keys must match. A date is written as text: ``MetadataFilter(key="when", value="2025-01-31", operator=">=")``. Filters
+that cannot be translated raise an error, because dropping a condition would return nodes that the filter excludes.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Any, NoReturn, TypeAlias
 from llama_index.core.vector_stores.types import FilterCondition, FilterOperator, MetadataFilter, MetadataFilters
 
 from jina_rag import InvalidInputError, Range
+from jina_rag.adapters import intersect_ranges
 
 FilterValue: TypeAlias = "list[Any] | Range"
-"""A list of values, one of which must match, or a range of numbers."""
+"""A list of values, one of which must match, or a range of numbers or dates."""
 
 _RANGE_BOUNDS = {FilterOperator.GT: "gt", FilterOperator.GTE: "gte", FilterOperator.LT: "lt", FilterOperator.LTE: "lte"}
 _EQUALITY = (FilterOperator.EQ, FilterOperator.CONTAINS)
@@ -60,21 +61,17 @@ def add_condition(where: dict[str, FilterValue], key: str, value: FilterValue) -
     Args:
         where: Filter to extend.
         key: Key of the condition.
-        value: List of values, one of which must match, or a range of numbers.
+        value: List of values, one of which must match, or a range of numbers or dates.
 
     Raises:
-        InvalidInputError: If the key already has a condition, and one of the two conditions is not a range.
+        InvalidInputError: If the key already has a condition, and one of the two conditions is not a range, or the
+            ranges cannot be compared.
     """
     existing = where.get(key)
     if existing is None:
         where[key] = value
     elif isinstance(existing, Range) and isinstance(value, Range):
-        where[key] = Range(
-            gte=_tighter_bound(max, existing.gte, value.gte),
-            gt=_tighter_bound(max, existing.gt, value.gt),
-            lte=_tighter_bound(min, existing.lte, value.lte),
-            lt=_tighter_bound(min, existing.lt, value.lt),
-        )
+        where[key] = intersect_ranges(key, existing, value)
     else:
         _reject(f"two conditions on {key!r}")
 
@@ -135,11 +132,6 @@ def _reject(condition: str) -> NoReturn:
         f"The filter {condition} cannot be translated. Use ==, in, any, contains, >, >=, < and <=, joined by 'and', "
         "with one condition per key."
     )
-
-
-def _tighter_bound(choose: Callable[[list[float]], float], *bounds: float | None) -> float | None:
-    numbers = [bound for bound in bounds if bound is not None]
-    return choose(numbers) if numbers else None
 
 
 def _page_numbers(value: FilterValue) -> FilterValue:

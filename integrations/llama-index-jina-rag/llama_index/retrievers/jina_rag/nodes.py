@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import mimetypes
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -125,6 +126,8 @@ def storable_node(node: BaseNode) -> BaseNode:
 def entry_metadata(node: BaseNode) -> dict[str, Any]:
     """Return the metadata that an index stores for a node: metadata for filters, and the serialized node.
 
+    Dates and times stay objects, which the index stores as text of RFC 3339; LlamaIndex writes them without offsets.
+
     LlamaIndex adds the document id as ``doc_id``, ``document_id`` and ``ref_doc_id``. Only ``ref_doc_id`` is stored,
     because the metadata of the node can use the keys ``doc_id`` and ``document_id``.
 
@@ -135,8 +138,19 @@ def entry_metadata(node: BaseNode) -> dict[str, Any]:
     node_fields = node_to_metadata_dict(node)
     metadata: Mapping[str, Any] = node.model_dump(mode="json", include={"metadata"})["metadata"]
     return {
-        **metadata,
+        **{key: _with_dates(value, node.metadata.get(key)) for key, value in metadata.items()},
         NODE_CONTENT: node_fields[NODE_CONTENT],
         NODE_TYPE: node_fields[NODE_TYPE],
         REF_DOC_ID: node.ref_doc_id or node.node_id,
     }
+
+
+def _with_dates(value: Any, original: Any) -> Any:  # noqa: ANN401  # JSON, and the metadata value that it was made from
+    """Return a JSON value with the dates and times of the original value in place of their text."""
+    if isinstance(original, dt.date | dt.time):
+        return original
+    if isinstance(value, dict) and isinstance(original, Mapping):
+        return {key: _with_dates(item, original.get(key)) for key, item in value.items()}
+    if isinstance(value, list) and isinstance(original, list | tuple):
+        return [_with_dates(item, other) for item, other in zip(value, original, strict=True)]
+    return value
