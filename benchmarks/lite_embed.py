@@ -161,7 +161,8 @@ _, hash_ = timed(lambda: e5_weights.verify(path, e5_weights.SHA256))
 weights = e5_weights.E5Weights(path)
 _, tokenizer = timed(lambda: e5.E5._tokenizer(weights))
 tensors, convert = timed(lambda: e5.graph_tensors(weights))
-_, session = timed(lambda: onnx_session.open_session(e5.ASSETS / "e5_graph.onnx", model_name="lite", tensors=tensors))
+graph = e5.ASSETS / "e5_graph.onnx"
+_, session = timed(lambda: onnx_session.Session(graph, model_name="lite", tensors=lambda: tensors))
 print(json.dumps({"imports_s": imports, "load_s": all_, "hash_s": hash_, "tokenizer_s": tokenizer,
                   "convert_s": convert, "session_s": session}))
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -57,14 +57,14 @@ def open_atomic(path: Path, *, mode: int = 0o600) -> Iterator[BinaryIO]:
         raise
 
 
-def acquire_lock(path: Path, message: str) -> BaseFileLock:
+def acquire_lock(path: Path, message: Callable[[], str]) -> BaseFileLock:
     """Acquire and return a file lock, which is held until the lock is released or the process exits.
 
     Releasing the lock is idempotent.
 
     Args:
         path: Path of the lock file, in an existing folder.
-        message: Message of the IndexLockedError.
+        message: Function that returns the message of the IndexLockedError.
 
     Raises:
         IndexLockedError: If this process or another process already holds the lock.
@@ -76,17 +76,17 @@ def acquire_lock(path: Path, message: str) -> BaseFileLock:
     try:
         lock.acquire()
     except Timeout as exc:
-        raise IndexLockedError(message) from exc
+        raise IndexLockedError(message()) from exc
     return lock
 
 
 @contextmanager
-def locked(path: Path, message: str) -> Iterator[None]:
+def locked(path: Path, message: Callable[[], str]) -> Iterator[None]:
     """Hold a file lock for the duration of the context.
 
     Args:
         path: Path of the lock file, in an existing folder.
-        message: Message of the IndexLockedError.
+        message: Function that returns the message of the IndexLockedError.
 
     Raises:
         IndexLockedError: If this process or another process already holds the lock.

@@ -12,7 +12,6 @@ import binascii
 import hashlib
 import os
 import re
-import threading
 import time
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from jina_rag._extras import require
+from jina_rag._forks import RenewedLock
 from jina_rag.config import Limits
 from jina_rag.errors import InvalidInputError, LimitExceededError
 from jina_rag.types import EncodedImage
@@ -36,7 +36,7 @@ _EXIF_ORIENTATION = 0x0112
 _TIFF_WIDTH, _TIFF_HEIGHT = 0x0100, 0x0101
 _QUALITIES = (84, 76, 68, 60, 48)
 _MIN_SIDE = 32
-_PIL_LOCKS = [threading.Lock() for _ in range(64)]
+_PIL_LOCKS = [RenewedLock() for _ in range(64)]
 """Locks by the identity of a PIL image. Pillow decodes an image at the first use, which is not thread-safe."""
 _DOWNLOAD_BYTES = 64 * 1024**2
 _DOWNLOAD_SECONDS = 30.0
@@ -255,7 +255,7 @@ def _open(source: bytes | Path, name: str) -> Image:
     return image
 
 
-def _lock_of(image: Image) -> threading.Lock:
+def _lock_of(image: Image) -> RenewedLock:
     return _PIL_LOCKS[id(image) // 64 % len(_PIL_LOCKS)]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from pydantic import SecretStr
 
+from jina_rag._forks import RenewedLock
 from jina_rag.adapters.lazy import Lazy, check_not_empty
 from jina_rag.adapters.models import EmbedderOptions, ModelOptions, RerankerOptions
 from jina_rag.config import Storage
@@ -84,7 +84,8 @@ class LazyIndex(Lazy[DocumentIndex]):
         """
         super().__init__(external)
         self._location = location
-        self._lock = threading.Lock()
+        self._lock = RenewedLock()
+        self._process = os.getpid()
         self._handles: dict[tuple[Any, ...], DocumentIndex] = {}
         self._opened_locations: set[str] = set()
 
@@ -139,6 +140,7 @@ class LazyIndex(Lazy[DocumentIndex]):
         # models alive, so that an id is not reused.
         key = (location, *(arg if isinstance(arg, str | Storage | None) else id(arg) for arg in arguments.values()))
         with self._lock:
+            self._forget_other_process()
             if key not in self._handles:
                 create = opening.create and location not in self._opened_locations
                 self._handles[key] = DocumentIndex.open(location, create=create, **arguments)
@@ -148,9 +150,15 @@ class LazyIndex(Lazy[DocumentIndex]):
     def close(self) -> None:
         """Close all indexes that `get` opened; an index opened by the caller stays open."""
         with self._lock:
+            self._forget_other_process()
             handles, self._handles = self._handles, {}
         for handle in handles.values():
             handle.close()
+
+    def _forget_other_process(self) -> None:
+        """In a forked child, forget the indexes that the parent opened, so that the child opens indexes of its own."""
+        if self._process != os.getpid():
+            self._handles, self._process = {}, os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LazyIndex, (self.external, self._location)  # an open index is pickled as the location

@@ -11,6 +11,7 @@ from weakref import WeakValueDictionary
 
 from pydantic import BaseModel, Field, ModelWrapValidatorHandler, PrivateAttr, model_validator
 
+from jina_rag._forks import after_fork_in_child
 from jina_rag.adapters.lazy import Lazy, check_not_empty
 from jina_rag.errors import InvalidInputError
 from jina_rag.models.registry import load_embedder, load_reranker
@@ -32,6 +33,14 @@ _models: WeakValueDictionary[Hashable, Any] = WeakValueDictionary()
 _locks: WeakValueDictionary[Hashable, threading.Lock] = WeakValueDictionary()
 """One lock per model that is being loaded, so that different models load concurrently."""
 _locks_lock = threading.Lock()
+
+
+def _renew_locks() -> None:
+    global _locks, _locks_lock
+    _locks, _locks_lock = WeakValueDictionary(), threading.Lock()
+
+
+after_fork_in_child(_renew_locks)
 
 
 class LazyModel(Lazy[Any]):

@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
@@ -26,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jina_rag._forks import OwnedFiles
 from jina_rag.errors import IndexCorruptError, IndexMismatchError, IndexStateError
 from jina_rag.parsing.attachment_names import attachment_path
 from jina_rag.types import Failure
@@ -169,8 +169,10 @@ class Manifest:
             IndexMismatchError: If the manifest has another format version.
         """
         self._folder = path.parent
-        self._lock = threading.RLock()
+        self._files = OwnedFiles(path.parent, path, quiet=True)
+        self._lock = self._files.lock
         self._connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        self._files.set_user(self, "_connection")
         self._is_closed = False
         try:
             # Checked before the first write: the tables of another format version have the same names.

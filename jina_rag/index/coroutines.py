@@ -15,6 +15,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar
 
+from jina_rag._forks import after_fork_in_child
+
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -74,3 +76,7 @@ def _threads(pool: Pool) -> ThreadPoolExecutor:
     # The pool is as large as asyncio's default pool. The write lock of an index runs ingestions into that index one by
     # one.
     return ThreadPoolExecutor(min(32, (os.cpu_count() or 1) + 4), thread_name_prefix=f"jina-rag-{pool}")
+
+
+# A forked child has none of the threads, so tasks of the pools of its parent would never run.
+after_fork_in_child(_threads.cache_clear)

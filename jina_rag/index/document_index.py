@@ -7,10 +7,10 @@ import uuid
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypedDict, Unpack, overload
 
+from jina_rag._forks import RenewedLock
 from jina_rag.catalog.maintenance import Problem, delete_documents, verify
 from jina_rag.catalog.manifest import DocumentRecord
 from jina_rag.config import IngestSettings, Storage
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from jina_rag.indexing.planner import Metadata
     from jina_rag.indexing.point_builder import IndexTarget
 
+_OPEN_ATTRIBUTES = ("_shared_session", "_opened_session", "_models", "_searcher_cache", "_arguments", "_lease")
+"""Attributes of an open index. Other names, such as those that IPython looks up, do not open an unpickled index."""
 Paths: TypeAlias = "str | os.PathLike[str] | Sequence[str | os.PathLike[str]]"
 
 
@@ -106,6 +108,9 @@ class DocumentIndex:
     See `open` for how to create an instance. Instances are thread-safe; one thread at a time changes the index. Only
     one process at a time can open an index folder. Within a process, all instances on one folder share one vector
     store. The vector store closes when the last instance on the folder is closed or garbage-collected.
+
+    In a forked child (`os.fork`, multiprocessing, Celery), an instance of the parent raises IndexStateError. The child
+    can open the index after the parent has closed it, and an index on a Qdrant server at any time.
 
     Each coroutine (``asearch``, ``aingest``, …) runs the method without the prefix ``a`` in a thread, so that models
     never run on the event loop's thread. Concurrent calls return the results that sequential calls would return.
@@ -185,6 +190,20 @@ class DocumentIndex:
             device=device if isinstance(device, str) else device_names(device),
         )
         return cls(os.fspath(location), options, resolve_model(reranker))
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> object:
+            """Open an unpickled index at its first use; until then, the index has no attributes."""
+            arguments = self.__dict__.get("_unopened")
+            if arguments is None or name not in _OPEN_ATTRIBUTES:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            with self.__dict__["_opening"]:
+                if "_lease" not in self.__dict__:
+                    options = dict(arguments)
+                    location, reranker = options.pop("location"), options.pop("reranker")
+                    self.__init__(location, OpenOptions(create=False, **options), reranker)
+            return self.__dict__[name]
 
     @overload
     def ingest(
@@ -717,11 +736,13 @@ class DocumentIndex:
     @property
     def embedder(self) -> Embedder:
         """Embedder of the index, loaded on first use."""
+        self._opened_session.check_process()
         return self._models.embedder
 
     @property
     def reranker(self) -> Reranker | None:
         """Reranker that was passed to `open`, loaded on first use; None if no reranker was passed."""
+        self._opened_session.check_process()
         return self._models.reranker
 
     @property
@@ -746,11 +767,22 @@ class DocumentIndex:
             raise IndexStateError(
                 f"The index at {self._opened_session.location} is closed. Reopen it with DocumentIndex.open."
             )
+        self._opened_session.check_process()
         return self._opened_session
 
     def close(self) -> None:
-        """Release the index; the last instance on a location closes the vector store. Idempotent."""
-        if self._lease.detach() is not None:
+        """Release the index; the last instance on a location closes the vector store. Idempotent.
+
+        Raises:
+            IndexStateError: In a forked child of the process that opened the index, which cannot close the index. At
+                the end of a ``with`` block, the child raises no error.
+        """
+        if "_lease" in self.__dict__ and self._lease.alive:
+            self._opened_session.check_process()
+        self._release()
+
+    def _release(self) -> None:
+        if "_lease" in self.__dict__ and self._lease.detach() is not None:
             self._shared_session.release()
             self._models.release()
             self._searcher_cache = None
@@ -759,17 +791,20 @@ class DocumentIndex:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._release()  # in a forked child, an error would replace the exception that ends the block
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the location, model names and devices; unpickling reopens the index, with the key in QDRANT_API_KEY.
+        """Pickle the location, model names and devices.
 
-        Weights are not pickled, so the models must be loadable by name.
+        The first use of the unpickled index opens the index, with the key in QDRANT_API_KEY. Weights are not pickled,
+        so the models must be loadable by name.
 
         Raises:
             InvalidInputError: If the embedder or the reranker was passed as an object, or the index was built with an
                 embedder that `load_embedder` cannot load by name.
         """
+        if "_lease" not in self.__dict__:
+            return _unopened_index, (type(self), self.__dict__["_unopened"])
         for role in ("embedder", "reranker"):
             if not isinstance(self._arguments[role], str | None):
                 raise InvalidInputError(
@@ -781,9 +816,22 @@ class DocumentIndex:
                 f"The index cannot be pickled, because the embedder ({settings.embedder!r}) is a custom object. Open "
                 "the index with that embedder in each process."
             )
-        return partial(type(self).open, create=False, **self._arguments), ()
+        return _unopened_index, (type(self), self._arguments)
 
     def __repr__(self) -> str:
+        if "_lease" not in self.__dict__:
+            return f"DocumentIndex({self.__dict__.get('_unopened', {}).get('location')!r}, unopened)"
         if not self._lease.alive:
             return "DocumentIndex(closed)"
-        return f"DocumentIndex({self._session.location!r}, embedder={self._session.settings.embedder!r})"
+        session = self._opened_session
+        return f"DocumentIndex({session.location!r}, embedder={session.settings.embedder!r})"
+
+
+def _unopened_index(kind: type[DocumentIndex], arguments: Mapping[str, Any]) -> DocumentIndex:
+    """Return an index that is opened at its first use.
+
+    An error while unpickling would break the pool of processes that receives the index, and lose the message.
+    """
+    index = kind.__new__(kind)
+    index.__dict__.update(_unopened=arguments, _opening=RenewedLock())
+    return index

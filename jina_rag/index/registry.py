@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from jina_rag._forks import after_fork_in_child
 from jina_rag.errors import InvalidInputError
 from jina_rag.index.session import IndexSession, OpenOptions, open_folder
 
@@ -27,6 +28,7 @@ class SharedSession:
         self._lock = threading.Lock()
         self._session: IndexSession | None = None
         self._users = 0
+        self._process = os.getpid()
         self._releases: deque[None] = deque()
 
     def acquire(self, open_session: Callable[[OpenOptions], IndexSession], options: OpenOptions) -> IndexSession:
@@ -51,6 +53,8 @@ class SharedSession:
             wait: Whether to wait for the lock. The garbage collector passes False, because the garbage collector may
                 run in a thread that already holds the lock. The thread that holds the lock then completes the release.
         """
+        if os.getpid() != self._process:  # a forked child: the session belongs to the parent process
+            return
         self._releases.append(None)
         with self._exclusively() if wait else nullcontext():
             self._settle()
@@ -84,6 +88,15 @@ class SharedSession:
 _sessions: weakref.WeakValueDictionary[str, SharedSession] = weakref.WeakValueDictionary()
 _sessions_lock = threading.Lock()
 """Lock for access to `_sessions`, which is never held while a session opens or closes."""
+
+
+def _forget_sessions() -> None:
+    """Let a forked child open sessions of its own."""
+    global _sessions, _sessions_lock
+    _sessions, _sessions_lock = weakref.WeakValueDictionary(), threading.Lock()
+
+
+after_fork_in_child(_forget_sessions)
 
 
 def open_session(location: str, options: OpenOptions) -> tuple[SharedSession, IndexSession]:

@@ -17,7 +17,9 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
+from jina_rag._file_users import describe_users
 from jina_rag._files import locked, size_on_disk
+from jina_rag._forks import check_process
 from jina_rag._version import __version__
 from jina_rag.catalog.maintenance import write_session
 from jina_rag.catalog.manifest import SCHEMA_VERSION, Manifest, peek_settings
@@ -197,6 +199,7 @@ class IndexSession:
         is_guest: Whether the manifest of the index is in an assets folder other than `root`; the index is then
             read-only.
         write_lock: Lock held while the index is changed.
+        process: Id of the process that opened the index, the only process that can use the session.
         model_device: Device or devices on which `model` was loaded.
     """
 
@@ -209,6 +212,7 @@ class IndexSession:
     is_remote: bool = False
     is_guest: bool = False
     write_lock: threading.Lock = field(default_factory=threading.Lock)
+    process: int = field(default_factory=os.getpid)
     model_device: DeviceNames = "auto"
 
     def load_embedder(self, name: str | None = None, device: DeviceNames = "auto") -> Embedder:
@@ -235,6 +239,14 @@ class IndexSession:
             ) from exc
         self.check_model(model)
         return model
+
+    def check_process(self) -> None:
+        """Raise an error in a forked child of the process that opened the index.
+
+        Raises:
+            IndexStateError: In a forked child.
+        """
+        check_process(self.process, self.location)
 
     def check(self, options: OpenOptions) -> None:
         """Raise an error if `options` do not match the open index.
@@ -311,12 +323,17 @@ class IndexSession:
                 f"{self.root}. Pass the other assets folder as assets_dir (--assets-dir), or ingest into another "
                 "collection."
             )
-        message = (
-            f"The index at {self.location} is locked by another process, which uses {self.root}. Retry when that "
-            "process has finished."
-        )
+        lock_file = self.root / "lock"
+
+        def message() -> str:
+            user = describe_users(lock_file) or "another process"
+            return (
+                f"The index at {self.location} is locked by {user}, which uses {self.root}. Retry when that process "
+                "has finished."
+            )
+
         # For an index folder, the vector store locks the folder.
-        lock = nullcontext() if not self.is_remote else locked(self.root / "lock", message)
+        lock = nullcontext() if not self.is_remote else locked(lock_file, message)
         while not self.write_lock.acquire(timeout=_STOP_POLL_SECONDS):
             if stop is not None and stop.is_set():
                 raise StoppedWaiting

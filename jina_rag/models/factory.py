@@ -6,13 +6,13 @@ a description in `jina_rag.models.catalogue`, and a function in `BUILDERS`.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from jina_rag._extras import require
+from jina_rag._forks import RenewedLock, after_fork_in_child
 from jina_rag.config import Limits
 from jina_rag.errors import InvalidInputError
 from jina_rag.images import Opening
@@ -25,7 +25,7 @@ from jina_rag.protocols import Embedder, Reranker
 if TYPE_CHECKING:
     from jina_rag.models.runtime.devices import Placement
 
-_loading_lock = threading.Lock()
+_loading_lock = RenewedLock()
 """Lock held while a model is built, because the construction patches torch globally. A thread first waits for free
 memory on the device, and then for this lock."""
 
@@ -115,6 +115,7 @@ def build(checkpoint: Checkpoint, options: LoadOptions) -> Any:  # noqa: ANN401 
     unsupported_options, builder = BUILDERS[checkpoint.family]
     options.refuse(checkpoint.name, *unsupported_options)
     require_packages()
+    _prepare_for_forks()
     devices = device_names(options.device)
     if len(devices) > 1:
         return _build_on_devices(checkpoint, options, devices)
@@ -225,6 +226,14 @@ BUILDERS: dict[Family, tuple[tuple[str, ...], Callable[[Checkpoint, Placement, L
     "v1": (("task", "max_pixels", "allow_urls", "rules"), _embedding_v1),
 }
 """For each model family, the names of the unsupported options and the function that builds the model."""
+
+
+@cache
+def _prepare_for_forks() -> None:
+    """Let forked children compute in one thread: OpenMP would wait for the threads of the parent without end."""
+    import torch
+
+    after_fork_in_child(partial(torch.set_num_threads, 1))
 
 
 def require_packages() -> None:

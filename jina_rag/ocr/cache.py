@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import sqlite3
-import threading
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from jina_rag._forks import OwnedFiles
 from jina_rag.ocr import weights
 from jina_rag.types import Float32, Word
 
@@ -80,7 +80,9 @@ class OcrCache:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._lock = threading.Lock()
+        self._files = OwnedFiles(self.path.parent, self.path, quiet=True)
+        self._files.set_user(self, "_database")
+        self._lock = self._files.lock
         self._database: sqlite3.Connection | None = None
         self._closed = False
 

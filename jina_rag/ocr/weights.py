@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
-import threading
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -15,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from jina_rag._extras import require, require_onnxruntime
+from jina_rag._forks import RenewedLock
 from jina_rag.errors import CheckpointError, MissingDependencyError
 from jina_rag.ocr.onnx_graph import Graph, Node
 from jina_rag.types import Float32
@@ -60,7 +60,7 @@ class Models:
 
 
 _models: Models | None = None
-_lock = threading.Lock()
+_lock = RenewedLock()
 
 
 def load_models() -> Models:

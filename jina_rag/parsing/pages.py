@@ -168,7 +168,9 @@ class _Stream:
             yield DocumentEnd(source, len(document.numbers) - failed, failed)
 
     def stop(self) -> None:
-        """Tell the threads to stop, discard pages in progress, and wait for the threads."""
+        """Stop the threads, discard pages in progress, and wait for the threads; no effect in a forked child."""
+        if self._rendering is not None and self._rendering.is_inherited:
+            return
         self._stop.set()
         self._ocr_pool.shutdown(wait=True, cancel_futures=True)
         if self._rendering is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from jina_rag.config import IngestSettings
+from jina_rag.errors import IndexStateError
 from jina_rag.parsing.attachments import extracted
 from jina_rag.parsing.office import as_pdf
 from jina_rag.parsing.preparation import prepare
@@ -104,6 +106,7 @@ class DocumentRendering(Generic[_Item]):
         self._work = threading.Condition(self._lock)
         self._demand = threading.Condition(self._lock)
         self._progress = threading.Condition(self._lock)
+        self._process = os.getpid()
         self._threads = [threading.Thread(target=self._feed, name="jina-rag-sources", daemon=True)]
         for number in range(processes):
             self._threads.append(threading.Thread(target=self._run, name=f"jina-rag-render-{number}", daemon=True))
@@ -118,6 +121,7 @@ class DocumentRendering(Generic[_Item]):
 
         Raises:
             BaseException: After the last document, if the iteration over the sources raised an exception.
+            IndexStateError: In a forked child, which has none of the threads.
         """
         while True:
             self._wait(lambda: self._has_ended or bool(self._documents), check)
@@ -144,6 +148,7 @@ class DocumentRendering(Generic[_Item]):
         Raises:
             DocumentError: If the page cannot be rendered.
             BaseException: Any exception that `finish` or the renderer raised.
+            IndexStateError: In a forked child, which has none of the threads.
         """
         self._wait(lambda: number in document.results, check)
         with self._lock:
@@ -156,8 +161,15 @@ class DocumentRendering(Generic[_Item]):
             raise result
         return result
 
+    @property
+    def is_inherited(self) -> bool:
+        """Whether this process is a forked child of the process that started the threads."""
+        return os.getpid() != self._process
+
     def close(self) -> None:
-        """Set the stop signal, wait for the threads, and close all documents."""
+        """Set the stop signal, wait for the threads, and close all documents; no effect in a forked child."""
+        if self.is_inherited:
+            return
         self._stop.set()
         with self._lock:
             self._work.notify_all()
@@ -169,6 +181,11 @@ class DocumentRendering(Generic[_Item]):
         close_documents()
 
     def _wait(self, is_ready: Callable[[], bool], check: Callable[[], None]) -> None:
+        if self.is_inherited:
+            raise IndexStateError(
+                f"The pages are rendered by process {self._process}, from which this process was forked. Read the "
+                "files again in this process."
+            )
         while True:
             with self._lock:
                 # Without a timeout, Ctrl-C does not interrupt the wait on every operating system.

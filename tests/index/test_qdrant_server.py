@@ -135,7 +135,7 @@ def test_second_writing_process_gets_index_locked_error(url, docs, tmp_path):
     with open_index(url, tmp_path, embedder=FakeEmbedder()) as index:
         index.ingest(docs, settings=NO_OCR)
         with FileLock(tmp_path / "files" / "lock"):  # the lock of another process
-            with pytest.raises(IndexLockedError, match="locked by another process"):
+            with pytest.raises(IndexLockedError, match="locked by this process"):
                 index.ingest(docs, settings=NO_OCR)
             with pytest.raises(IndexLockedError):
                 index.delete("animals.pdf")

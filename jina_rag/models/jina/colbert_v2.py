@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 import logging
 import string
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, Unpack
@@ -24,6 +23,7 @@ import torch
 from torch import nn
 
 from jina_rag._checks import check_whole_number
+from jina_rag._forks import RenewedLock
 from jina_rag.errors import InvalidInputError
 from jina_rag.inputs import EncodeSettings, as_input_list, length_limit, text_of
 from jina_rag.models.jina.text_tokens import TextTokenizer
@@ -154,7 +154,7 @@ class ColbertV2(CheckpointModel):
         self._bos, self._eos, self._mask = special("<s>"), special("</s>"), special("<mask>")
         self._markers = {side: special(f"[{side}Marker]") for side in ("Query", "Document")}
         self._skipped_ids = np.array(sorted(self._skiplist()), dtype=np.int64)
-        self._lock = threading.Lock()
+        self._lock = RenewedLock()
         self._runner: BatchRunner[_Batch, Float32] = BatchRunner(placement, name=checkpoint.name)
 
     @property

@@ -11,7 +11,6 @@ Source: Günther et al., Jina Embeddings: A Novel Set of High-Performance Senten
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Sequence
 from typing import Any, Literal, Unpack
 
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from jina_rag._forks import RenewedLock
 from jina_rag.errors import CheckpointError, InvalidInputError
 from jina_rag.inputs import EncodeSettings, as_input_list, check_truncate_dim, length_limit, text_of
 from jina_rag.models.jina.text_tokens import TextTokenizer
@@ -85,7 +85,7 @@ class EmbeddingV1(CheckpointModel):
             load(self._module, files, placement, ignore=_IGNORED, allow_unexpected=allow_unexpected)
         self._module.encoder.embed_tokens = self._module.shared
         self._module.to(placement.device).eval()
-        self._lock = threading.Lock()
+        self._lock = RenewedLock()
         self._runner: BatchRunner[Any, Float32] = BatchRunner(placement, name=checkpoint.name)
 
     @property

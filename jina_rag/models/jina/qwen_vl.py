@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import inspect
 import logging
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from jina_rag._forks import RenewedLock
 from jina_rag.errors import CheckpointError
 from jina_rag.images import LoadedImage
 from jina_rag.models.jina.fused_layers import replace_layers
@@ -128,7 +128,7 @@ class QwenVL:
         self.image_id = _token_id(checkpoint, "image_token_id", self.tokenizer, "<|image_pad|>")
         self.vision_start = _token_id(checkpoint, "vision_start_token_id", self.tokenizer, "<|vision_start|>")
         self.vision_end = _token_id(checkpoint, "vision_end_token_id", self.tokenizer, "<|vision_end|>")
-        self.lock = threading.Lock()
+        self.lock = RenewedLock()
         self.weights = OffloadedWeights(checkpoint.name, self.module, placement.device)
 
     def offload_others(self) -> bool:

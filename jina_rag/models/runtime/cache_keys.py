@@ -8,12 +8,12 @@ same timestamp.
 from __future__ import annotations
 
 import hashlib
-import threading
 import time
 from collections import OrderedDict
 from pathlib import Path
 from typing import TypeAlias
 
+from jina_rag._forks import RenewedLock
 from jina_rag.errors import InvalidInputError
 from jina_rag.images import LoadedImage
 from jina_rag.models.jina.vl_prompts import Prompt
@@ -31,7 +31,7 @@ class DocumentKeys:
 
     def __init__(self) -> None:
         self._files: OrderedDict[str, tuple[_Stamp, bytes]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = RenewedLock()
 
     def key(self, prompt: Prompt) -> bytes:
         """Return the cache key of a document, 32 bytes.

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 import torch
 
+from jina_rag._forks import after_fork_in_child
 from jina_rag.errors import ModelError
 from jina_rag.models.runtime.devices import free_memory, is_out_of_memory, release_memory
 
@@ -75,6 +76,12 @@ class SharedDevice:
         self.models: weakref.WeakSet[OffloadedWeights] = weakref.WeakSet()
         self.changed, self.queue = threading.Condition(), list[object]()
         self.is_loading = self._has_warned = False
+
+    def renew(self) -> None:
+        """Forget the threads that use or wait for the device. Called in a forked child, which has none of them."""
+        self.changed, self.queue, self.is_loading = threading.Condition(), [], False
+        for model in self.models:
+            model.users = 0
 
     def free(self) -> float:
         """Return the free memory in bytes; infinite on the CPU, where models are never offloaded."""
@@ -194,3 +201,11 @@ def shared_device(device: torch.device) -> SharedDevice:
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", torch.cuda.current_device())
     return _devices.setdefault(str(device), SharedDevice(device))
+
+
+def _renew_devices() -> None:
+    for device in _devices.values():
+        device.renew()
+
+
+after_fork_in_child(_renew_devices)

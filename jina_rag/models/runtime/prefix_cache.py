@@ -7,13 +7,13 @@ dropped. The caller passes the functions that copy an entry between the tiers, s
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Literal, Protocol, TypeVar, get_args
 
 from jina_rag._checks import check_whole_number
+from jina_rag._forks import RenewedLock
 from jina_rag.errors import InvalidInputError
 
 StoredDtype = Literal["float32", "bfloat16", "float16", "fp32", "bf16", "fp16"]
@@ -103,7 +103,7 @@ class TwoTiers(Generic[CacheEntry]):
         self._device: _Tier[CacheEntry] = _Tier(device_bytes)
         self._host: _Tier[CacheEntry] = _Tier(host_bytes)
         self._to_device, self._to_host = to_device, to_host
-        self._lock = threading.Lock()
+        self._lock = RenewedLock()
         self._hits = self._misses = 0
 
     @property

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import atexit
 import itertools
-import os
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from jina_rag._forks import after_fork_in_child
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, LimitExceededError, MissingDependencyError
 from jina_rag.parsing.documents import open_document, renderer_name
@@ -55,12 +55,16 @@ class _IdleWorkers:
             while self._workers:
                 last = len(self._workers) - 1
                 idle = self._workers.pop(next((i for i, w in enumerate(self._workers) if w.holds(document)), last))
-                if idle.is_alive:
+                if idle.is_usable:
                     return idle
-                idle.close()
+                idle.close(kill=True)
         return Worker(libraries)
 
     def give(self, worker: Worker) -> None:
+        """Keep a worker for the next request, unless the worker was told to stop or has exited."""
+        if not worker.is_usable:
+            worker.close(kill=True)
+            return
         worker.idle_since = time.monotonic()
         with self._lock:
             self._workers.append(worker)
@@ -115,8 +119,7 @@ class _IdleWorkers:
 
 _IDLE_WORKERS = _IdleWorkers()
 atexit.register(_IDLE_WORKERS.close)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_IDLE_WORKERS.forget)
+after_fork_in_child(_IDLE_WORKERS.forget)
 
 
 def open_isolated(
@@ -337,7 +340,7 @@ class IsolatedDocument(Renderer):
         if self._stop.is_set:  # the signal may have killed the worker after the last answer
             worker.close(kill=True)
         else:
-            _IDLE_WORKERS.give(worker)
+            _IDLE_WORKERS.give(worker)  # closes a worker that the time limit killed after the last answer
 
 
 def close_documents() -> None:

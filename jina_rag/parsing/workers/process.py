@@ -10,9 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jina_rag._forks import after_fork_in_child, redirect_to_null
 from jina_rag.parsing.workers import ipc, shared_memory
 
 _BOOT = (
@@ -23,6 +25,19 @@ _BOOT = (
 _START_SECONDS = 60
 MAX_OPEN_DOCUMENTS = 3
 """Maximum number of documents that a worker process keeps open."""
+
+
+_workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+
+
+def _detach_workers() -> None:
+    for worker in list(_workers):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: the pipe is closed
+            worker.detach()
+    _workers.clear()
+
+
+after_fork_in_child(_detach_workers)
 
 
 class WorkerLostError(Exception):
@@ -67,7 +82,9 @@ class Worker:
         finally:
             if memory is not None:
                 os.close(memory)
+        _workers.add(self)
         self.idle_since = time.monotonic()
+        self._is_stopped = False
         self._is_ready = False
         self._lock = threading.Lock()
         self._documents: dict[int, None] = {}  # keys of the open documents, in the order of the opening
@@ -155,7 +172,7 @@ class Worker:
 
         def end() -> None:
             timed_out.set()
-            self._process.kill()
+            self.kill()
 
         timer = threading.Timer(seconds, end)
         timer.daemon = True
@@ -174,13 +191,23 @@ class Worker:
         return answer
 
     @property
-    def is_alive(self) -> bool:
-        """Whether the process is running."""
-        return self._process.poll() is None
+    def is_usable(self) -> bool:
+        """Whether the process is running and was not told to stop. A killed process may run on for a moment."""
+        return not self._is_stopped and self._process.poll() is None
 
     def kill(self) -> None:
-        """Kill the process without waiting for the exit. A concurrent `ask` raises WorkerLostError."""
+        """Kill the process without waiting for the exit. A concurrent `receive` raises WorkerLostError."""
+        self._is_stopped = True
         self._process.kill()
+
+    def detach(self) -> None:
+        """Give up the process in a forked child, because the process belongs to the parent.
+
+        The copies of the pipes are closed, so that the process exits when the parent closes the pipes.
+        """
+        self._is_stopped = True
+        redirect_to_null(*(stream.fileno() for stream in (self._process.stdin, self._process.stdout) if stream))
+        self._process.poll()  # the process is no child of this process, so the result is an exit code
 
     def close(self, *, kill: bool = False) -> None:
         """Stop the process and wait until the process has exited.
@@ -189,6 +216,7 @@ class Worker:
             kill: Whether to kill the process immediately. By default, the pipe is closed, which makes the process exit,
                 and a process that does not exit within 5 seconds is killed.
         """
+        self._is_stopped = True
         if kill:
             self._process.kill()
         for stream in (self._process.stdin, self._process.stdout):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Self
 
 from jina_rag._extras import require
+from jina_rag._forks import OwnedFiles, OwnedLock
 from jina_rag.config import Storage
 from jina_rag.errors import IndexStateError
 from jina_rag.stores import schema
@@ -65,11 +65,13 @@ class EdgeStore(BaseQdrantStore):
         # call then repeats the reload.
         self._is_reloading = False
         self._folder_lock = folder.lock
+        self._files: OwnedFiles = folder.files
+        self._files.set_user(self, "_shard", "_folder_lock")
         self.storage = folder.storage
-        self._write_lock = threading.RLock()
+        self._write_lock = OwnedLock(self._files.check)
         # The lock is held for each engine call, so that no thread calls the shard during a reload. The lock costs no
         # concurrency, because the engine holds the interpreter lock during a call.
-        self._engine_lock = threading.RLock()
+        self._engine_lock = self._files.lock
         self._mapped_bytes = 0
         self._unflushed_bytes = 0
         self._deleted_count = 0
@@ -98,7 +100,7 @@ class EdgeStore(BaseQdrantStore):
 
         Raises:
             IndexNotFoundError: If the store is missing and `create` is False.
-            IndexLockedError: If the store is already open.
+            IndexLockedError: If the store is already open, or another process has files of the store open.
             IndexMismatchError: If the store has vectors of other lengths, or another storage.
             IndexCorruptError: If the files of the store are damaged.
             IndexStateError: If the folder is not writable.

@@ -1,7 +1,7 @@
 """Folder of the embedded Qdrant engine: locking, atomic creation, opening, and error translation.
 
-The folder contains ``lock`` and ``data/``. ``data/store.json`` records the dimensions and the vector storage;
-``data/shard/`` contains the files of the engine. A new store is created under a temporary name and renamed when
+The folder contains ``lock``, ``process.json`` (the process that holds the lock) and ``data/``. ``data/store.json``
+records the dimensions and the vector storage; ``data/shard/`` contains the files of the engine. A new store is created under a temporary name and renamed when
 complete, so that a killed process never leaves an incomplete store.
 """
 
@@ -11,16 +11,20 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from jina_rag._file_users import describe_users, record_user
 from jina_rag._files import acquire_lock, size_on_disk
+from jina_rag._forks import OwnedFiles
 from jina_rag.config import Storage
 from jina_rag.errors import (
     IndexCorruptError,
+    IndexLockedError,
     IndexMismatchError,
     IndexNotFoundError,
     IndexStateError,
@@ -52,6 +56,9 @@ _OPTIMIZERS: Final = {
 }
 _VACUUM_THRESHOLD: Final = 0.2
 """Share of deleted points in a segment above which reclaiming space rewrites the segment."""
+_LOG_LOCK_SECONDS: Final = 2.0
+"""Maximum wait for the lock of the log, in seconds. A process that this process starts may hold the lock for some
+milliseconds, until it replaces its program or closes the file."""
 _FORMAT: Final = 3
 """Format version of the store. Points of earlier formats lack the numbers for range filters."""
 _DATATYPES: Final = {"float16": "Float16", "int8": "Turbo8", "int4": "Turbo4"}
@@ -68,12 +75,14 @@ class OpenFolder:
     Attributes:
         shard: Shard of the engine.
         lock: Lock of the folder, to release after closing the shard.
+        files: The open files, which a forked child cannot use.
         storage: Vector storage of the store.
         indexed_paths: Payload paths with a payload index of numbers.
     """
 
     shard: QdrantObject
     lock: BaseFileLock
+    files: OwnedFiles
     storage: Storage
     indexed_paths: set[str]
 
@@ -100,6 +109,7 @@ def open_shard(
             f"The index at {folder} has no vectors. "
             "Restore the index folder from a backup, or ingest into a new folder."
         )
+    files = OwnedFiles(folder, folder)
     with ExitStack() as on_failure:
         lock = _lock_folder(folder)
         on_failure.callback(lock.release)
@@ -114,7 +124,7 @@ def open_shard(
         if storage.datatype != "float16":
             _read_ahead(data)
         on_failure.pop_all()
-    return OpenFolder(shard, lock, storage, paths)
+    return OpenFolder(shard, lock, files, storage, paths)
 
 
 def load_shard(
@@ -131,9 +141,34 @@ def load_shard(
         vacuum: Whether an optimization of the loaded shard reclaims the space of deleted points.
     """
     optimizers = _OPTIMIZERS | ({"deleted_threshold": _VACUUM_THRESHOLD} if vacuum else {})
-    with engine_errors(folder, "be opened"):
-        # The engine writes the settings at each open. Passing them updates a folder of an earlier version.
-        return engine.EdgeShard.load(str(shard_folder(folder)), _config(engine, dim, multi_dim, storage, optimizers))
+    config = _config(engine, dim, multi_dim, storage, optimizers)
+    deadline = time.monotonic() + _LOG_LOCK_SECONDS
+    while True:
+        try:
+            with engine_errors(folder, "be opened"):
+                # The engine writes the settings at each open. Passing them updates a folder of an earlier version.
+                return engine.EdgeShard.load(str(shard_folder(folder)), config)
+        except IndexCorruptError as exc:
+            if not _is_log_locked(exc.__cause__):
+                raise
+            if time.monotonic() > deadline:
+                raise _log_locked_error(folder) from exc.__cause__
+        time.sleep(_LOG_LOCK_SECONDS / 100)
+
+
+def _is_log_locked(exc: BaseException | None) -> bool:
+    """Return whether the engine could not open a shard because another process has locked the write-ahead log."""
+    return exc is not None and "WAL" in str(exc) and "WouldBlock" in str(exc)
+
+
+def _log_locked_error(folder: Path) -> IndexLockedError:
+    """Return the error for a store whose lock is free and whose log is locked.
+
+    A child that was forked while the store was open has a copy of the file descriptor of the log. `OwnedFiles` closes
+    the copy, except in a child that was forked without the hooks of Python.
+    """
+    user = describe_users(shard_folder(folder) / "wal") or "a process that was forked while the index was open"
+    return IndexLockedError(f"The index at {folder} is still in use: its log is open in {user}. End that process.")
 
 
 def shard_folder(folder: Path) -> Path:
@@ -184,13 +219,21 @@ def sync_log(folder: Path) -> bool:
 
 
 def _lock_folder(folder: Path) -> BaseFileLock:
-    message = (
-        f"The index at {folder} is locked by another process, or already open in this process. "
-        "Close the index there, or open a copy of the folder."
-    )
+    record = folder / "process.json"
+
+    def message() -> str:
+        user = describe_users(folder / "lock", record) or "another process"
+        return f"The index at {folder} is locked by {user}. Close the index there, or open a copy of the folder."
+
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return acquire_lock(folder / "lock", message)
+        lock = acquire_lock(folder / "lock", message)
+        try:
+            record_user(record)
+        except BaseException:
+            lock.release()
+            raise
+        return lock
     except OSError as exc:
         raise IndexStateError(f"The index at {folder} cannot be locked ({exc}). Make the folder writable.") from exc
 

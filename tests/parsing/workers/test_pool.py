@@ -53,9 +53,9 @@ def test_isolated_page_equals_local_page(document):
 
 def test_isolate_is_default_and_can_be_disabled(document):
     with open_isolated(document, QUICK) as renderer:
-        assert isinstance(renderer, IsolatedDocument)
+        assert isinstance(renderer._first, IsolatedDocument)
     with open_isolated(document, IngestSettings(isolate=False)) as renderer:
-        assert not isinstance(renderer, IsolatedDocument)
+        assert not isinstance(renderer._first, IsolatedDocument)
 
 
 def test_worker_errors_keep_their_class(tmp_path):
@@ -167,7 +167,7 @@ def test_worker_with_invalid_answer_is_killed(document, monkeypatch, op, header)
     assert [failure.page for failure in failures] == ([None] if op == "open" else [1, 2])
     assert all("invalid answer" in failure.reason for failure in failures)
     assert asked_workers
-    assert not any(worker.is_alive for worker in asked_workers)
+    assert not any(worker.is_usable for worker in asked_workers)
 
 
 @pytest.mark.parametrize("name", ["CheckpointError", "JinaRagError", "annotations", "nothing"])
@@ -256,9 +256,9 @@ def test_idle_worker_exits_after_timeout(document, monkeypatch):
     idle_worker = idle.take(0)
     idle.give(idle_worker)
     deadline = time.monotonic() + 10
-    while idle_worker.is_alive and time.monotonic() < deadline:
+    while idle_worker.is_usable and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not idle_worker.is_alive
+    assert not idle_worker.is_usable
 
 
 def test_several_processes_keep_page_order(tmp_path):
