@@ -4,6 +4,10 @@
 characters. A name that starts with a dot matches only if the part of the pattern for this name also starts with a dot.
 A pattern that matches a folder selects all files in the folder. A name equal to the pattern always matches.
 
+Names are compared as written and, where this differs, in the spelling of `jina_rag.normalization.name_form`: a file
+that macOS named in NFD is found by a pattern typed in NFC. A pattern without wildcards that is the exact name of a file
+selects only this file, so that two files whose names differ only in the spelling stay two documents.
+
 File names may contain wildcard characters. Ingestion, sync, deletion and filters therefore share one rule: a pattern
 equal to the name of an existing file or folder selects only that file or folder. The rule also covers ids and
 paths of documents and folders that are or were in the index, even after the files were deleted. Ingestion looks up the
@@ -20,8 +24,16 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from jina_rag.normalization import name_form, pattern_form, same_name
+
 has_wildcards = glob.has_magic
 escape = glob.escape
+
+
+class ExactPattern(str):
+    """A pattern that matches names only as written, because it is the exact name of a document, file or folder."""
+
+    __slots__ = ()
 
 
 def matches(name: str, pattern: str) -> bool:
@@ -83,9 +95,26 @@ def _candidates(folder: Path, parts: list[str], check: Callable[[], None]) -> li
     """Return the sorted entries that may match, as (name, is a folder). Without wildcards, do not list the folder."""
     if not any(map(has_wildcards, parts)):
         check()
-        return [(part, (folder / part).is_dir()) for part in sorted(set(parts)) if os.path.lexists(folder / part)]
+        names = [name for part in sorted(set(parts)) for name in on_disk(folder, part, check)]
+        return [(name, (folder / name).is_dir()) for name in names]
     try:
         return [(entry.name, os.path.isdir(entry.path)) for entry in list_folder(folder, check)]
+    except OSError:
+        return []
+
+
+def on_disk(folder: Path, name: str, check: Callable[[], None] = lambda: None) -> list[str]:
+    """Return the name as the entry of a folder, or else the entries with the same name in another spelling.
+
+    Args:
+        folder: Path of the folder.
+        name: Name of a file or folder, without wildcards.
+        check: Function that is called for every entry that is compared.
+    """
+    if os.path.lexists(folder / name):
+        return [name]
+    try:
+        return [entry.name for entry in list_folder(folder, check) if same_name(entry.name, name)]
     except OSError:
         return []
 
@@ -119,13 +148,13 @@ def list_folder(folder: Path, check: Callable[[], None] = lambda: None) -> list[
     return sorted(entries, key=lambda entry: entry.name)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=256, typed=True)
 def _split(pattern: str) -> tuple[str, ...]:
     first, *rest = pattern.replace(os.sep, "/").split("/")
     parts = [first] * (first != ".") + [part for part in rest if part not in ("", ".")]
     while parts and parts[-1] == "**":  # a pattern that matches a folder selects all files in the folder
         parts.pop()
-    return tuple(parts)
+    return tuple(map(ExactPattern, parts)) if isinstance(pattern, ExactPattern) else tuple(parts)
 
 
 def _next_states(parts: tuple[str, ...], states: set[int], name: str) -> set[int]:
@@ -152,4 +181,8 @@ def _skip_double_stars(parts: tuple[str, ...], states: Iterable[int]) -> set[int
 
 def _component_matches(name: str, part: str) -> bool:
     is_hidden = name.startswith(".") and not part.startswith(".")
-    return name == part or (bool(name) and not is_hidden and fnmatch.fnmatch(name, part))
+    if name == part or (bool(name) and not is_hidden and fnmatch.fnmatch(name, part)):
+        return True
+    if is_hidden or (name.isascii() and part.isascii()) or isinstance(part, ExactPattern):
+        return False
+    return fnmatch.fnmatch(name_form(name), pattern_form(part))

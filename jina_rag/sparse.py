@@ -1,9 +1,11 @@
 """Sparse vectors for lexical search. Lexical search finds codes, names and numbers that dense search misses.
 
-Text in scripts without spaces between words (Han, kana, Thai, Lao, Khmer, Myanmar) is split into character bigrams.
-Hangul is also split into bigrams, because Korean attaches particles to words. All other text is split into case-folded
-words. A code, for example ``AB-12/7``, yields a term for the whole code and a term for each part. Term weights follow
-BM25; the store multiplies the weight of a term by the inverse document frequency of the term in the collection.
+The text is first brought to one spelling (`jina_rag.normalization.term_form`). Text in scripts without spaces between
+words (Han, kana, Thai, Lao, Khmer, Myanmar) is split into bigrams of letters; the marks of a letter stay with the
+letter. Hangul is also split into bigrams, because Korean attaches particles to words. All other text is split into
+words, marks included. A code, for example ``AB-12/7``, yields a term for the whole code and a term for each part. Term
+weights follow BM25; the store multiplies the weight of a term by the inverse document frequency of the term in the
+collection.
 
 Source: Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and Beyond (2009).
 """
@@ -11,14 +13,15 @@ Source: Robertson and Zaragoza, The Probabilistic Relevance Framework: BM25 and 
 from __future__ import annotations
 
 import re
-import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 
 import numpy as np
 
+from jina_rag.normalization import SOFT, SOFT_SPACE, UNSPACED, WIDE_DASH, marks, term_form
 from jina_rag.types import SparseVector
 
 K1 = 1.2
@@ -29,22 +32,41 @@ AVERAGE_LENGTH = 300.0
 The number is constant, so that the weights of a page do not depend on the other pages of the index.
 """
 
-_UNSPACED = (
-    "\u0e00-\u0eff"  # Thai, Lao
-    "\u1000-\u109f\u1780-\u17ff"  # Myanmar, Khmer
-    "\u3040-\u30ff\u31f0-\u31ff"  # kana
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
-    "\uac00-\ud7af"  # Hangul: has spaces, but attaches particles to words
-)
-_PART = re.compile(r"[^\W_]+")
 _PARAGRAPH = re.compile(r"§+\s*(\d+[a-z]?)\b")
+_ASCII_RUN = re.compile(r"[a-z0-9]+(?:[-_./:+#'^][a-z0-9]+)*")
+_ASCII_PART = re.compile("[a-z0-9]+")
+_SOFT_BREAK = re.compile(f"[{SOFT}{SOFT_SPACE}]")
+_REVERSED_START = re.compile("(?<![^\\W\\d_])[وفبكل]?اال(?=[^\\W\\d_])(?!له\\b)")
+"""Start of a word in a text with reversed lam-alef: no Arabic word starts with two alefs and a lam."""
+_MAX_REVERSED = 3
+"""Maximum number of alef and lam pairs of a word that are tried in both orders."""
+
+
+@cache
+def _word() -> str:
+    """Return the expression of a word: letters and digits, each with its marks."""
+    letter = rf"[^\W_{UNSPACED}]"
+    return rf"{letter}+(?:[{marks()}]+{letter}*)*"
 
 
 @cache
 def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return the regular expressions of a word or code and of an unspaced character, cached: compiling takes 50 ms."""
-    run = rf"[{_UNSPACED}]+|[^\W_{_UNSPACED}]+(?:[-_./:+#'’][^\W_{_UNSPACED}]+)*"
-    return re.compile(run), re.compile(rf"[{_UNSPACED}]")
+    """Return the expressions of a word or code and of an unspaced character, cached: compiling takes 50 ms."""
+    word = _word()
+    joiner = rf"[-{WIDE_DASH}_./:+#'^{SOFT}{SOFT_SPACE}]|(?<=[\u05d0-\u05ea])\"(?=[\u05d0-\u05ea])"
+    return re.compile(rf"[{UNSPACED}]+|{word}(?:(?:{joiner}){word})*"), re.compile(rf"[{UNSPACED}]")
+
+
+@cache
+def _part() -> re.Pattern[str]:
+    return re.compile(_word())
+
+
+@cache
+def _cluster() -> re.Pattern[str]:
+    """Return the expression of a letter with its marks; a letter after a Khmer or Myanmar stacker is part of it."""
+    unmarked = rf"[{UNSPACED}](?:[{marks()}]+(?:(?<=[\u1039\u17d2])[{UNSPACED}])?)*"
+    return re.compile(rf"[{marks()}]+|{unmarked}")
 
 
 def terms(text: str) -> Iterator[str]:
@@ -53,23 +75,24 @@ def terms(text: str) -> Iterator[str]:
     Args:
         text: Text of a page or query.
 
-    >>> list(terms("Part AB-12, § 7a: 東京都"))
+    >>> list(terms("Part AB‑12, § 7a: 東京都"))
     ['part', 'ab-12', 'ab12', 'ab', '12', '7a', '東京', '京都', '§7a']
     """
-    folded = _folded(text)
+    folded = term_form(text)
+    if folded.isascii():
+        for match in _ASCII_RUN.finditer(folded):
+            yield from _run_terms(match.group())
+        return
     runs, unspaced = _patterns()
+    is_reversed = _REVERSED_START.search(folded) is not None
     for match in runs.finditer(folded):
         run = match.group()
-        if not run.isascii() and unspaced.match(run):
-            yield from ([run] if len(run) == 1 else (run[i : i + 2] for i in range(len(run) - 1)))
+        if run.isascii() or not unspaced.match(run):
+            yield from _run_terms(run)
+            if is_reversed and "ال" in run:
+                yield from _reversed_spellings(run)
             continue
-        yield run
-        if run.isalnum():  # most words have no separator; checked first, because a regular expression takes longer
-            continue
-        parts = _PART.findall(run)
-        if len(parts) > 1:
-            yield from _spellings(run)[1:]
-            yield from parts
+        yield from _bigrams(run)
     yield from _paragraphs(folded)
 
 
@@ -82,10 +105,61 @@ def whole_terms(text: str) -> Iterator[str]:
     >>> list(whole_terms("Part AB-12, § 7a: 東京都"))
     ['part', 'ab-12', '7a', '§7a']
     """
-    folded = _folded(text)
+    folded = term_form(text)
+    if folded.isascii():  # the other expressions take 50 ms to compile
+        yield from _ASCII_RUN.findall(folded)
+        return
     runs, unspaced = _patterns()
-    yield from (match.group() for match in runs.finditer(folded) if not unspaced.match(match.group()))
+    for match in runs.finditer(folded):
+        run = _SOFT_BREAK.sub("", match.group())
+        if unspaced.match(run):
+            continue
+        yield run.replace(WIDE_DASH, "-")
+        yield from _codes_of_range(run)
     yield from _paragraphs(folded)
+
+
+def _run_terms(run: str) -> Iterator[str]:
+    """Yield the terms of a word or code: the whole, the whole without separators, and the parts."""
+    if run.isalnum():  # most words have no separator; checked first, because a regular expression takes longer
+        yield run
+        return
+    if _SOFT_BREAK.search(run):
+        for word in (_SOFT_BREAK.sub("", run), *_SOFT_BREAK.split(run)):
+            yield from _run_terms(word)
+        return
+    whole = run.replace(WIDE_DASH, "-")
+    yield whole
+    parts = _ASCII_PART.findall(whole) if whole.isascii() else _part().findall(whole)
+    if len(parts) > 1:
+        yield from _spellings(whole)[1:]
+        for code in _codes_of_range(run):
+            yield from _spellings(code)
+        yield from parts
+
+
+def _codes_of_range(run: str) -> list[str]:
+    """Return the codes that a dash separates, for example in KX-4471–KX-4480; [] if no part of a dash is a code."""
+    return [code for code in run.split(WIDE_DASH) if not code.isalnum()] if WIDE_DASH in run else []
+
+
+def _bigrams(run: str) -> Iterator[str]:
+    """Yield the bigrams of letters of an unspaced script; for a single letter, the letter."""
+    letters = run if run.isalpha() else _cluster().findall(run)
+    yield from ([run] if len(letters) == 1 else ("".join(letters[i : i + 2]) for i in range(len(letters) - 1)))
+
+
+def _reversed_spellings(word: str) -> Iterator[str]:
+    """Yield the spellings of a word with pairs of alef and lam in reverse order.
+
+    PDF text layers in visual order have the letters of a lam-alef ligature in the wrong order. Alef and lam are also
+    separate letters in many words, so each pair of the word is tried in both orders.
+    """
+    pieces = word.split("ال")
+    if len(pieces) - 1 > _MAX_REVERSED:
+        return
+    for pairs in list(product(("ال", "لا"), repeat=len(pieces) - 1))[1:]:
+        yield pieces[0] + "".join(pair + piece for pair, piece in zip(pairs, pieces[1:], strict=True))
 
 
 def exact_vector(term: str) -> SparseVector:
@@ -102,13 +176,9 @@ def exact_vector(term: str) -> SparseVector:
 
 def _spellings(term: str) -> list[str]:
     """Return the term and, for a code of letters and digits, the term without separators (AB-12 and AB12)."""
-    without_separators = "".join(_PART.findall(term))
+    without_separators = "".join(_ASCII_PART.findall(term) if term.isascii() else _part().findall(term))
     mixed = any(map(str.isdigit, without_separators)) and any(map(str.isalpha, without_separators))
     return [term, without_separators] if mixed and without_separators != term and not term.startswith("§") else [term]
-
-
-def _folded(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()
 
 
 def _paragraphs(folded: str) -> Iterator[str]:

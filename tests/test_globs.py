@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from jina_rag import DocumentIndex, globs
-from jina_rag.catalog.document_filter import resolve_paths, select_by_filter, select_by_name
+from jina_rag.catalog.document_filter import resolve_names, select_by_filter, select_by_name
 from jina_rag.catalog.manifest import DocumentRecord, Manifest
 from jina_rag.catalog.missing_files import missing_documents
 from jina_rag.config import IngestSettings
@@ -130,7 +130,7 @@ def test_ingestion_sync_filter_and_delete_select_same_documents(tree, parts):
             ingested = set()
         with closing(manifest_of(Path(root), records)) as manifest:
             filtered, filtered_by_relative = (
-                {record.path for record in select_by_filter(records, resolve_paths({"path": text}, manifest))}
+                {record.path for record in select_by_filter(records, resolve_names({"path": text}, manifest))}
                 for text in (pattern, relative)
             )
             deleted, deleted_by_relative = (

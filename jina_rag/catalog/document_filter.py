@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 from jina_rag import globs
 from jina_rag.catalog.manifest import DocumentRecord, Manifest
 from jina_rag.errors import InvalidInputError
+from jina_rag.normalization import name_form
 from jina_rag.stores import schema
-from jina_rag.stores.filters import meets_all, parse_where
-from jina_rag.types import Where
+from jina_rag.stores.filters import meets_all, moment_of, parse_where
+from jina_rag.types import Scalar, Where
 
 _MAX_VALUES = 500
 """Maximum number of values in one query to the manifest."""
@@ -20,20 +22,70 @@ _PAGE_KEYS = ("page", schema.HAS)
 """Filter keys that apply to pages, not to documents."""
 
 
-def resolve(pattern: str, manifest: Manifest) -> str:
-    """Return `pattern`, escaped if `pattern` is the literal name of a document, file or folder; see `globs`."""
+def resolve(pattern: str, manifest: Manifest) -> list[str]:
+    """Return the patterns that select what a name, path or glob means; see `globs`.
+
+    A pattern that is the exact name of a document, file or folder selects only this name. Otherwise, a pattern that
+    differs from such names only in the spelling selects these names (see `jina_rag.normalization`): those with the same
+    Unicode form (NFC) if there are any, and otherwise those with the same `name_form`.
+
+    Args:
+        pattern: Id, path or glob, as written by the caller.
+        manifest: Manifest of the index.
+
+    Returns:
+        At least one pattern.
+    """
     path = os.path.abspath(pattern)
-    folders = f"{pattern.rstrip('/')}/", f"{path}{os.sep}"
-    is_literal = globs.has_wildcards(pattern) and (
-        os.path.lexists(path) or any(name in (pattern, path) or name.startswith(folders) for name in manifest.names())
-    )
-    return globs.escape(pattern) if is_literal else pattern
+    literals = dict.fromkeys((pattern.rstrip("/"), path.replace(os.sep, "/")))
+    names = [name.replace(os.sep, "/") for name in manifest.names()]
+    for form in (str, _nfc, name_form):
+        selected = [prefix for literal in literals for prefix in _names_like(literal, names, form)]
+        if selected:
+            return [globs.ExactPattern(globs.escape(prefix)) for prefix in dict.fromkeys(selected)]
+    is_literal = globs.has_wildcards(pattern) and os.path.lexists(path)
+    return [globs.escape(pattern) if is_literal else pattern]
 
 
-def resolve_paths(where: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
-    """Return a copy of a filter with each pattern of ``path`` resolved; see `resolve`."""
-    paths = [resolve(pattern, manifest) for pattern in path_globs(where["path"])] if "path" in where else []
-    return {**where, "path": paths} if paths else dict(where)
+def _names_like(literal: str, names: Sequence[str], form: Callable[[str], str]) -> list[str]:
+    """Return the names, and the folders of names, that have the same form as `literal`."""
+    size, wanted = literal.count("/") + 1, form(literal)
+    prefixes = ("/".join(name.split("/", size)[:size]) for name in names)
+    return [prefix for prefix in prefixes if prefix == literal or (form is not str and form(prefix) == wanted)]
+
+
+def _nfc(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def resolve_names(where: Mapping[str, Any], manifest: Manifest) -> dict[str, Any]:
+    """Return a copy of a filter with the patterns of ``path`` resolved, and the ids of ``doc_id`` as they are stored.
+
+    Args:
+        where: A filter.
+        manifest: Manifest of the index.
+    """
+    resolved = dict(where)
+    if "path" in where:
+        resolved["path"] = [name for pattern in path_globs(where["path"]) for name in resolve(pattern, manifest)]
+    if schema.DOC_ID in where:
+        value = where[schema.DOC_ID]
+        values = [value] if isinstance(value, str) else value
+        if isinstance(values, Sequence | Set):
+            resolved[schema.DOC_ID] = [name for item in values for name in _stored_ids(item, manifest)]
+    return resolved
+
+
+def _stored_ids(doc_id: Scalar, manifest: Manifest) -> list[Scalar]:
+    """Return the ids of the documents that an id means: the exact id, or the ids that differ in the spelling only."""
+    if not isinstance(doc_id, str) or manifest.document(doc_id) is not None:
+        return [doc_id]
+    ids = manifest.ids()
+    for form in (_nfc, name_form):
+        wanted = form(doc_id)
+        if selected := [name for name in ids if form(name) == wanted]:
+            return [*selected]
+    return [doc_id]
 
 
 def select_by_name(manifest: Manifest, pattern: str) -> list[DocumentRecord]:
@@ -50,11 +102,10 @@ def select_by_name(manifest: Manifest, pattern: str) -> list[DocumentRecord]:
         raise InvalidInputError("The document name is empty; expected an id, a file, a folder or a glob.")
     records = manifest.documents()
     path = Path(os.path.abspath(pattern))
-    resolved = resolve(pattern, manifest)
     return (
         [record for record in records if record.doc_id == pattern]
         or [record for record in records if record.path == path or path in record.path.parents]
-        or [record for record in records if matches_path(record.doc_id, record.path, [resolved])]
+        or [record for record in records if matches_path(record.doc_id, record.path, resolve(pattern, manifest))]
     )
 
 
@@ -98,7 +149,10 @@ def possible_matches(manifest: Manifest, where: Where) -> list[DocumentRecord]:
         texts: list[Any] = [value] if isinstance(value, str) else list(value) if isinstance(value, Sequence) else []
         if key == "path" or not texts or len(texts) > _MAX_VALUES or not all(isinstance(text, str) for text in texts):
             continue
-        return manifest.documents_by_id(texts) if key == "doc_id" else manifest.documents_with_text(texts)
+        if key == schema.DOC_ID:
+            return manifest.documents_by_id(texts)
+        if not any(moment_of(key, text) for text in texts):  # a date has several spellings
+            return manifest.documents_with_text(texts)
     return manifest.documents()
 
 
@@ -139,7 +193,7 @@ def path_globs(value: object) -> list[str]:
         raise InvalidInputError(
             f"The filter 'path' is {value!r}; expected a glob, for example 'reports/*.pdf', or a list of globs."
         )
-    return [str(item) for item in patterns]
+    return list(patterns)
 
 
 def matches_path(doc_id: str, path: Path, patterns: Sequence[str]) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from jina_rag.catalog.document_filter import (
     possible_matches,
-    resolve_paths,
+    resolve_names,
     select_by_filter,
     select_by_name,
     with_attachments,
@@ -78,9 +78,10 @@ def delete_documents(resources: IndexResources, name: str | None, where: Where) 
     manifest = resources.manifest
     if name is None and not where:
         raise InvalidInputError("No documents selected. Pass an id, a file, a folder, a glob or a filter.")
+    where = resolve_names(where, manifest)
     records = possible_matches(manifest, where) if name is None else select_by_name(manifest, name)
     if where:
-        records = select_by_filter(records, resolve_paths(where, manifest))
+        records = select_by_filter(records, where)
     records = with_attachments(records, manifest)
     manifest.remove_documents(record.doc_id for record in records)
     reconcile(resources)

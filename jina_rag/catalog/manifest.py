@@ -27,12 +27,13 @@ from typing import Any
 
 from jina_rag._forks import OwnedFiles
 from jina_rag.errors import IndexCorruptError, IndexMismatchError, IndexStateError
+from jina_rag.normalization import name_form
 from jina_rag.parsing.attachment_names import attachment_path
 from jina_rag.types import Failure
 
-SCHEMA_VERSION = 4
-"""Format version of the manifest. Format 3 has other names of columns and settings, and does not record the fingerprint
-of a model folder."""
+SCHEMA_VERSION = 5
+"""Format version of the manifest and of the points. Format 4 has terms and filter values without normalization of the
+text (see `jina_rag.normalization`), compares dates as text, and does not record attachments."""
 ADDED = -1
 """Modification time of a document without a file; no file has this value."""
 RATE = "rate"
@@ -282,9 +283,16 @@ class Manifest:
         return [record for doc_id in dict.fromkeys(doc_ids) if (record := self.document(doc_id)) is not None]
 
     def documents_with_text(self, texts: Sequence[str]) -> list[DocumentRecord]:
-        """Return all documents whose metadata has one of the strings as a value, and possibly further documents."""
-        any_of = " OR ".join("instr(d.metadata, ?)" for _ in texts)
-        return self._documents(f"WHERE {any_of} ORDER BY d.doc_id", *(json.dumps(text) for text in texts))
+        """Return all documents whose metadata has one of the strings as a value, and possibly further documents.
+
+        A string with other characters than ASCII may be a spelling of one of the strings (see
+        `jina_rag.normalization.name_form`). JSON writes such characters with a backslash.
+        """
+        spellings = list({spelling for text in texts for spelling in (text, name_form(text))})
+        any_of = " OR ".join("instr(d.metadata, ?)" for _ in spellings)
+        return self._documents(
+            f"WHERE {any_of} OR instr(d.metadata, ?) ORDER BY d.doc_id", *map(json.dumps, spellings), "\\u"
+        )
 
     def documents_of(self, sha256: str, *, include_pending: bool = False) -> list[DocumentRecord]:
         """Return the documents with a content, sorted by id.
@@ -321,6 +329,10 @@ class Manifest:
         rows = self._rows("SELECT doc_id, path FROM documents UNION ALL SELECT name, name FROM former_names")
         return [os.fsdecode(name) for row in rows for name in row]
 
+    def ids(self) -> list[str]:
+        """Return the ids of all documents, sorted."""
+        return [row[0] for row in self._rows("SELECT doc_id FROM documents ORDER BY doc_id")]
+
     def has_key(self, keys: Sequence[str]) -> bool:
         """Return whether any document may have a metadata key.
 
@@ -329,7 +341,9 @@ class Manifest:
         Args:
             keys: Path of the key: the keys of the enclosing objects, then the key itself.
         """
-        sql = f"SELECT 1 FROM documents WHERE {' AND '.join('instr(metadata, ?)' for _ in keys)} LIMIT 1"  # noqa: S608  # the SQL contains no values
+        # JSON writes characters beyond ASCII with a backslash: such a key may be another spelling of the key.
+        has_keys = " AND ".join(r"(instr(metadata, ?) OR instr(metadata, '\u'))" for _ in keys)
+        sql = f"SELECT 1 FROM documents WHERE {has_keys} LIMIT 1"  # noqa: S608  # the SQL contains no values
         return bool(self._rows(sql, *(f"{json.dumps(key)}: " for key in keys)))
 
     def put_document(self, record: DocumentRecord, *, replacing: str | None = None) -> None:

@@ -57,11 +57,13 @@ def missing_documents(
     ]
     for root in roots:
         root_path = Path(os.path.abspath(root))
-        pattern = resolve(str(root_path), manifest).replace(os.sep, "/")
+        patterns = resolve(root_path.as_posix(), manifest)
         has_visible_entries = functools.cache(_has_visible_entries)
         for record in records:
             check()
-            if not globs.matches(record.file.as_posix(), pattern) or not is_missing(record.file):
+            name = record.file.as_posix()
+            pattern = next((item for item in patterns if globs.matches(name, item)), None)
+            if pattern is None or not is_missing(record.file):
                 continue
             folder = globs.matched_part(record.file, pattern)
             while not os.path.lexists(folder):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from jina_rag._checks import check_whole_number
-from jina_rag.catalog.document_filter import resolve_paths
+from jina_rag.catalog.document_filter import resolve_names
 from jina_rag.catalog.resources import IndexResources
 from jina_rag.errors import InvalidInputError
 from jina_rag.inputs import clean_text
@@ -55,7 +55,7 @@ def nearest_pages(
     """
     unit_vector = _unit_vector(vector, dim)
     check_whole_number("k", k, minimum=1)
-    where = resolve_paths(checked_filter(where), resources.manifest)
+    where = resolve_names(checked_filter(where), resources.manifest)
     conditions = conditions_of(where, resources)
     if conditions is None or not unit_vector.any():
         return []

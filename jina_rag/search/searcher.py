@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from jina_rag._checks import check_whole_number, is_number, is_whole_number
-from jina_rag.catalog.document_filter import resolve_paths
+from jina_rag.catalog.document_filter import resolve_names
 from jina_rag.catalog.resources import IndexResources
 from jina_rag.config import Storage
 from jina_rag.errors import InvalidInputError
@@ -122,7 +122,7 @@ class Searcher:
             request: The other arguments of the search.
         """
         resources = self._resources
-        where = resolve_paths(request.where or {}, resources.manifest)
+        where = resolve_names(request.where or {}, resources.manifest)
         request = replace(request, where=where)
         conditions = conditions_of(where, resources)
         start = time.monotonic()

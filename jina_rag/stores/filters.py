@@ -24,6 +24,7 @@ import numpy as np
 
 from jina_rag._checks import is_number
 from jina_rag.errors import InvalidInputError
+from jina_rag.normalization import name_form
 from jina_rag.stores import dates, schema
 from jina_rag.stores.ranges import Interval, Kind, checked_range, interval_of, plain_scalar
 from jina_rag.stores.schema import NUMBERS, TAGS, UNFILTERABLE
@@ -75,7 +76,8 @@ def tags(payload: Mapping[str, Any]) -> list[str]:
 
     A tag is the key and the value as JSON: true, 1 and "1" have different tags, 1 and 1.0 have the same tag. A list
     has one tag per item. Keys of nested objects, including objects in lists, are joined by dots. Null has no tag. A
-    date has two tags: the datetime in UTC, and the day in UTC, which a filter by a date requires.
+    date has two tags: the datetime in UTC, and the day in UTC, which a filter by a date requires. Keys and metadata are
+    compared by the spelling of `jina_rag.normalization.name_form`.
 
     >>> tags({"page": 3.0, "meta": {"draft": True, "by": ["Ann", {"name": "Bo"}]}})
     ['["page", 3]', '["meta.draft", true]', '["meta.by", "Ann"]', '["meta.by.name", "Bo"]']
@@ -243,8 +245,11 @@ def _flatten(value: Any, key: str) -> Iterator[tuple[str, Scalar]]:  # noqa: ANN
 
 
 def _tag(key: str, value: Scalar) -> str:
+    key = name_form(key)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
+    if isinstance(value, str) and key not in _NAME_KEYS:
+        value = name_form(value)
     if isinstance(value, str) and len(value) > _MAX_TAG_TEXT:
         digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()
         return json.dumps([key, {"sha256": digest}])
@@ -254,4 +259,4 @@ def _tag(key: str, value: Scalar) -> str:
 @functools.lru_cache(maxsize=1024)
 def _number_key(key: str, kind: Kind = "number") -> str:
     """Return a hash of the key in letters and digits, which is a valid path segment in every engine."""
-    return _PREFIXES[kind] + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return _PREFIXES[kind] + hashlib.sha256(name_form(key).encode("utf-8", "surrogatepass")).hexdigest()[:16]

@@ -68,7 +68,7 @@ class LiteRecipe:
     @property
     def version(self) -> str:
         """Identifier of the settings. Recipes that result in different vectors have different identifiers."""
-        return f"r2-w{self.window}-o{self.overlap}-c{self.centring}" + ("" if self.drop else "-all")
+        return f"r3-w{self.window}-o{self.overlap}-c{self.centring}" + ("" if self.drop else "-all")
 
 
 class LiteEmbedder(EmbedderDefaults):

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from jina_rag.images import LoadedImage, Opening, is_data_uri
 from jina_rag.inputs import parts_of
-from jina_rag.models.lite.backbone import Backbone
+from jina_rag.models.lite.backbone import Backbone, Token
 from jina_rag.models.lite.stopwords import has_content, is_particle, is_stop_word
+from jina_rag.normalization import token_form_with_offsets
 from jina_rag.protocols import Input
 from jina_rag.types import Box, Float32, Page, Word
 
@@ -108,7 +109,8 @@ def tokens_of(words: Iterable[tuple[str, Box]], has_boxes: bool, backbone: Backb
     """Return the tokens of words, truncated to `limit` tokens.
 
     Args:
-        words: Pairs of text and box, the box as fractions of the page.
+        words: Pairs of text and box, the box as fractions of the page. The model gets the `token_form` of each text,
+            and the tokens keep the characters of the text.
         has_boxes: Whether the boxes are valid.
         backbone: Tokenizer of the words.
         limit: Limit of tokens.
@@ -120,15 +122,18 @@ def tokens_of(words: Iterable[tuple[str, Box]], has_boxes: bool, backbone: Backb
     word_indices: list[int] = []
     word_index = 0
     for chunk in _chunks(words):
-        for (text, box), tokens in zip(chunk, backbone.tokenize([text for text, _ in chunk]), strict=True):
-            stop_word = is_stop_word(text)
+        forms = [token_form_with_offsets(text) for text, _ in chunk]
+        tokens_of_words = backbone.tokenize([form for form, _ in forms])
+        for (text, box), (form, offsets), tokens in zip(chunk, forms, tokens_of_words, strict=True):
+            stop_word = is_stop_word(form)
             for token in tokens:
-                ids.append(token.id)
-                texts.append(token.text)
-                word_indices.append(word_index)
                 useful.append(not stop_word and has_content(token.text) and not is_particle(token.text))
+                shown = token if form == text else _in_word(token, text, offsets)
+                ids.append(token.id)
+                texts.append(shown.text)
+                word_indices.append(word_index)
                 if has_boxes:
-                    boxes.append(slice_box(box, token.start, token.end, text))
+                    boxes.append(slice_box(box, shown.start, shown.end, text))
             word_index += 1
         if len(ids) > limit:
             break
@@ -140,6 +145,21 @@ def tokens_of(words: Iterable[tuple[str, Box]], has_boxes: bool, backbone: Backb
         np.array(word_indices[:limit], dtype=np.int32),
         truncated=len(ids) > limit,
     )
+
+
+def _in_word(token: Token, word: str, offsets: tuple[int, ...] | None) -> Token:
+    """Return a token of the normalized word with the characters and the position of the original word.
+
+    Args:
+        token: Token of the token form of the word; see `jina_rag.normalization`.
+        word: The word as written on the page.
+        offsets: Position in `word` of each character of the token form, and of its end; None for equal positions.
+    """
+    size = len(word) if offsets is None else len(offsets) - 1
+    start, end = round(token.start * size), round(token.end * size)
+    if offsets is not None:
+        start, end = offsets[start], offsets[end]
+    return Token(token.id, start / len(word), end / len(word), word[start:end])
 
 
 def _chunks(words: Iterable[tuple[str, Box]]) -> Iterator[list[tuple[str, Box]]]:

@@ -87,6 +87,6 @@ def _bare(word: str) -> str:
     start, stop = 0, len(word)
     while start < stop and not word[start].isalnum():
         start += 1
-    while stop > start and not word[stop - 1].isalnum():
-        stop -= 1
+    while stop > start and not (word[stop - 1].isalnum() or unicodedata.category(word[stop - 1])[0] == "M"):
+        stop -= 1  # a vowel sign at the end of a word is part of the word
     return word[start:stop]

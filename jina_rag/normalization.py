@@ -1,0 +1,374 @@
+"""Normalization of text: spellings that mean the same become equal on both sides, in pages, queries, names and filters.
+
+The stored text of a page and the names of files stay as they are; only comparisons use the normalized forms. There are
+three forms, because a form that finds more also confuses more:
+
+- the **name** form (`name_form`) compares paths, ids, globs and the strings of metadata filters;
+- the **token** form (`token_form`) is what the embedded models tokenize, words of pages and queries alike;
+- the **term** form (`term_form`) is the input of `jina_rag.sparse`, which makes the terms and codes of lexical search.
+
+| spelling | becomes | name | token | term |
+| --- | --- | --- | --- | --- |
+| NFD, NFC, ligatures, full and half width, Arabic presentation forms | NFKC | yes | yes | yes |
+| decimal digits of all scripts; Arabic decimal separators | ``0`` to ``9``; ``.`` and ``,`` | yes | yes | yes |
+| hyphens U+2010 to U+2012, minus, Hebrew maqaf, Armenian hyphen | ``-`` | yes | yes | yes |
+| en dash between letters or digits | ``-`` | yes | yes | yes (1) |
+| em dash, bars and the katakana long mark inside a code | ``-`` | yes | yes | yes (1) |
+| apostrophes, prime, modifier letters, acute accent, geresh; gershayim | ``'``; ``"`` | yes | yes | yes |
+| soft hyphen between letters; next to a digit | removed; ``-`` | yes | yes | yes (2) |
+| zero-width space and non-joiner between letters | removed | yes | kept (3) | yes (2) |
+| other invisible characters: joiners, direction marks, variation selectors | removed | yes | yes | yes |
+| fractions (½, 1½) and the fraction slash | ``1/2``, ``1 1/2`` | kept | yes | yes |
+| superscript digits after a letter (m²); after a digit (10²) | ``m2``; ``10^2`` | yes | yes | ``m^2`` (2) |
+| trade mark signs; circled numbers and squared units (①, ㎡) | a space; NFKC between spaces | yes | yes | yes |
+| tatweel; points of Arabic, Hebrew and Syriac | removed | tatweel | yes | yes |
+| lam-alef reversed at the start of a word (األدوات) | الأدوات | no | yes | also (4) |
+| upper case; İ and ı | case-folded; ``i`` | no | no | yes |
+| alef with hamza, madda or wasla; teh marbuta; alef maksura | bare alef; heh; yeh | no | no | yes |
+| Persian and Urdu yeh, kaf and heh | yeh, kaf and heh of Arabic | no | no | yes |
+
+1. A range of codes (``A-1–A-9``) gives the whole and each of the two codes.
+2. The parts of the word are terms, too.
+3. The models were trained with a space in this place.
+4. `jina_rag.sparse` adds the repaired spellings of all words of such a text to the terms.
+
+Not folded, because the difference has a meaning: accents and umlauts, hiragana and katakana, simplified and traditional
+Chinese, superscripts and plain digits after a digit, letters of different scripts that look alike, vowel signs of
+Indic scripts, Thai and other scripts where the marks are letters. In names, a character whose NFKC form has a wildcard,
+a separator or a dot stays as it is (``＊``, ``／``, ``½``, ``…``), so that no name gains a wildcard or a folder.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import cache, lru_cache
+from itertools import groupby
+
+SOFT = "\u00ad"
+"""Soft hyphen between two letters in the term form: the word is one word, and its parts are also words."""
+SOFT_SPACE = "\u200c"
+"""Zero-width space or non-joiner between two letters in the term form, with the same meaning."""
+WIDE_DASH = "\u2013"
+"""Dash of the term form that joins a code or separates two codes."""
+UNSPACED = (
+    "\u0e00-\u0eff"  # Thai, Lao
+    "\u1000-\u109f\u1780-\u17ff"  # Myanmar, Khmer
+    "\u3040-\u30ff\u31f0-\u31ff"  # kana
+    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
+    "\uac00-\ud7af"  # Hangul: has spaces, but attaches particles to words
+)
+"""Characters of scripts without spaces between words, as ranges of a regular expression."""
+
+_INVISIBLE = (
+    "\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200d-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f"
+    "\ufeff\uffa0\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+)
+_TATWEEL = "\u0640\u07fa"
+_POINTS = (
+    "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"  # Hebrew
+    "\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed\u0898-\u089f\u08ca-\u08ff"
+    "\u0711\u0730-\u074a"  # Syriac
+)
+_HYPHENS = "\u02d7\u058a\u05be\u1806\u2010-\u2012\u2043\u207b\u208b\u2212\u2796\u2e17\u2e40\u30a0\ufe63\uff0d"
+_WIDE_DASHES = "\u2013-\u2015\u2500\ufe31\ufe32\ufe58"
+_APOSTROPHES = "\u00b4\u02b9\u02bb\u02bc\u02be\u02bf\u02c8\u02ca\u055a\u05f3\u2018\u2019\u201b\u2032\ua78b\ua78c\uff07"
+_INDIC = "\u0900-\u0dff"
+_SUPERSCRIPTS = "\u00b2\u00b3\u00b9\u2070\u2074-\u2079"
+
+_SIMPLE: dict[str, str] = {
+    "\u05f4": '"', "\u2044": "/", "\u2215": "/", "\u066a": "%", "\u066b": ".", "\u066c": ",",
+    "\u2122": " ", "\u2120": " ",
+}  # fmt: skip
+_FIRST = re.compile(
+    rf"(?P<raised>[\u207a\u207b]?[{_SUPERSCRIPTS}]+)|(?P<fraction>[\u00bc-\u00be\u2150-\u215e\u2189])"
+    r"|(?P<enclosed>[\u2460-\u249b\u24b6-\u24ff\u2776-\u2793\u3200-\u33ff\U0001f100-\U0001f16f])"
+)
+"""Characters that NFKC would merge with their neighbors: replaced before NFKC."""
+_ARABIC_LETTERS = str.maketrans("أإآٱةىیکہەۀۂ", "ااااهييكهههه")
+_ARABIC = re.compile("[\u0622-\u06d5]")
+_REVERSED = re.compile(r"(?<![^\W\d_])([وفبكل]?)ا([أإآا])ل(?=[^\W\d_])(?!له\b)")
+"""Start of a word with a reversed lam-alef: no Arabic word starts with two alefs and a lam,
+except in a common misspelling of Allah."""
+_SYNTAX = frozenset("*?[]!/\\.:")
+_BREAKS = re.compile("[\u00ad\u200b\u200c]+")
+_TERM_BREAKS = re.compile("\u00ad\\s+|[\u00ad\u200b\u200c]+")
+_DASHES = re.compile(f"[{_WIDE_DASHES}\u30fc]")
+_DASHES_IN_NAMES = re.compile(f"[{_WIDE_DASHES}]")
+_SIGNS = re.compile("[\u00b4\u2120\u2122]")
+_INVISIBLE_RUN = re.compile(f"[{_INVISIBLE}{_TATWEEL}]+")
+_POINT_RUN = re.compile(f"[{_POINTS}]+")
+_NO_BOUNDARY = re.compile(f"[{_INDIC}{UNSPACED}]")
+"""Letters between which an invisible break is no word boundary."""
+_BRACKETS = re.compile(r"(\[!?\]?[^\]]*\])")
+_SCRIPTS = (0x300, 0x1F000)
+"""Code points between which the digits and marks of all scripts lie, except variation selectors."""
+
+
+def token_form(text: str) -> str:
+    """Return the spelling of a word or text that the embedded models tokenize.
+
+    Args:
+        text: Words of a page or query.
+
+    >>> token_form("ＫＸ‑٤٤٧١–B, 10² m²: ﬁ")
+    'KX-4471-B, 10^2 m2: fi'
+    """
+    if text.isascii():
+        return text
+    text = _without_points(_plain(text))
+    return _REVERSED.sub(r"\1ال\2", text)
+
+
+def term_form(text: str) -> str:
+    """Return the case-folded spelling of a text, the input of `jina_rag.sparse`.
+
+    Inside words, the result may have the characters `SOFT`, `SOFT_SPACE` and `WIDE_DASH`.
+
+    Args:
+        text: Text of a page or query.
+
+    >>> term_form("Straße ＫＸ‑４４７１ مَكْتَبَة")
+    'strasse kx-4471 مكتبه'
+    """
+    if text.isascii():
+        return text.lower()
+    text = _without_points(_plain(text, for_terms=True)).casefold()
+    if not unicodedata.is_normalized("NFKC", text):
+        text = unicodedata.normalize("NFKC", text)
+    text = text.replace("i\u0307", "i").replace("\u0131", "i")
+    return text.translate(_ARABIC_LETTERS) if _ARABIC.search(text) else text
+
+
+def name_form(name: str) -> str:
+    """Return the spelling by which paths, ids and the strings of filters are compared; case and points are kept.
+
+    Args:
+        name: Path, id or other string.
+
+    >>> name_form("U\u0308bersicht KX‑4471.pdf") == "Übersicht KX-4471.pdf"
+    True
+    """
+    return name if name.isascii() else _name_form(name)
+
+
+def pattern_form(pattern: str) -> str:
+    """Return the `name_form` of a glob; inside brackets, only the Unicode form (NFC) changes.
+
+    Args:
+        pattern: A glob; see `jina_rag.globs`.
+
+    >>> pattern_form("*‑[–a]") == "*-[–a]"
+    True
+    """
+    return pattern if pattern.isascii() else _pattern_form(pattern)
+
+
+def same_name(name: str, other: str) -> bool:
+    """Return whether two names are equal, or differ only in spellings of the same text."""
+    return name == other or (not (name.isascii() and other.isascii()) and name_form(name) == name_form(other))
+
+
+@lru_cache(maxsize=20_000)
+def token_form_with_offsets(word: str) -> tuple[str, tuple[int, ...] | None]:
+    """Return the token form of a word, and for each of its characters the start in the word, and the end of the word.
+
+    Args:
+        word: A word, without white space.
+
+    Returns:
+        The token form of n characters, and n + 1 character positions in `word`, in ascending order; None instead of the
+        positions if the token form has the characters of the word at the same positions.
+
+    >>> token_form_with_offsets("\u00bdm²")
+    ('1/2 m2', (0, 0, 0, 1, 1, 2, 3))
+    """
+    form = token_form(word)
+    if len(form) == len(word) or not form:
+        return form, None
+    # The form of each prefix has the length at which its last character ends. A prefix ends before a character that
+    # starts a letter, because a mark or an invisible character belongs to the letter before it.
+    offsets: list[int] = []
+    start = 0
+    for end in range(1, len(word) + 1):
+        if end < len(word) and unicodedata.category(word[end]) in ("Mn", "Mc", "Cf"):
+            continue
+        size = len(form) if end == len(word) else min(len(token_form(word[:end])), len(form))
+        offsets += [start] * (size - len(offsets))
+        start = end
+    return form, (*offsets[: len(form)], len(word))
+
+
+def _plain(text: str, *, for_terms: bool = False) -> str:
+    """Return the text in NFKC where NFKC keeps the meaning, with one spelling of dashes, digits and apostrophes."""
+    if not unicodedata.is_normalized("NFC", text):  # a decomposed letter before a superscript is a letter
+        text = unicodedata.normalize("NFC", text)
+    if _FIRST.search(text):
+        text = _FIRST.sub(_term_first if for_terms else _token_first, text)
+    if _SIGNS.search(text):  # NFKC would make a space and a mark of an acute accent
+        text = _SIGNS.sub(_single, text)
+    text = unicodedata.normalize("NFKC", text)
+    if _INVISIBLE_RUN.search(text):
+        text = _INVISIBLE_RUN.sub("", text)
+        text = unicodedata.normalize("NFC", text)  # the character may have separated a letter and its mark
+    special = _special()
+    if special.search(text):
+        text = special.sub(_single, text)
+    if _BREAKS.search(text):
+        text = _TERM_BREAKS.sub(_term_break, text) if for_terms else _BREAKS.sub(_token_break, text)
+    return _DASHES.sub(_term_dash if for_terms else _token_dash, text) if _DASHES.search(text) else text
+
+
+def _without_points(text: str) -> str:
+    return _POINT_RUN.sub("", text) if _POINT_RUN.search(text) else text
+
+
+@cache
+def _categories() -> dict[str, list[int]]:
+    """Return the code points of all decimal digits (Nd) and marks (M) of scripts; read once, in 10 ms."""
+    codes: dict[str, list[int]] = {"Nd": [], "M": []}
+    for code in range(*_SCRIPTS):
+        category = unicodedata.category(chr(code))
+        if category == "Nd" or category[0] == "M":
+            codes["Nd" if category == "Nd" else "M"].append(code)
+    return codes
+
+
+@cache
+def marks() -> str:
+    """Return all combining marks as ranges of a regular expression."""
+    return _ranges(_categories()["M"])
+
+
+def _ranges(codes: list[int]) -> str:
+    """Return ascending code points as ranges of a regular expression."""
+    runs: list[list[int]] = []
+    for code in codes:
+        if runs and code == runs[-1][1] + 1:
+            runs[-1][1] = code
+        else:
+            runs.append([code, code])
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in runs)
+
+
+@cache
+def _special() -> re.Pattern[str]:
+    """Return the expression of the characters that `_single` replaces."""
+    return re.compile(f"[{_ranges(_categories()['Nd'])}{_HYPHENS}{_APOSTROPHES}{''.join(_SIMPLE)}]")
+
+
+def _single(match: re.Match[str]) -> str:
+    letter = match.group()
+    simple = _SIMPLE.get(letter)
+    if simple is not None:
+        return simple
+    digit = unicodedata.decimal(letter, None)
+    return str(digit) if digit is not None else "'" if letter in _APOSTROPHES else "-"
+
+
+def _around(match: re.Match[str]) -> tuple[str, str]:
+    """Return the character before and the character after a match; "" at the end of the text."""
+    text, start, end = match.string, match.start(), match.end()
+    return text[start - 1 : start] if start else "", text[end : end + 1]
+
+
+def _token_first(match: re.Match[str]) -> str:
+    return _compatible(match, raised_after_letter="")
+
+
+def _term_first(match: re.Match[str]) -> str:
+    return _compatible(match, raised_after_letter="^")
+
+
+def _compatible(match: re.Match[str], *, raised_after_letter: str) -> str:
+    """Return NFKC of a character, set apart from neighbors with which the characters would form another number."""
+    before, after = _around(match)
+    text = unicodedata.normalize("NFKC", match.group())
+    if match.lastgroup == "enclosed":
+        return f" {text} "
+    end = " " if after.isalnum() else ""
+    if match.lastgroup == "fraction":
+        return (" " if _is_letter_or_digit(before) else "") + text.replace("\u2044", "/") + end
+    mark = "^" if before.isdigit() or before == ")" else raised_after_letter if _is_letter_or_digit(before) else ""
+    return mark + text.replace("\u2212", "-") + end
+
+
+def _term_break(match: re.Match[str]) -> str:
+    """Return the replacement of a soft hyphen, a zero-width space or a non-joiner in the term form."""
+    before, after = _around(match)
+    text = match.group()
+    if not (_is_letter(before) and _is_letter(after)):
+        if text[-1].isspace():
+            return " "
+        return "-" if SOFT in text and before.isalnum() and after.isalnum() else ""
+    if _NO_BOUNDARY.match(before) or _NO_BOUNDARY.match(after):
+        return ""
+    return SOFT if SOFT in text else SOFT_SPACE
+
+
+def _token_break(match: re.Match[str]) -> str:
+    """Return the replacement of a soft hyphen, a zero-width space or a non-joiner in the token form."""
+    before, after = _around(match)
+    if _is_letter(before) and _is_letter(after):
+        return match.group().replace(SOFT, "")
+    return "-" if SOFT in match.group() and before.isalnum() and after.isalnum() else ""
+
+
+def _is_letter_or_digit(letter: str) -> bool:
+    return letter.isalnum() or _is_letter(letter)
+
+
+def _is_letter(letter: str) -> bool:
+    return letter.isalpha() or (letter != "" and unicodedata.category(letter)[0] == "M")
+
+
+def _term_dash(match: re.Match[str]) -> str:
+    return WIDE_DASH if _joins(match) else match.group()
+
+
+def _token_dash(match: re.Match[str]) -> str:
+    return "-" if _joins(match) else match.group()
+
+
+def _joins(match: re.Match[str]) -> bool:
+    """Return whether a dash joins two words or numbers: an en dash, or a longer dash or long mark inside a code."""
+    before, after = _around(match)
+    if not (_is_letter_or_digit(before) and _is_letter_or_digit(after)):
+        return False
+    if match.group() == WIDE_DASH:
+        return True
+    if match.group() == "\u30fc" and not (before.isascii() and after.isascii()):  # a long vowel of katakana
+        return False
+    return before.isdigit() or after.isdigit() or (before.isupper() and after.isupper())
+
+
+@lru_cache(maxsize=4096)
+def _name_form(name: str) -> str:
+    if unicodedata.is_normalized("NFKC", name) and not _in_names().search(name):
+        return name
+    parts: list[str] = []
+    for is_kept, letters in groupby(name, _stays_in_names):
+        part = "".join(letters)
+        parts.append(part if is_kept else _fold_name(part))
+    return unicodedata.normalize("NFC", "".join(parts))
+
+
+@lru_cache(maxsize=256)
+def _pattern_form(pattern: str) -> str:
+    parts = _BRACKETS.split(unicodedata.normalize("NFC", pattern))
+    return "".join(part if number % 2 else _name_form(part) for number, part in enumerate(parts))
+
+
+def _fold_name(part: str) -> str:
+    return _DASHES_IN_NAMES.sub("-", _BREAKS.sub("", _plain(part)))
+
+
+@cache
+def _in_names() -> re.Pattern[str]:
+    """Return the expression of the characters that `_fold_name` changes and NFKC does not."""
+    return re.compile(rf"{_special().pattern}|{_INVISIBLE_RUN.pattern}|{_BREAKS.pattern}|{_DASHES.pattern}")
+
+
+def _stays_in_names(letter: str) -> bool:
+    """Return whether folding a character would add a wildcard, a separator or a dot to a name."""
+    return not letter.isascii() and not _SYNTAX.isdisjoint(_plain(letter))
