@@ -12,7 +12,7 @@ import binascii
 import hashlib
 import os
 import re
-import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -22,12 +22,14 @@ from jina_rag._extras import require
 from jina_rag._forks import RenewedLock
 from jina_rag.config import Limits
 from jina_rag.errors import InvalidInputError, LimitExceededError
+from jina_rag.fetch import fetch
+from jina_rag.image_formats import FORMATS, HEAD_BYTES, missing_decoder, modern_format, readable_formats
 from jina_rag.types import EncodedImage
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP", "PPM")
+_FORMATS = (*FORMATS, "PPM")
 _DATA_URI = re.compile(r"data:image/[\w.+-]+;base64,([A-Za-z0-9+/=\r\n]+)", re.ASCII)
 _URL = re.compile(r"https?://", re.IGNORECASE)
 _SIDEWAYS_ORIENTATIONS = {5, 6, 7, 8}
@@ -243,8 +245,9 @@ def open_image(source: object, opening: Opening | None = None) -> LoadedImage:
 def _open(source: bytes | Path, name: str) -> Image:
     pillow = require("PIL.Image", package="pillow")
     file: BinaryIO | Path = BytesIO(source) if isinstance(source, bytes) else source
+    formats = _formats(source, name)
     try:
-        image: Image = pillow.open(file, formats=_FORMATS)
+        image: Image = pillow.open(file, formats=formats)
     except pillow.DecompressionBombError as exc:
         raise LimitExceededError(f"{name} has too many pixels: {exc} Scale the image down.") from exc
     except pillow.UnidentifiedImageError as exc:
@@ -253,6 +256,26 @@ def _open(source: bytes | Path, name: str) -> Image:
         reason = getattr(exc, "strerror", None) or exc
         raise InvalidInputError(f"{name} is not a readable image: {reason}. Pass an intact image file.") from exc
     return image
+
+
+def _formats(source: bytes | Path, name: str) -> tuple[str, ...]:
+    """Return the names of the Pillow formats of an image file.
+
+    Raises:
+        InvalidInputError: If no decoder of the format is installed.
+    """
+    head = b""
+    if isinstance(source, bytes):
+        head = source[:HEAD_BYTES]
+    else:
+        with suppress(OSError), source.open("rb") as file:  # Pillow reports the error
+            head = file.read(HEAD_BYTES)
+    if modern_format(head) is None:
+        return _FORMATS
+    formats = readable_formats(head)
+    if not formats:
+        raise InvalidInputError(f"{name} cannot be read. {missing_decoder(head)}")
+    return formats
 
 
 def _lock_of(image: Image) -> RenewedLock:
@@ -332,35 +355,8 @@ def _resolve(text: str, opening: Opening) -> tuple[bytes | Path, str]:
                 f"Image URLs are not downloaded: {text[:200]}. Load the model with allow_urls=True, or pass "
                 "the bytes or the path of the image."
             )
-        return _fetch(text), f"The image at {text[:200]}"
+        content = fetch(text, max_bytes=_DOWNLOAD_BYTES, max_seconds=_DOWNLOAD_SECONDS)
+        return content, f"The image at {text[:200]}"
     if "\0" in text:
         raise InvalidInputError("The image path contains a NUL character. Check the path.")
     return Path(text), f"The file {text}"
-
-
-def _fetch(url: str) -> bytes:
-    """Download an image with limits on size and time; follow redirects to http and https URLs only."""
-    httpx = require("httpx", extra="models")
-    parts: list[bytes] = []
-    received = 0
-    deadline = time.monotonic() + _DOWNLOAD_SECONDS
-    try:
-        with (
-            httpx.Client(follow_redirects=True, max_redirects=3, timeout=_DOWNLOAD_SECONDS) as client,
-            client.stream("GET", url) as response,
-        ):
-            response.raise_for_status()
-            for part in response.iter_bytes():
-                received += len(part)
-                if received > _DOWNLOAD_BYTES:
-                    raise LimitExceededError(
-                        f"The image at {url[:200]} has more than {_DOWNLOAD_BYTES:,} bytes. Pass a smaller image."
-                    )
-                if time.monotonic() > deadline:
-                    raise InvalidInputError(
-                        f"Downloading {url[:200]} exceeded {_DOWNLOAD_SECONDS:.0f} s. Pass the path of an image file."
-                    )
-                parts.append(part)
-    except (httpx.HTTPError, httpx.InvalidURL) as exc:
-        raise InvalidInputError(f"The image at {url[:200]} cannot be downloaded: {exc}. Check the URL.") from exc
-    return b"".join(parts)

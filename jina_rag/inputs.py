@@ -9,17 +9,14 @@ from typing import TypeAlias
 
 from jina_rag._checks import check_whole_number
 from jina_rag.errors import InvalidInputError
-from jina_rag.images import LoadedImage, Opening, is_data_uri, open_image
+from jina_rag.images import LoadedImage, Opening, open_image
 from jina_rag.protocols import Input
 from jina_rag.types import Page
 
 TextOrImage: TypeAlias = "str | LoadedImage"
 """A part of an input: a text or an opened image."""
 
-_KINDS = (
-    "a text, an image (PIL, bytes, pathlib.Path, base64 data URI), a Page, "
-    '{"text": …}, {"image": …}, or a list of these'
-)
+_KINDS = 'a text, an image (PIL, bytes, pathlib.Path), a Page, {"text": …}, {"image": …}, or a list of these'
 
 
 def clean_text(text: str) -> str:
@@ -34,8 +31,8 @@ def clean_text(text: str) -> str:
 def parts_of(item: Input, opening: Opening, label: str = "An input") -> list[TextOrImage]:
     """Return the texts and images of one input, in order.
 
-    A str is a text, unless the whole str is a base64 data URI of an image. To pass the path or URL of an image as a
-    str, use a mapping: ``{"image": "https://…"}``. For a page, the page screenshot is returned.
+    A str is always a text, because texts may come from other people. To pass the path, the URL or the base64 data URI
+    of an image as a str, use a mapping: ``{"image": "https://…"}``. For a page, the page screenshot is returned.
 
     Args:
         item: The input.
@@ -47,7 +44,7 @@ def parts_of(item: Input, opening: Opening, label: str = "An input") -> list[Tex
         LimitExceededError: If an image has more pixels or bytes than the limits.
     """
     if isinstance(item, str):
-        return [open_image(item, opening) if is_data_uri(item) else clean_text(item)]
+        return [clean_text(item)]
     if isinstance(item, Page):
         return [open_image(item.screenshot.image, opening)]
     if isinstance(item, Mapping):
@@ -75,13 +72,12 @@ def text_of(item: Input, model_name: str, label: str = "An input") -> str:
         InvalidInputError: If the input is or contains an image, or has another type.
     """
     if isinstance(item, str):
-        if not is_data_uri(item):
-            return clean_text(item)
-    elif isinstance(item, Page):
+        return clean_text(item)
+    if isinstance(item, Page):
         return clean_text(item.text)
-    elif isinstance(item, Mapping) and set(item) == {"text"} and isinstance(item["text"], str):
+    if isinstance(item, Mapping) and set(item) == {"text"} and isinstance(item["text"], str):
         return clean_text(item["text"])
-    elif isinstance(item, Sequence) and not isinstance(item, bytes | bytearray | memoryview):
+    if isinstance(item, Sequence) and not isinstance(item, bytes | bytearray | memoryview):
         part_label = f"A part of {label.lower()}"
         return "\n".join(text_of(_check_not_nested(entry, part_label), model_name, part_label) for entry in item)
     raise InvalidInputError(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import base64
-import http.server
-import threading
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.paths import DATA
+from helpers.public_server import public_server, send
 from PIL import Image
 
+from jina_rag import fetch
 from jina_rag.config import Limits
 from jina_rag.errors import InvalidInputError, LimitExceededError
 from jina_rag.images import LoadedImage, Opening, is_data_uri, open_image
@@ -38,7 +38,7 @@ def test_all_image_sources_give_same_pixels(image, tmp_path):
     path.write_bytes(data)
     uri = "data:image/png;base64," + base64.b64encode(data).decode()
     mappings = [{"image": source} for source in (image, data, path, str(path), uri)]
-    for source in [image, data, bytearray(data), path, uri, *mappings, {"image": make_page("x")}]:
+    for source in [image, data, bytearray(data), path, *mappings, {"image": make_page("x")}]:
         (part,) = parts_of(source, Opening())
         assert isinstance(part, LoadedImage)
         if not isinstance(source, dict) or "a b" in str(source):
@@ -53,10 +53,15 @@ def test_page_input_becomes_its_screenshot():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "data:image/png;base64,", "see data:image/png;base64,AAAA", "https://a.b/c.png", "a.png"]
-)
+    "text",
+    ["", "data:image/png;base64,", "data:image/png;base64,AAAA", "data:image/png;base64,iVBORw0KGgo=",
+     "see data:image/png;base64,AAAA", "https://a.b/c.png", "a.png"],
+)  # fmt: skip
 def test_str_input_is_a_text(text):
+    """A text may come from another person, who must not make the program decode an image."""
     assert parts_of(text, Opening(allow_urls=True)) == [text]
+    assert parts_of([text, {"text": text}], Opening(allow_urls=True)) == [text, text]
+    assert text_of(text, "a model") == text
 
 
 def test_is_data_uri_requires_whole_text():
@@ -65,7 +70,7 @@ def test_is_data_uri_requires_whole_text():
     assert not is_data_uri("data:image/png;base64,AAAA is a text")
     assert not is_data_uri("data:text/html;base64,AAAA")
     with pytest.raises(InvalidInputError, match=r"not valid base64|not a readable image"):
-        parts_of("data:image/png;base64,AAA", Opening())
+        parts_of({"image": "data:image/png;base64,AAA"}, Opening())
 
 
 def test_exif_orientation_applies_to_size_before_decoding(image, tmp_path):
@@ -185,38 +190,16 @@ def test_single_input_instead_of_list_raises_invalid_input_error(single):
 
 
 @pytest.fixture
-def server(image):
-    """A local HTTP server with an image, a large response, and redirects to an image and to a file."""
-    data = png(image)
+def server(image, monkeypatch):
+    """A server with an image and a long answer, under the name of a public host."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            if self.path == "/moved":
-                self.send_response(302)
-                self.send_header("Location", "/image.png")
-                self.end_headers()
-            elif self.path == "/file":
-                self.send_response(302)
-                self.send_header("Location", "file:///etc/hostname")
-                self.end_headers()
-            elif self.path == "/large":
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(b"x" * 5000)
-            elif self.path == "/image.png":
-                self.send_response(200)
-                self.end_headers()
-                self.wfile.write(data)
-            else:
-                self.send_error(404)
+    def answer(handler):
+        send(handler, {"/image.png": png(image), "/large": b"x" * 5000}.get(handler.path, b""))
 
-        def log_message(self, *_):
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http_server:
-        threading.Thread(target=http_server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{http_server.server_address[1]}"
-        http_server.shutdown()
+    with public_server(answer) as running:
+        monkeypatch.setattr(fetch, "_resolve", running.resolve)
+        monkeypatch.setattr(fetch, "_connect", running.connect)
+        yield running.url
 
 
 def test_url_without_allow_urls_raises_invalid_input_error(server):
@@ -225,15 +208,15 @@ def test_url_without_allow_urls_raises_invalid_input_error(server):
 
 
 def test_url_with_allow_urls_is_downloaded(server):
-    for path in ("image.png", "moved"):
-        (image,) = parts_of({"image": f"{server}/{path}"}, Opening(allow_urls=True))
-        assert image.size == (6, 4)
+    (image,) = parts_of({"image": f"{server}/image.png"}, Opening(allow_urls=True))
+    assert image.size == (6, 4)
 
 
-@pytest.mark.parametrize("path", ["missing", "file"])
-def test_failed_download_raises_invalid_input_error(server, path):
-    with pytest.raises(InvalidInputError, match="cannot be downloaded"):
-        open_image(f"{server}/{path}", Opening(allow_urls=True))
+def test_failed_download_raises_invalid_input_error(server):
+    with pytest.raises(InvalidInputError, match="unknown"):
+        open_image("http://unknown.example/image.png", Opening(allow_urls=True))
+    with pytest.raises(InvalidInputError, match="not a readable image"):
+        open_image(f"{server}/empty.png", Opening(allow_urls=True))
 
 
 def test_large_download_raises_limit_exceeded_error(server, monkeypatch):

@@ -85,8 +85,10 @@ def _classify(content: object, entry_id: str) -> tuple[str | Page | Path | bytes
                     f"The image of {entry_id!r} is a string; expected bytes, a PIL image, a data URI or a "
                     "pathlib.Path. URLs are not supported."
                 )
+            if isinstance(content, str):
+                return decode_data_uri(content), words, None
     if isinstance(content, str):
-        return (decode_data_uri(content), words, None) if is_data_uri(content) else (clean_text(content), None, None)
+        return clean_text(content), None, None
     if isinstance(content, Page):
         return content, None, Path(os.path.abspath(content.path))
     if isinstance(content, bytes | bytearray | memoryview):

@@ -66,6 +66,8 @@ def _parts(query: Input) -> list[Input]:
 def _page_id(part: Input, manifest: Manifest) -> str | None:
     """Return the id of the page that an image shows; None for a text, and for an image that is not in the index."""
     source: object = part
+    if isinstance(part, str):
+        return None
     if isinstance(part, Mapping):
         if set(part) != {"image"}:
             return None  # a text, or a mapping that the embedder rejects
@@ -76,7 +78,7 @@ def _page_id(part: Input, manifest: Manifest) -> str | None:
             source = Path(source)
     if isinstance(source, Page):
         source = source.screenshot.image
-    if source is None or (isinstance(source, str) and not is_data_uri(source)):
+    if source is None:
         return None
     try:
         return next((page_id for name in _hashes(source) if (page_id := _lookup(name, manifest)) is not None), None)

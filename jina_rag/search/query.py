@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from jina_rag.catalog.resources import IndexResources
 from jina_rag.compression import cut_rows
 from jina_rag.errors import InvalidInputError
-from jina_rag.images import is_data_uri
 from jina_rag.inputs import as_input_list
 from jina_rag.protocols import Embedder, Input
 from jina_rag.types import Float32, Page
@@ -99,8 +98,7 @@ def has_image(query: Input) -> bool:
 def _parts(query: Input) -> Iterator[tuple[str, bool]]:
     """Yield (text, has_image) for each part of a query; a page part has an image."""
     if isinstance(query, str):
-        is_image = is_data_uri(query)
-        yield "" if is_image else query, is_image
+        yield query, False
     elif isinstance(query, Page):
         yield query.text, True
     elif isinstance(query, Mapping):

@@ -133,7 +133,7 @@ def test_lite_models_fetch_urls_only_with_allow_urls(monkeypatch):
     stream = io.BytesIO()
     Image.new("RGB", (20, 20), "white").save(stream, "PNG")
     addresses = []
-    monkeypatch.setattr(images, "_fetch", lambda url: addresses.append(url) or stream.getvalue())
+    monkeypatch.setattr(images, "fetch", lambda url, **_: addresses.append(url) or stream.getvalue())
     monkeypatch.setattr(page_text, "_read", lambda image: [Word("tides", (0.0, 0.0, 1.0, 1.0))])
     document = {"image": "https://example.org/page.png"}
     for load in (load_embedder, load_reranker):

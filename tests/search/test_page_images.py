@@ -61,7 +61,6 @@ def wordless_page(folder, number):
         lambda path, page: path,
         lambda path, page: path.read_bytes(),
         lambda path, page: bytearray(path.read_bytes()),
-        lambda path, page: data_uri(path.read_bytes()),
         lambda path, page: {"image": path},
         lambda path, page: {"image": str(path)},
         lambda path, page: {"image": data_uri(path.read_bytes())},
@@ -126,7 +125,7 @@ def test_other_images_are_read_by_ocr(index, ocr_calls):
 def test_unreadable_query_image_raises_the_error_of_the_embedder(index, tmp_path, ocr_calls):
     for query in (
         b"junk",
-        "data:image/png;base64,AAA",
+        {"image": "data:image/png;base64,AAA"},
         tmp_path / "missing.png",
         {"image": tmp_path},
         {"image": "https://localhost/x.png"},

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jina_rag.images import is_data_uri
 from jina_rag.types import Page
 
 MIN_SHARE = 512
@@ -87,7 +86,7 @@ def token_cost(item: object, modality: str, options: Mapping[str, Any]) -> int:
         value if isinstance(value := options.get(name), int) and value > 0 else default
         for name, default in (("max_length", _MAX_TOKENS), ("max_pixels", _MAX_PIXELS))
     )
-    if isinstance(item, str) and not is_data_uri(item):
+    if isinstance(item, str):
         length = len(item) if item.isascii() else len(item.encode("utf-8", "surrogatepass"))
         return int(min(max_length, 8 + length // _BYTES_PER_TOKEN))
     if isinstance(item, Page):
@@ -95,7 +94,9 @@ def token_cost(item: object, modality: str, options: Mapping[str, Any]) -> int:
             return int(min(max_length, 8 + sum(len(word.text) // _BYTES_PER_TOKEN + 1 for word in item.words)))
         return token_cost(item.screenshot.image, modality, options)
     if isinstance(item, Mapping):
-        return sum(token_cost(part, modality, options) for part in item.values())
+        # As an image, a str is the path, the URL or the data URI of an image.
+        parts = (None if key == "image" and isinstance(part, str) else part for key, part in item.items())
+        return sum(token_cost(part, modality, options) for part in parts)
     if isinstance(item, Sequence) and not isinstance(item, str | bytes | bytearray | memoryview):
         return sum(token_cost(part, modality, options) for part in item)
     pixels = max_pixels

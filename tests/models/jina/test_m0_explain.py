@@ -303,7 +303,7 @@ def test_image_used_as_query_and_document_counts_once(m0):
 
 def test_explain_fetches_url_once(tiny, monkeypatch):
     fetched = []
-    monkeypatch.setattr(images, "_fetch", lambda url: fetched.append(url) or OTHER_IMAGE.read_bytes())
+    monkeypatch.setattr(images, "fetch", lambda url, **_: fetched.append(url) or OTHER_IMAGE.read_bytes())
     model = load_reranker(tiny["m0"], device="cpu", dtype="float32", allow_urls=True)
     model.explain("q", {"image": "https://x.example/a.png"}, method="attention")
     assert fetched == ["https://x.example/a.png"]

@@ -62,7 +62,9 @@ def test_costs_follow_the_model_and_the_options():
     assert token_cost(page.screenshot.image, "image", {"max_pixels": 28 * 28 * 10}) == 18
     assert token_cost(Image.new("RGB", (3000, 3000)), "image", {}) == token_cost(Path("a.png"), "image", {}) == 776
     assert token_cost({"image": b"x"}, "image", {}) == token_cost(b"x", "image", {}) == 776
-    assert token_cost("data:image/png;base64,AAAA", "image", {}) == 776
+    uri = "data:image/png;base64," + "A" * 60
+    assert token_cost({"image": uri}, "image", {}) == token_cost({"image": "a.png"}, "image", {}) == 776
+    assert token_cost(uri, "image", {}) == token_cost({"text": uri}, "image", {}) < 50
     assert token_cost(["tea " * 100, page], "image", {}) == 108 + 408
     assert token_cost("tea " * 100, "text", {"max_length": 50}) == 50
     assert token_cost("茶" * 400, "text", {}) == 308
