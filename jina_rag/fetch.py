@@ -121,16 +121,16 @@ def _request(pool: httpcore.ConnectionPool, core: Any, url: httpx.URL, max_bytes
 
 def _parse(url: str, base: httpx.URL | None = None) -> httpx.URL:
     """Return a URL after checking the scheme and that the URL has no user name and password."""
-    httpx = require("httpx", extra="models")
+    library = require("httpx", extra="models")
     try:
-        parsed: httpx.URL = httpx.URL(url) if base is None else base.join(url)
-    except (httpx.InvalidURL, ValueError) as exc:
+        parsed: httpx.URL = library.URL(url) if base is None else base.join(url)
+    except (library.InvalidURL, ValueError) as exc:
         raise InvalidInputError(f"The URL {_escaped(url)} is invalid: {exc}. Pass an http or https URL.") from exc
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise InvalidInputError(f"The URL {_shown(parsed)} is not an http or https URL. {_WAY_OUT}")
     if parsed.userinfo:
         raise InvalidInputError(f"The URL {_shown(parsed)} contains a user name or a password. {_WAY_OUT}")
-    return parsed.copy_with(fragment=None)
+    return parsed
 
 
 def _shown(url: httpx.URL) -> str:
