@@ -19,6 +19,7 @@ import numpy as np
 
 from jina_rag._extras import require
 from jina_rag.errors import DocumentError, LimitExceededError, UnsupportedDocumentError
+from jina_rag.image_formats import HEAD_BYTES, missing_decoder, readable_formats
 from jina_rag.images import reduce_jpeg
 from jina_rag.parsing.legibility import LEGIBLE_SCALE, detail_lost
 from jina_rag.parsing.renderer import DocumentRenderer, check_pages, fitting_scale
@@ -28,7 +29,6 @@ from jina_rag.types import Box, Page, PageScreenshot
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP")
 _FULL_PAGE: Box = (0.0, 0.0, 1.0, 1.0)
 _DEFAULT_DPI = 72.0
 
@@ -99,7 +99,8 @@ class ImageRenderer(DocumentRenderer):
     def _load_header(self, file: BinaryIO) -> Image:
         pillow = require("PIL.Image", package="pillow")
         try:
-            image: Image = pillow.open(file, formats=_FORMATS)
+            formats = _formats(file)
+            image: Image = pillow.open(file, formats=formats)
         except pillow.DecompressionBombError as error:
             size = next((word for word in str(error).replace("(", " ").split() if word.isdigit()), "too many")
             raise LimitExceededError(
@@ -107,6 +108,9 @@ class ImageRenderer(DocumentRenderer):
                 "limit is independent of Limits.max_pixels. Scale the image down."
             ) from error
         except pillow.UnidentifiedImageError as error:
+            if len(formats) == 1:
+                reason = f"The image is damaged: its header is not valid {formats[0]}. Replace or re-export the file."
+                raise DocumentError(reason) from error
             raise UnsupportedDocumentError(
                 "The content is not an image in a supported format. Convert the file to PDF."
             ) from error
@@ -181,11 +185,25 @@ class ImageRenderer(DocumentRenderer):
             raise DocumentError(
                 f"The image cannot be read: {error.strerror or error}. Check the permissions, or re-export the image."
             ) from error
-        except (ValueError, SyntaxError, EOFError, MemoryError, TypeError, KeyError, IndexError) as error:
+        except (ValueError, SyntaxError, EOFError, MemoryError, TypeError, KeyError, IndexError, RuntimeError) as error:
             # The decoders of Pillow raise these errors for damaged files.
             raise DocumentError(
                 f"The image is damaged: {error or type(error).__name__}. Replace or re-export the file."
             ) from error
+
+
+def _formats(file: BinaryIO) -> tuple[str, ...]:
+    """Return the names of the Pillow formats of an image file.
+
+    Raises:
+        UnsupportedDocumentError: If no decoder of the format is installed.
+    """
+    head = file.read(HEAD_BYTES)
+    file.seek(0)
+    formats = readable_formats(head)
+    if not formats:
+        raise UnsupportedDocumentError(missing_decoder(head))
+    return formats
 
 
 def to_rgb(image: Image, size: tuple[int, int] | None = None) -> Image:

@@ -17,6 +17,7 @@ from typing import Literal, TypeAlias
 
 from jina_rag import globs
 from jina_rag.errors import InvalidInputError
+from jina_rag.image_formats import modern_format
 from jina_rag.types import Failure
 
 Kind: TypeAlias = Literal["pdf", "image", "office"]
@@ -25,7 +26,7 @@ INDEX_FILES = frozenset({"manifest.sqlite3", "images"})
 """Names of entries of an index folder. A folder that contains all these names is an index and is skipped."""
 _SUFFIXES = {
     "a PDF": ".pdf",
-    "an image": ".png .jpg .jpeg .jpe .jfif .tif .tiff .gif .bmp .webp",
+    "an image": ".png .jpg .jpeg .jpe .jfif .tif .tiff .gif .bmp .webp .heic .heif .hif .avif .jxl",
     "an office file": ".docx .docm .dotx .doc .odt .rtf .pptx .pptm .ppsx .ppt .pps .odp .xlsx .xlsm .xlsb .xls .ods",
 }
 _KIND_OF_SUFFIX = {suffix: suffix_kind for suffix_kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
@@ -225,7 +226,7 @@ def _is_image(head: bytes) -> bool:
         return head[8:12] == b"WEBP"
     if head.startswith(b"BM"):  # a text file may also start with BM, so the size of the second header is checked
         return int.from_bytes(head[14:18], "little") in _BMP_HEADER_SIZES
-    return head.startswith(_IMAGE_STARTS)
+    return head.startswith(_IMAGE_STARTS) or modern_format(head) is not None
 
 
 def _is_office(head: bytes) -> bool:

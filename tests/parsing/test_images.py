@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import io
+import re
+import shutil
 
 import numpy as np
 import pytest
+from helpers.paths import DATA
 from PIL import Image
 
+from jina_rag import image_formats
 from jina_rag.config import IngestSettings, Limits
-from jina_rag.errors import DocumentError, LimitExceededError
-from jina_rag.images import encode_jpeg
+from jina_rag.errors import DocumentError, InvalidInputError, LimitExceededError, UnsupportedDocumentError
+from jina_rag.images import encode_jpeg, open_image
 from jina_rag.parsing.documents import open_document
 from jina_rag.parsing.images import to_rgb
 from jina_rag.parsing.pages import read_pages
-from jina_rag.parsing.sources import SourceFile
-from jina_rag.types import Page
+from jina_rag.parsing.sources import SourceFile, source_file
+from jina_rag.types import Failure, Page
 
 
 def source(path):
@@ -34,7 +38,7 @@ def split_image(mode, left, right, size=(40, 20)):
     return image
 
 
-@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif", "a.gif", "a.bmp"])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif", "a.gif", "a.bmp", "a.avif"])
 def test_image_formats_render_as_rgb(tmp_path, name):
     split_image("RGB", (200, 30, 30), (30, 30, 200)).save(tmp_path / name)
     page = render_page(tmp_path / name)
@@ -44,6 +48,62 @@ def test_image_formats_render_as_rgb(tmp_path, name):
     assert abs(pixels[10, 35] - (30, 30, 200)).max() < 25
     assert page.words == ()
     assert (page.number, page.count) == (1, 1)
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_heic_is_read_with_a_plugin(isolate):
+    events = list(
+        read_pages([source_file(DATA / "images" / "photo.heic")], IngestSettings(ocr="never", isolate=isolate))
+    )
+    [page] = [event for event in events if isinstance(event, Page)]
+    assert page.screenshot.image.size == (96, 64)
+    assert np.abs(np.subtract(page.screenshot.image.getpixel((10, 32)), (200, 30, 30))).max() < 25
+    assert open_image(DATA / "images" / "photo.heic").load().size == (96, 64)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "remedy"),
+    [("heic", "jina-rag[images]"), ("jxl", "install pillow-jxl-plugin"), ("avif", "pillow>=11.3")],
+)
+def test_missing_decoder_is_named_with_the_package(tmp_path, monkeypatch, suffix, remedy):
+    path = tmp_path / "wrong suffix.png"
+    if suffix == "avif":
+        Image.new("RGB", (9, 9)).save(path, "AVIF")
+    else:
+        shutil.copy(DATA / "images" / f"photo.{suffix}", path)
+    monkeypatch.setitem(image_formats._REGISTRATIONS, image_formats.modern_format(path.read_bytes()), lambda: False)
+    with pytest.raises(UnsupportedDocumentError, match=re.escape(remedy)):
+        open_document(source_file(path))
+    with pytest.raises(InvalidInputError, match=re.escape(remedy)):
+        open_image(path)
+
+
+@pytest.mark.parametrize("name", ["photo.heic", "photo.jxl"])
+def test_damaged_modern_image_is_a_failure_with_a_reason(tmp_path, name):
+    content = (DATA / "images" / name).read_bytes()
+    for number, damaged in enumerate((content[: len(content) // 2], content[:40] + bytes(400))):
+        path = tmp_path / f"{number}-{name}"
+        path.write_bytes(damaged)
+        events = read_pages([source_file(path)], IngestSettings(ocr="never", isolate=False))
+        [failure] = [event for event in events if isinstance(event, Failure)]
+        assert "damaged" in failure.reason or "pillow-jxl-plugin" in failure.reason
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", "AVIF"),
+        (b"\0\0\0\x18ftypavis\0\0\0\0avismsf1", "AVIF"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom", None),
+        (b"\0\0\0\x18ftypcrx \0\0\0\x01crx isom", None),
+        (b"", None),
+    ],
+)
+def test_format_is_determined_by_the_first_bytes(head, expected):
+    assert image_formats.modern_format(head) == expected
 
 
 @pytest.mark.parametrize(
