@@ -38,7 +38,8 @@ _MAX_TAG_TEXT = 256  # characters; for a longer string, the tag contains the SHA
 _NAME_KEYS = frozenset({
     schema.KIND, schema.DOC_ID, schema.PATH, schema.PAGE_ID, schema.REVISION, schema.IMAGE, schema.NEAR, schema.HAS
 })  # fmt: skip
-"""Payload keys whose strings are names and never dates: two ids that spell the same date differently are different."""
+"""Payload keys whose strings are names and never dates: two ids that spell the same date differently are different.
+The same is true for keys named ``id`` or ``…_id``, for example ``meta.ref_doc_id``."""
 _PREFIXES: dict[Kind, str] = {"number": "n", "date": "d", "time": "t"}
 """First letter of the hashed key of numbers; a range of one kind never matches values of another kind."""
 _encode_json = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps with an option creates an encoder in each call
@@ -193,13 +194,26 @@ def checked_scalar(key: str, value: object) -> Scalar:
     )
 
 
+def moment_of(key: str, value: object) -> Moment | None:
+    """Return the date or time that a value at a payload key spells; None for other values and for names.
+
+    Args:
+        key: Payload key; nested keys are joined by dots.
+        value: A value of a payload or of a filter.
+    """
+    if not isinstance(value, str) or key in _NAME_KEYS:
+        return None
+    moment = dates.parse(value)
+    return None if moment is not None and key.rpartition(".")[2].rpartition("_")[2] == "id" else moment
+
+
 def _tags(values: Iterable[tuple[str, Scalar]]) -> list[str]:
     return list(dict.fromkeys(tag for key, value in values for tag in _value_tags(key, value)))
 
 
 def _value_tags(key: str, value: Scalar) -> Iterator[str]:
     """Yield the tags of a payload value."""
-    moment = _moment(key, value)
+    moment = moment_of(key, value)
     if isinstance(moment, dt.date):
         start = dates.start_of(moment)
         yield _tag(key, dates.to_text(start))
@@ -210,12 +224,8 @@ def _value_tags(key: str, value: Scalar) -> Iterator[str]:
 
 def _filter_tag(key: str, value: Scalar) -> str:
     """Return the tag that a point has if a filter value matches the point."""
-    moment = _moment(key, value)
+    moment = moment_of(key, value)
     return _tag(key, value if moment is None else dates.to_text(moment))
-
-
-def _moment(key: str, value: Scalar) -> Moment | None:
-    return dates.parse(value) if isinstance(value, str) and key not in _NAME_KEYS else None
 
 
 def _numbers(values: Iterable[tuple[str, Scalar]]) -> dict[str, list[float]]:
@@ -223,7 +233,7 @@ def _numbers(values: Iterable[tuple[str, Scalar]]) -> dict[str, list[float]]:
     for key, value in values:
         if is_number(value):
             by_name.setdefault(_number_key(key), {})[float(value)] = None
-        elif (moment := _moment(key, value)) is not None:
+        elif (moment := moment_of(key, value)) is not None:
             by_name.setdefault(_number_key(key, dates.kind_of(moment)), {})[dates.number(moment)] = None
     return {name: list(numbers) for name, numbers in by_name.items()}
 
