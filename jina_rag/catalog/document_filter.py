@@ -72,12 +72,20 @@ def resolve_names(where: Mapping[str, Any], manifest: Manifest) -> dict[str, Any
         value = where[schema.DOC_ID]
         values = [value] if isinstance(value, str) else value
         if isinstance(values, Sequence | Set):
-            resolved[schema.DOC_ID] = [name for item in values for name in _stored_ids(item, manifest)]
+            resolved[schema.DOC_ID] = [name for item in values for name in stored_ids(item, manifest)]
     return resolved
 
 
-def _stored_ids(doc_id: Scalar, manifest: Manifest) -> list[Scalar]:
-    """Return the ids of the documents that an id means: the exact id, or the ids that differ in the spelling only."""
+def stored_ids(doc_id: Scalar, manifest: Manifest) -> list[Scalar]:
+    """Return the ids of the documents that an id means: the exact id, or the ids that differ in the spelling only.
+
+    Args:
+        doc_id: Id as written by the caller.
+        manifest: Manifest of the index.
+
+    Returns:
+        At least one id; `doc_id` if no document has such an id.
+    """
     if not isinstance(doc_id, str) or manifest.document(doc_id) is not None:
         return [doc_id]
     ids = manifest.ids()

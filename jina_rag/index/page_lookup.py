@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from jina_rag._checks import check_whole_number
-from jina_rag.catalog.document_filter import resolve_names
+from jina_rag.catalog.document_filter import resolve_names, stored_ids
 from jina_rag.catalog.resources import IndexResources
 from jina_rag.errors import InvalidInputError
 from jina_rag.inputs import clean_text
@@ -103,11 +103,13 @@ def _unit_vector(vector: object, dim: int) -> Float32:
 
 def _point_id(resources: IndexResources, name: str) -> str | None:
     """Return the point id for a page id or for the id of an added entry; None for an invalid id."""
-    record = resources.manifest.document(clean_text(name))
-    if record is not None and record.added:
-        points = resources.manifest.points(record.sha256)
-        return next((point.point_id for point in points if point.kind == "page"), None)
-    try:
-        return str(uuid.UUID(name))
-    except ValueError:
+    manifest = resources.manifest
+    record = manifest.document(clean_text(name))
+    if record is None or not record.added:
+        try:
+            return str(uuid.UUID(name))
+        except ValueError:
+            record = manifest.document(str(stored_ids(clean_text(name), manifest)[0]))
+    if record is None or not record.added:
         return None
+    return next((point.point_id for point in manifest.points(record.sha256) if point.kind == "page"), None)

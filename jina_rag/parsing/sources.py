@@ -160,6 +160,8 @@ def _expand(root: Path, check: Callable[[], None] = lambda: None) -> Iterator[Pa
     if os.path.lexists(root):
         return iter([root])
     if not globs.has_wildcards(str(root)):
+        if paths := list(globs.find(str(root), check)):  # the name of a file in another spelling
+            return iter(paths)
         raise InvalidInputError(f"{printable(str(root))!r} does not exist. Check the path.")
     paths = globs.find(str(root), check)
     first = next(paths, None)
