@@ -20,7 +20,7 @@ from jina_rag.parsing.attachment_names import SEPARATOR, attachment_path
 from jina_rag.parsing.attachment_readers import may_have_attachments
 from jina_rag.parsing.attachments import Attachments, read_attachments
 from jina_rag.parsing.sources import Skipped, SourceEvent, SourceFile, printable
-from jina_rag.parsing.workers.cancellation import Stop, call_in_thread
+from jina_rag.parsing.workers.cancellation import Stop, call_in_thread, stopping
 from jina_rag.protocols import MultiVectorStore
 from jina_rag.types import Failure
 
@@ -222,10 +222,8 @@ class Planner:
         if not may_have_attachments(source):
             return Attachments()
         stop = Stop()
-        try:
+        with stopping(stop):
             return call_in_thread(lambda: read_attachments(source, self._settings, stop), self._check)
-        finally:
-            stop.set()
 
     def _decide_attachment(self, source: SourceFile, container: DocumentRecord) -> IndexTask | Placement | Failure:
         """Return the task or outcome of one attachment.

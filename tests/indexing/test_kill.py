@@ -16,6 +16,7 @@ from pathlib import Path
 import pymupdf
 import pytest
 from helpers.paths import ROOT
+from helpers.portfolios import portfolio
 
 from jina_rag import DocumentIndex
 from jina_rag.testing import FakeEmbedder, sample_pdf
@@ -98,7 +99,7 @@ def changing_docs(tmp_path):
     """Return a folder with regions and copies, and a function that changes, renames and replaces files."""
     folder = tmp_path / "docs"
     folder.mkdir()
-    for d in range(10):
+    for d in range(8):
         sample_pdf(folder / f"doc{d}.pdf", [f"document {d} page {p} " + f"word{d * 7 + p} " * 30 for p in range(7)])
     shutil.copy(folder / "doc1.pdf", folder / "copy.pdf")
     with pymupdf.open() as document:
@@ -109,7 +110,19 @@ def changing_docs(tmp_path):
             page.insert_text((80, 530), f"Figure {n}: bars")
         document.save(folder / "charts.pdf")
 
+    def write_portfolio(numbers):
+        attachments = []
+        for n in numbers:
+            path = sample_pdf(
+                tmp_path / "attached.pdf", [f"attached {n} page {p} " + f"text{n * 4 + p} " * 30 for p in range(4)]
+            )
+            attachments.append((f"{n}.pdf", path.read_bytes()))
+        portfolio(folder / "bundle.pdf", attachments, text=f"Cover of {len(attachments)}")
+
+    write_portfolio(range(3))
+
     def change():
+        write_portfolio((0, 2, 5))
         for d in (2, 5, 6):
             sample_pdf(folder / f"doc{d}.pdf", [f"another {d} page {p} " + f"term{d * 9 + p} " * 30 for p in range(9)])
         (folder / "doc3.pdf").rename(folder / "moved.pdf")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import tempfile
+import threading
+import time
 from pathlib import Path
 
 import pymupdf
@@ -20,6 +22,7 @@ from jina_rag.parsing.attachment_names import attachment_names
 from jina_rag.parsing.attachment_readers import may_have_attachments
 from jina_rag.parsing.attachments import extracted, read_attachments
 from jina_rag.parsing.sources import source_file
+from jina_rag.parsing.workers.attachments import IsolatedAttachments
 
 HOSTILE_NAMES = [
     "../../etc/passwd.pdf", "..", "/", "a#b.pdf", "x\x00\n\x07[31m.pdf", "C:\\folder\\win.pdf", "same.pdf", "same.pdf",
@@ -174,17 +177,46 @@ def test_loaded_pages_include_attachments_read_in_a_worker_process(tmp_path, att
 
 
 def test_crash_of_the_worker_fails_one_attachment(tmp_path, attached, monkeypatch):
-    from jina_rag.parsing.workers import attachments as isolated
-
     path = portfolio(tmp_path / "report.pdf", [("a.pdf", attached), ("b.pdf", attached)])
-    send = isolated.IsolatedAttachments._send
+    send = IsolatedAttachments._send
 
     def kill_first(self, worker, requests):
         send(self, worker, requests)
         if requests[-1].get("index") == 0:
             worker.kill()
 
-    monkeypatch.setattr(isolated.IsolatedAttachments, "_send", kill_first)
+    monkeypatch.setattr(IsolatedAttachments, "_send", kill_first)
     attachments = read_attachments(source_file(path), IngestSettings())
     assert [document.path.name for document in attachments.documents] == ["report.pdf#b.pdf"]
     assert "crashed" in attachments.failures[0].reason
+
+
+def test_closing_loaded_pages_stops_the_reading_of_attachments(tmp_path, attached, monkeypatch):
+    reached, stopped = threading.Event(), threading.Event()
+    for name in ("a.pdf", "b.pdf"):
+        portfolio(tmp_path / name, [("x.pdf", attached)])
+    save = IsolatedAttachments.save
+
+    def wait_for_stop(self, index, path):
+        if self._source.path.name == "b.pdf":
+            reached.set()
+            while not self._stop.is_set:
+                time.sleep(0.01)
+            stopped.set()
+        save(self, index, path)
+
+    monkeypatch.setattr(IsolatedAttachments, "save", wait_for_stop)
+    pages = load_pages([tmp_path / "a.pdf", tmp_path / "b.pdf"], settings=IngestSettings(ocr="never", dpi=40))
+    assert next(pages).doc_id == "a.pdf"
+    assert reached.wait(60)
+    pages.close()
+    assert stopped.is_set()
+
+
+def test_warnings_about_a_document_are_warnings_of_its_first_page(tmp_path, settings):
+    portfolio(tmp_path / "a.pdf", [("data.xml", b"<a/>")])
+    portfolio(tmp_path / "b.pdf", [])
+    pages = list(load_pages(tmp_path, settings=settings))
+    assert [page.doc_id for page in pages] == ["a.pdf", "b.pdf"]
+    assert "'data.xml'" in pages[0].warnings[0]
+    assert pages[1].warnings == ()

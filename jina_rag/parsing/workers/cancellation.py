@@ -58,6 +58,19 @@ class Stop:
                 self._kill_callbacks.remove(kill)
 
 
+@contextmanager
+def stopping(stop: Stop) -> Iterator[None]:
+    """Set a stop signal when the context exits.
+
+    Args:
+        stop: The signal.
+    """
+    try:
+        yield
+    finally:
+        stop.set()
+
+
 def wait_for(future: Future[_Result], check: Callable[[], None]) -> None:
     """Wait for the completion of a future.
 
