@@ -13,6 +13,7 @@ from jina_rag._extras import require
 from jina_rag.adapters.lazy import check_not_empty
 from jina_rag.config import IngestSettings
 from jina_rag.indexing.page_files import load_pages, save_page
+from jina_rag.indexing.skipped_files import SkippedLog
 from jina_rag.types import Failure, Page
 
 _log = logging.getLogger("jina_rag")
@@ -25,6 +26,8 @@ class PageLoading:
         settings: Settings for rendering and reading pages; None for the defaults.
         on_failure: Called with each file or page that cannot be read; None logs a warning.
         failures: Files and pages that the last run could not read.
+        skipped: Files and folders that the last run skipped, because they are not documents, hidden or read before. A
+            warning is logged for each reason after the last page.
     """
 
     _extra: ClassVar[str]
@@ -47,6 +50,7 @@ class PageLoading:
         self.settings = settings
         self.on_failure = on_failure
         self.failures: list[Failure] = []
+        self.skipped: list[Failure] = []
 
     def _load_pages(
         self, paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -59,9 +63,25 @@ class PageLoading:
         failures: list[Failure] = []
         self.failures = failures
         folder = self.image_folder
-        pages = load_pages(paths, settings=self.settings, on_failure=partial(self._report, failures))
+        skipped: list[Failure] = []
+        self.skipped = skipped
+        pages = load_pages(
+            paths,
+            settings=self.settings,
+            on_failure=partial(self._report, failures),
+            on_skipped=skipped.append,
+        )
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # page images can be confidential
-        return ((page, save_page(page, folder)) for page in pages)
+        return self._saved(pages, folder, skipped)
+
+    @staticmethod
+    def _saved(pages: Iterator[Page], folder: Path, skipped: list[Failure]) -> Iterator[tuple[Page, Path]]:
+        for page in pages:
+            yield page, save_page(page, folder)
+        log = SkippedLog()
+        for file in skipped:
+            log.add(file)
+        log.write()
 
     @property
     def image_folder(self) -> Path:

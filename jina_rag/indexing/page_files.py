@@ -21,9 +21,11 @@ from typing import Any, get_args
 from jina_rag._files import write_atomic
 from jina_rag.config import IngestSettings
 from jina_rag.errors import IndexStateError, InvalidInputError
+from jina_rag.indexing.skipped_files import SkippedFiles, SkippedLog
 from jina_rag.parsing.attachments import read_attachments
-from jina_rag.parsing.pages import read_pages
+from jina_rag.parsing.pages import DocumentStart, read_pages
 from jina_rag.parsing.sources import SourceEvent, SourceFile, find_sources, path_list
+from jina_rag.parsing.workers.cancellation import Stop, stopping
 from jina_rag.stores.images import ImageFiles, decode_errors
 from jina_rag.stores.schema import clean_payload
 from jina_rag.types import Box, Failure, Page, PageScreenshot, Region, RegionKind, Word
@@ -41,16 +43,20 @@ def load_pages(
     *,
     settings: IngestSettings | None = None,
     on_failure: Callable[[Failure], None] | None = None,
+    on_skipped: Callable[[Failure], None] | None = None,
 ) -> Generator[Page, None, None]:
     """Yield the pages of files and folders one by one, with screenshot, words, boxes of the words, and regions.
 
     If a file or page cannot be read, `on_failure` is called and the iteration continues. Memory does not grow with the
-    number of pages.
+    number of pages. The attachments of a file follow its pages, with paths like ``report.pdf#attachment.pdf``. Warnings
+    about a whole document are warnings of the first page that is read.
 
     Args:
         paths: Files, folders and globs, for example ``reports/**/*.pdf``.
         settings: Settings of the rendering, OCR and resource limits. Default: `IngestSettings()`.
         on_failure: Function called for each file or page that cannot be read. By default, a warning is logged.
+        on_skipped: Function called for each file or folder that is not read, because it is not a document, hidden or
+            read before. By default, a warning is logged for each reason after the last page.
 
     Yields:
         The pages, in the order of the files.
@@ -58,34 +64,58 @@ def load_pages(
     Raises:
         InvalidInputError: If a path does not exist. The error is raised by the call, before the first page is read.
     """
-    return _stream(find_sources(paths), settings, on_failure or _log_failure)
+    log = SkippedLog()
+    events = _stream(find_sources(paths), settings, on_failure or _log_failure, on_skipped or log.add)
+    return _logged(events, log)
+
+
+def _logged(pages: Generator[Page, None, None], log: SkippedLog) -> Generator[Page, None, None]:
+    with closing(pages):
+        yield from pages
+    log.write()
 
 
 def _stream(
-    events: Iterator[SourceEvent], settings: IngestSettings | None, report_failure: Callable[[Failure], None]
+    events: Iterator[SourceEvent],
+    settings: IngestSettings | None,
+    report_failure: Callable[[Failure], None],
+    report_skipped: Callable[[Failure], None],
 ) -> Generator[Page, None, None]:
     failures: deque[Failure] = deque()  # filled by the rendering thread, emptied by the caller's thread
+    skipped = SkippedFiles()  # like `failures`
+    stop = Stop()
+    document_warnings: tuple[str, ...] = ()
 
     def sources() -> Iterator[SourceFile]:
         for event in events:
             if isinstance(event, Failure):
                 failures.append(event)
-            elif isinstance(event, SourceFile):
-                attachments = read_attachments(event, settings or IngestSettings())
+                continue
+            skipped.add(event)
+            if isinstance(event, SourceFile):
+                attachments = read_attachments(event, settings or IngestSettings(), stop)
                 failures.extend(attachments.failures)
                 yield replace(event, warnings=attachments.warnings)
                 yield from attachments.documents
 
-    with closing(read_pages(sources(), settings)) as pages:
+    # The stop signal ends the reading of attachments before the threads of `read_pages` are joined.
+    with closing(read_pages(sources(), settings)) as pages, stopping(stop):
         for page in pages:
             while failures:
                 report_failure(failures.popleft())
+            for file in skipped.take():
+                report_skipped(file)
             if isinstance(page, Page):
-                yield page
+                warnings, document_warnings = document_warnings, ()
+                yield replace(page, warnings=(*warnings, *page.warnings)) if warnings else page
             elif isinstance(page, Failure):
                 report_failure(page)
+            elif isinstance(page, DocumentStart):
+                document_warnings = page.warnings
     for failure in failures:
         report_failure(failure)
+    for file in skipped.take_all():
+        report_skipped(file)
 
 
 def _log_failure(failure: Failure) -> None:

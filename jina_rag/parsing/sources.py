@@ -32,6 +32,8 @@ _SUFFIXES = {
 _KIND_OF_SUFFIX = {suffix: suffix_kind for suffix_kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
 """Suffix → kind of document with the suffix, as a phrase for error messages."""
 _IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+HIDDEN = "The file or folder is hidden."
+"""Reason of a skipped hidden file or folder."""
 # Header of OLE compound files, which may be old office files, but also Outlook messages, installers and thumbnails.
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 # PDF readers accept a header anywhere in the first 1,024 bytes of a file (PDF 1.7, annex H, note 13).
@@ -297,7 +299,7 @@ class _Walk:
                 self._check()
                 path = current / name
                 if _is_hidden(path):
-                    yield Skipped(path, "The file or folder is hidden.")
+                    yield Skipped(path, HIDDEN)
                 elif path.is_symlink():
                     links.append(path)
                 elif path.is_dir():

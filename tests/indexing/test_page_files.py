@@ -28,6 +28,22 @@ def test_load_pages_yields_pages_and_reports_failures(tmp_path, caplog):
     assert "b.pdf" in caplog.text
 
 
+def test_load_pages_reports_skipped_files_but_no_sidecars(tmp_path, caplog):
+    sample_pdf(tmp_path / "a.pdf", ["Growth by region"])
+    for name in ("a.json", "a.pdf.yaml", "settings.toml", "b.xyz", "c.xyz", "d.xyz", "e.xyz", ".hidden"):
+        (tmp_path / name).write_text("text")
+    skipped = []
+    assert len(list(load_pages([tmp_path], on_skipped=skipped.append))) == 1
+    assert [file.path.name for file in skipped] == [".hidden", "b.xyz", "c.xyz", "d.xyz", "e.xyz", "settings.toml"]
+    assert caplog.records == []
+    with caplog.at_level("INFO", logger="jina_rag"):
+        list(load_pages(tmp_path))
+    hidden, other = sorted(caplog.records, key=lambda record: record.levelno)
+    assert (hidden.levelname, other.levelname) == ("INFO", "WARNING")
+    names = ", ".join(str(tmp_path / name) for name in ("b.xyz", "c.xyz", "d.xyz"))
+    assert other.message.startswith(f"5 files or folders were skipped ({names}, …): {skipped[1].reason}")
+
+
 def test_load_pages_raises_immediately_for_a_missing_path(tmp_path):
     with pytest.raises(InvalidInputError, match="nowhere"):
         load_pages(tmp_path / "nowhere")

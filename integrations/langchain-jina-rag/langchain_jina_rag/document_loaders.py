@@ -35,6 +35,7 @@ class JinaPageLoader(PageLoading, BaseLoader):
             for doc in loader.lazy_load():
                 doc.metadata["source"], doc.metadata["page"], doc.metadata["image"]
             loader.failures  # unreadable files and pages, with reasons
+            loader.skipped  # files that are not documents
 
     Async:
         .. code-block:: python
@@ -49,6 +50,7 @@ class JinaPageLoader(PageLoading, BaseLoader):
     Attributes:
         paths: Files, folders and globs to load.
         failures: Files and pages that the last call of `lazy_load` could not read.
+        skipped: Files and folders that the last call of `lazy_load` skipped. A warning is logged for each reason.
     """
 
     _extra = "langchain"

@@ -92,6 +92,10 @@ def test_unreadable_files_are_listed_and_reported(files, tmp_path, caplog):
     assert len(reported) == 2
     assert second_loader.failures == reported[1:]  # only the failures of the last run
     assert not caplog.records
+    (files / "notes.xyz").write_text("text")
+    second_loader.load()
+    assert [file.path.name for file in second_loader.skipped] == ["notes.xyz"]
+    assert second_loader.skipped[0].reason in caplog.text
     with pytest.raises(InvalidInputError, match="nowhere"):
         JinaPageLoader(tmp_path / "nowhere", image_folder=tmp_path / "pages").load()
 

@@ -583,8 +583,14 @@ def test_unreadable_files_are_listed_and_reported(tmp_path, caplog):
     reader.on_failure = None
     reader.load_data(broken_file)
     assert "bad.pdf" in caplog.text
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "notes.xyz").write_text("text")
+    caplog.clear()
+    reader.load_data(tmp_path / "docs")
+    assert [file.path.name for file in reader.skipped] == ["notes.xyz"]
+    assert f"notes.xyz): {reader.skipped[0].reason}" in caplog.text
     reader.load_data(readable_file)
-    assert reader.failures == []
+    assert reader.failures == reader.skipped == []
     with pytest.raises(InvalidInputError):
         reader.load_data(tmp_path / "missing.pdf")
     with pytest.raises(InvalidInputError, match="Download the files first"):

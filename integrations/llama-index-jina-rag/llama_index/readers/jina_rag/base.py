@@ -40,7 +40,7 @@ class JinaPageReader(PageLoading, BaseReader):
         ::
 
             documents = reader.load_data("reports/")
-            for failure in reader.failures:
+            for failure in (*reader.failures, *reader.skipped):
                 print(failure.path, failure.page, failure.reason)
 
         As the extractor of LlamaIndex's directory reader::
@@ -59,7 +59,7 @@ class JinaPageReader(PageLoading, BaseReader):
         root: Folder to which document ids are relative; None for absolute paths. Set `root` if the documents can move
             to another machine.
         on_failure: Called with each file or page that cannot be read; None logs a warning. The attribute `failures`
-            lists all failed files and pages.
+            lists all failed files and pages, and the attribute `skipped` all files that are not documents.
     """
 
     _extra = "llama-index"
