@@ -12,6 +12,8 @@ import tomllib
 import pytest
 import typer
 from helpers.paths import ROOT
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "NOTICE")
@@ -41,6 +43,31 @@ REQUIREMENTS = PROJECT["dependencies"] + [
 @pytest.mark.parametrize("package", sorted(set(package_names(REQUIREMENTS))))
 def test_notice_lists_each_required_package(package):
     assert re.search(rf"^    {re.escape(package)}  +\S", read("NOTICE").lower(), flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize(("name", "extra"), [("locked-cpu.txt", "dev"), ("locked-cuda.txt", "all")])
+def test_locked_versions_have_hashes_and_meet_the_requirements(name, extra):
+    """After a change of the requirements, run `make lock`."""
+    entries = re.findall(r"^([a-z0-9._-]+)==(\S+)(.*(?:\n    .*)*)", read(f"constraints/{name}"), flags=re.MULTILINE)
+    versions: dict[str, list[str]] = {}
+    for package, version, hashes in entries:
+        assert re.search(r"--hash=sha256:[0-9a-f]{64}", hashes), package
+        versions.setdefault(package, []).append(version)
+
+    def check(requirements: list[str]) -> None:
+        for requirement in map(Requirement, requirements):
+            if requirement.name == "jina-rag":
+                for inner in requirement.extras:
+                    check(PROJECT["optional-dependencies"][inner])
+            else:
+                package = canonicalize_name(requirement.name)
+                assert package in versions, f"{package} is not locked"
+                assert all(version in requirement.specifier for version in versions[package]), package
+
+    check(PROJECT["dependencies"] + PROJECT["optional-dependencies"][extra])
+    assert all(
+        version.split("+")[0] == read("constraints/cpu.txt").split("==")[1].strip() for version in versions["torch"]
+    )
 
 
 def test_notice_lists_each_third_party_file():
