@@ -51,6 +51,7 @@ class IngestPlan:
         failed: Files that could not be indexed, with the reason.
         skipped: Files that would be skipped, with the reason.
         interrupted: Whether the dry run was stopped. If so, the counts exclude the files that were not checked.
+        warnings: Metadata that would not be stored, with the reason.
     """
 
     new: int = 0
@@ -67,6 +68,7 @@ class IngestPlan:
     failed: tuple[Failure, ...] = ()
     skipped: tuple[Failure, ...] = ()
     interrupted: bool = False
+    warnings: tuple[Failure, ...] = ()
 
 
 class DryRun:
@@ -151,6 +153,7 @@ class DryRun:
             failed=tuple(failed),
             skipped=tuple(skipped),
             interrupted=interrupted,
+            warnings=tuple(planner.warnings),
         )
 
     def _check(self) -> None:

@@ -285,14 +285,13 @@ class Ingestion:
 
     def _fail_placements(self) -> None:
         """Report each file that has the same content as a file that could not be indexed in this run."""
-        reasons = {Path(os.path.abspath(f.path)): f.reason for f in self._failures if f.page is None}
+        failures = {Path(os.path.abspath(failure.path)): failure for failure in self._failures if failure.page is None}
         for placement in self._placements:
-            reason = reasons.get(
-                placement.other.path,
-                f"The file has the same content as {placement.other.doc_id}, which could not be indexed. "
-                "Ingest the file again.",
-            )
-            self._failures.append(Failure(placement.record.path, reason))
+            failure = failures.get(placement.other.path)
+            name = placement.other.path if failure is None else failure.path
+            reason = "Ingest both files again." if failure is None else failure.reason
+            reason = f"Same content as {name}, which could not be indexed: {reason}"
+            self._failures.append(Failure(placement.path, reason))
 
     def _read(self, plan: PlanStream) -> None:
         self._update_progress()

@@ -125,7 +125,9 @@ def test_metadata_of_the_caller_loses_only_bad_keys_and_the_run_continues(docume
         return None
 
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        plan = index.ingest(document.parent, settings=NO_OCR, metadata=metadata, dry_run=True)
         report = index.ingest(document.parent, settings=NO_OCR, metadata=metadata)
+        assert set(plan.warnings) == set(report.warnings)
         assert (report.documents, report.failed) == (2, ())
         reasons = sorted((warning.path.name, warning.reason) for warning in report.warnings)
         assert [name for name, _ in reasons] == ["other.pdf", "report.pdf", "report.pdf"]

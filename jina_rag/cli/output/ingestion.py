@@ -45,6 +45,7 @@ def print_plan(out: Console, err: Console, plan: IngestPlan) -> None:
             f"estimated {plan.basis}.",
             soft_wrap=True,
         )
+    _print_list(err, "[yellow]Warnings", plan.warnings)
     _print_list(err, "Skipped", plan.skipped, max_lines=5)
     _print_list(err, "[red]Would fail", plan.failed)
     if plan.interrupted:

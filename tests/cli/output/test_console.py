@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 from jina_rag.cli.output import console, ingestion
 from jina_rag.indexing.dry_run import IngestPlan
+from jina_rag.types import Failure
 
 
 def test_progress_bar_requires_a_terminal():
@@ -28,3 +30,7 @@ def test_durations_and_sizes_have_units():
     assert [console.duration(s) for s in (3.4, 200, 3600 * 5)] == ["3 s", "3 min", "5.0 h"]
     assert console.size(3_200_000_000) == "3.2 GB"
     assert ingestion.plan_json(IngestPlan())["estimate"]["basis"] == "nothing to do"
+    warning = Failure(Path("a.yaml"), "The metadata key 'x' was left out.")
+    assert ingestion.plan_json(IngestPlan(warnings=(warning,)))["warnings"] == [
+        {"path": "a.yaml", "reason": warning.reason}
+    ]
