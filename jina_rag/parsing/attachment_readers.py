@@ -110,9 +110,9 @@ def may_have_attachments(source: SourceFile) -> bool:
     """
     if source.kind != "pdf":
         return False
-    # The key may be inside a compressed object stream. Without the key and object streams, the PDF is not opened.
+    # The keys may be inside a compressed object stream. Without the keys and object streams, the PDF is not opened.
     try:
-        return _contains(source.path, (b"/EmbeddedFile", b"/ObjStm"))
+        return _contains(source.path, (b"/EmbeddedFile", b"/FileAttachment", b"/ObjStm"))
     except OSError:
         return False  # the renderer reports the error
 

@@ -49,7 +49,7 @@ class Attachments:
     Attributes:
         documents: The attachments that are documents, each with ``attachment`` and ``revision`` set.
         failures: Attachments that cannot be read, and attachments beyond a limit.
-        warnings: Warnings about the file: names of the attachments that are not documents.
+        warnings: Warnings about the file: names of the attachments that are not documents, or why none was read.
         is_complete: Whether all attachments were read, so that the file need not be read again until it changes.
     """
 
@@ -68,8 +68,8 @@ def read_attachments(source: SourceFile, settings: IngestSettings, stop: Stop | 
         stop: Stop signal that kills the worker process.
 
     Returns:
-        The attachments. Without attachments and ``is_complete=False`` if the file cannot be opened, which is reported
-        when the file is rendered.
+        The attachments. If the file cannot be opened, the result has no attachments, a warning and
+        ``is_complete=False``.
 
     Raises:
         MissingDependencyError: If the package that reads the format is not installed.
@@ -79,8 +79,8 @@ def read_attachments(source: SourceFile, settings: IngestSettings, stop: Stop | 
     stop = stop or Stop()
     try:
         reader = open_attachments_isolated(source, settings, stop)
-    except DocumentError:
-        return Attachments(is_complete=False)
+    except DocumentError as error:
+        return Attachments(warnings=(f"{_NOT_READ}: {error}",), is_complete=False)
     try:
         if not reader.names:
             return Attachments()

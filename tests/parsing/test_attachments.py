@@ -12,6 +12,7 @@ from pathlib import Path
 import pymupdf
 import pytest
 from helpers.portfolios import pdf_content, portfolio
+from helpers.raw_pdf import one_page, stream
 from PIL import Image
 
 from jina_rag import load_pages
@@ -87,6 +88,28 @@ def test_attachments_are_read_with_both_libraries(tmp_path, settings, attached):
     assert attachments.is_complete
     assert "'data.xml'" in attachments.warnings[0]
     with extracted(attachments.documents[0], settings) as (file, _):
+        assert file.path.read_bytes() == attached
+
+
+def test_files_of_annotations_are_attachments(tmp_path, settings, attached):
+    """A file that is also in the name tree is read once."""
+    specification = "<</Type/Filespec/F(%s)/UF(%s)/EF<</F 21 0 R>>>>"
+    annotation = "<</Type/Annot/Subtype/FileAttachment/Rect[72 72 90 90]/FS %s>>"
+    path = one_page(
+        tmp_path / "report.pdf",
+        page="/Annots[10 0 R 11 0 R 12 0 R]",
+        objects={
+            1: "<</Type/Catalog/Pages 2 0 R/Names<</EmbeddedFiles<</Names[(a) 20 0 R]>>>>>>",
+            10: annotation % (specification % ("clip.pdf", "clip.pdf")),
+            11: annotation % "20 0 R",
+            12: "<</Type/Annot/Subtype/Text/Rect[9 9 20 20]/Contents(note)>>",
+            20: specification % ("tree.pdf", "tree.pdf"),
+            21: stream(attached, "/Type/EmbeddedFile"),
+        },
+    )
+    documents = read_attachments(source_file(path), settings).documents
+    assert [document.path.name for document in documents] == ["report.pdf#tree.pdf", "report.pdf#clip.pdf"]
+    with extracted(documents[1], settings) as (file, _):
         assert file.path.read_bytes() == attached
 
 

@@ -1,8 +1,12 @@
-"""Attachments of a PDF: the files in the name tree ``EmbeddedFiles``, which is also the table of a PDF portfolio."""
+"""Attachments of a PDF: the files in the name tree ``EmbeddedFiles``, and those of annotations (``FileAttachment``).
+
+The name tree is also the table of contents of a PDF portfolio.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -21,6 +25,8 @@ from jina_rag.parsing.sources import SourceFile
 DAMAGED = "The attachment is damaged. Replace or re-export the file that contains the attachment."
 _MAX_FILES = 100_000
 """Maximum number of attachments that are listed. A hostile file may have a million."""
+_MAX_PAGES = 2_000
+"""Maximum number of pages whose annotations are searched."""
 _EMPTY = "\xfe\xff"
 """Name that PDFium returns for an empty UTF-16 string. PDFium cannot read the content of such an attachment."""
 
@@ -67,7 +73,12 @@ class PyMuPdfAttachments(AttachmentReader):
                 if not any(self._document.authenticate(password) for password in passwords):
                     raise PasswordRequiredError(encryption_message(bool(passwords)))
             with self._convert_errors("The attachments of the file cannot be listed. Re-export the file."):
-                self._files = self._read_name_tree()
+                library = self._pymupdf.mupdf
+                pdf = library.pdf_document_from_fz_document(self._document.this)
+                tree = self._name_tree(library.pdf_dict_gets(library.pdf_trailer(pdf), "Root"))
+                numbers = {library.pdf_to_num(file) for file in tree} - {0}
+                annotated = (file for file in self._annotations(pdf) if library.pdf_to_num(file) not in numbers)
+                self._files = [*tree, *itertools.islice(annotated, _MAX_FILES)]
                 self._names = [self._name(file) for file in self._files]
         except BaseException:
             self.close()
@@ -101,11 +112,9 @@ class PyMuPdfAttachments(AttachmentReader):
             if not self._document.is_closed:
                 self._document.close()
 
-    def _read_name_tree(self) -> list[Handle]:
+    def _name_tree(self, root: Handle) -> list[Handle]:
         """Return the file specifications of the name tree. The functions of PyMuPDF read only the root of the tree."""
         library = self._pymupdf.mupdf
-        trailer = library.pdf_trailer(library.pdf_document_from_fz_document(self._document.this))
-        root = library.pdf_dict_gets(trailer, "Root")
         pending = [library.pdf_dict_gets(library.pdf_dict_gets(root, "Names"), "EmbeddedFiles")]
         visited: set[int] = set()
         files: list[Handle] = []
@@ -121,10 +130,24 @@ class PyMuPdfAttachments(AttachmentReader):
             pending += [library.pdf_array_get(kids, at) for at in reversed(range(library.pdf_array_len(kids)))]
         return files
 
+    def _annotations(self, pdf: Handle) -> Iterator[Handle]:
+        """Yield the file specifications of the annotations."""
+        library = self._pymupdf.mupdf
+        for number in range(min(self._document.page_count, _MAX_PAGES)):
+            try:
+                annotations = library.pdf_dict_gets(library.pdf_lookup_page_obj(pdf, number), "Annots")
+            except (RuntimeError, library.FzErrorBase):
+                continue  # the renderer reports the damaged page
+            for at in range(library.pdf_array_len(annotations)):
+                annotation = library.pdf_array_get(annotations, at)
+                if library.pdf_to_name(library.pdf_dict_gets(annotation, "Subtype")) == "FileAttachment":
+                    yield library.pdf_dict_gets(annotation, "FS")
+
     def _name(self, file: Handle) -> str:
         # The key in the name tree is not used, because PDFium does not return it.
         library = self._pymupdf.mupdf
-        name = library.pdf_to_text_string(self._first(file, ("UF", "F", "Unix", "Mac", "DOS")))
+        text = file if library.pdf_is_string(file) else self._first(file, ("UF", "F", "Unix", "Mac", "DOS"))
+        name = library.pdf_to_text_string(text)
         return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
     def _first(self, entries: Handle, keys: Sequence[str]) -> Handle:
@@ -148,8 +171,12 @@ class PdfiumAttachments(AttachmentReader):
         with LOCK:
             self._file = PdfiumFile(source.path, settings.passwords_for(source.path))
             self._raw = self._file.raw
-            count = self._raw.FPDFDoc_GetAttachmentCount(self._file.document)
-            self._names = [self._name(index) for index in range(count)]
+            count = min(self._raw.FPDFDoc_GetAttachmentCount(self._file.document), _MAX_FILES)
+            tree = [self._raw.FPDFDoc_GetAttachment(self._file.document, index) for index in range(count)]
+            addresses = set(map(_address, tree))
+            annotated = (file for file in self._annotations() if _address(file) not in addresses)
+            self._files = [*tree, *itertools.islice(annotated, _MAX_FILES)]
+            self._names = [self._name(file) for file in self._files]
 
     @property
     def names(self) -> Sequence[str]:
@@ -167,7 +194,7 @@ class PdfiumAttachments(AttachmentReader):
         """
         size = ctypes.c_ulong()
         with LOCK:
-            attachment = self._raw.FPDFDoc_GetAttachment(self._file.document, index)
+            attachment = self._files[index]
             if not attachment or not self._raw.FPDFAttachment_GetFile(attachment, None, 0, ctypes.byref(size)):
                 raise DocumentError(DAMAGED)
             self.check_size(size.value)
@@ -179,10 +206,28 @@ class PdfiumAttachments(AttachmentReader):
     def close(self) -> None:
         """Close the file. Calling `close` again has no effect."""
         with LOCK:
+            self._files = []
             self._file.close()
 
-    def _name(self, index: int) -> str:
-        attachment = self._raw.FPDFDoc_GetAttachment(self._file.document, index)
+    def _annotations(self) -> Iterator[Handle]:
+        """Yield the attachments of the annotations. The document owns them."""
+        raw = self._raw
+        for number in range(min(self._file.page_count, _MAX_PAGES)):
+            page = raw.FPDF_LoadPage(self._file.document, number)
+            if not page:
+                continue
+            try:
+                for at in range(raw.FPDFPage_GetAnnotCount(page)):
+                    annotation = raw.FPDFPage_GetAnnot(page, at)
+                    try:
+                        if annotation and raw.FPDFAnnot_GetSubtype(annotation) == raw.FPDF_ANNOT_FILEATTACHMENT:
+                            yield raw.FPDFAnnot_GetFileAttachment(annotation)
+                    finally:
+                        raw.FPDFPage_CloseAnnot(annotation)
+            finally:
+                raw.FPDF_ClosePage(page)
+
+    def _name(self, attachment: Handle) -> str:
         length = self._raw.FPDFAttachment_GetName(attachment, None, 0) if attachment else 0
         if length < 2:
             return ""
@@ -190,3 +235,7 @@ class PdfiumAttachments(AttachmentReader):
         self._raw.FPDFAttachment_GetName(attachment, ctypes.cast(text, ctypes.POINTER(self._raw.FPDF_WCHAR)), length)
         name = text.raw[: length - 2].decode("utf-16-le", "replace")
         return "" if name == _EMPTY else name
+
+
+def _address(handle: Handle) -> int | None:
+    return ctypes.cast(handle, ctypes.c_void_p).value if handle else None
