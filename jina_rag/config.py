@@ -87,7 +87,7 @@ class IngestSettings:
             process may use, at most 16 and at most one per GiB of memory.
         workers: OCR threads. None for one thread per CPU that the process may use.
         sidecars: Whether to read the metadata of a document from a sidecar file in the same folder: for ``report.pdf``,
-            from ``report.pdf.json`` or ``report.json``.
+            from ``report.pdf.json`` or ``report.json``, or a file with the suffix ``.yaml``, ``.yml`` or ``.toml``.
         look_ahead: Maximum number of pages rendered ahead of the caller, in addition to one page per worker process. A
             lower number takes less memory.
         limits: Resource limits for one document.

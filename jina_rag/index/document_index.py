@@ -233,9 +233,11 @@ class DocumentIndex:
         Args:
             paths: Files, folders and globs, for example ``reports/**/*.pdf``. ``*`` matches within a folder, and ``**``
                 matches across folders (see `jina_rag.globs`).
-            metadata: JSON metadata for every document, or a function that returns the metadata for a path. `search` can
-                filter by the metadata keys. A sidecar file, ``report.pdf.json`` or ``report.json``, adds keys and
-                overrides existing keys.
+            metadata: Metadata for every document, or a function that returns the metadata for a path: JSON values,
+                dates and times, which are stored as text of RFC 3339. A datetime without an offset gets UTC. `search`
+                can filter by the metadata keys. A sidecar file, ``report.pdf.json`` or ``report.json`` (or ``.yaml``,
+                ``.yml``, ``.toml``), adds keys and overrides existing keys. A key whose value cannot be stored is left
+                out, with a warning in the report.
             settings: Rendering, OCR and resource limits. Default: `IngestSettings()`.
             progress: Called with an `IngestProgress` as the run advances.
             sync: Whether to delete indexed documents whose files no longer exist under `paths`.
@@ -316,7 +318,7 @@ class DocumentIndex:
                 text of an image that is passed without a text, as in `ingest`. From an image file written by
                 `save_page`, the saved page is loaded, including the text.
             ids: One id per entry. If an id occurs twice, the last entry wins. Default: random ids.
-            metadata: One JSON mapping per entry, for filters. Default: no metadata.
+            metadata: One mapping of JSON values, dates and times per entry, for filters. Default: no metadata.
             vectors: Embeddings of `contents` from the embedder of this index: dense vectors of length `dim`,
                 multi-vectors and token grids. Default: this call embeds `contents`.
 
@@ -371,8 +373,10 @@ class DocumentIndex:
             k: Maximum number of hits.
             offset: Number of hits to skip, for pagination.
             filter: Conditions applied before ranking: key → value, list of accepted values, or `Range`. Keys: ``path``
-                (a glob, for example ``reports/*.pdf``), ``doc_id``, ``page``, ``has`` (a kind of region on the page:
-                ``"chart"``, ``"table"``, ``"figure"``), and every metadata key of the documents.
+                (a path, or a glob like ``reports/*.pdf``; the exact path of a document or folder selects only this
+                document or folder), ``doc_id``, ``page``, ``has`` (a kind of region on the page: ``"chart"``,
+                ``"table"``, ``"figure"``), and every metadata key of the documents. Dates and times are compared by
+                value, and a date covers the whole day in UTC: ``{"when": Range(gte="2025-01-01")}``.
             stages: One or several of `Prefetch`, `Rescore` and `Rerank`. Each stage replaces the default stage of the
                 same type.
             group_by: ``"page"`` returns pages. ``"document"`` returns each document once, with the best page of the
