@@ -92,6 +92,38 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
+class LostText:
+    """Text of a page whose characters are missing in the text layer.
+
+    Attributes:
+        box: Box of the text, as fractions of the page.
+        position: Number of words of the text layer before the text.
+    """
+
+    box: Box
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class SuspectText:
+    """A part of the text layer that may not be what the page shows, until OCR has compared it with the pixels.
+
+    Attributes:
+        kind: ``"letters"`` if the characters are implausible or missing, ``"digits"`` if digits differ from the pixels.
+        font: Name of the font of the words; empty if the words are not all words of one font.
+        words: Indices into ``Page.words``, in ascending order.
+        lost: Text whose characters are missing.
+        is_certain: Whether the text layer is wrong even if OCR cannot read the words.
+    """
+
+    kind: Literal["letters", "digits"]
+    font: str
+    words: tuple[int, ...]
+    lost: tuple[LostText, ...] = ()
+    is_certain: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class EncodedImage:
     """An image as the bytes of a JPEG file.
 
@@ -150,6 +182,8 @@ class Page:
         regions: Charts, tables and figures.
         warnings: Problems found while parsing the page, one message each (blank render, repaired file, reduced
             resolution).
+        suspects: Parts of the text layer that OCR must compare with the pixels; empty in the pages that `read_pages`
+            yields.
         prepared: Encoded images and term weights of the page; None if an index computes them. The field is no parameter
             and ignored in comparisons. ``dataclasses.replace`` does not copy the field, because the encoded images and
             term weights belong to the previous words, regions and screenshot.
@@ -163,6 +197,7 @@ class Page:
     words: tuple[Word, ...] = ()
     regions: tuple[Region, ...] = ()
     warnings: tuple[str, ...] = ()
+    suspects: tuple[SuspectText, ...] = field(default=(), repr=False, compare=False)
     prepared: PreparedPage | None = field(default=None, init=False, repr=False, compare=False)
 
     @property

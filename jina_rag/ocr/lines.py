@@ -85,7 +85,7 @@ def read_lines(pixels: Pixels, skip_boxes: Float32, *, max_side: int) -> list[Li
     """
     models = load_models()
     quads = [quad for quad in find_lines(models, pixels, max_side=max_side) if _cover(quad, skip_boxes) < _MAX_COVER]
-    lines = _read(models, pixels, [quad for quad in quads if not _is_vertical(quad)])
+    lines = read_quads(models, pixels, [quad for quad in quads if not _is_vertical(quad)])
     if lines and np.mean([line.score for line in lines]) < _UPRIGHT_SCORE:
         lines = _read_upside_down(models, pixels, lines)
     # The first direction to try. On a page with horizontal lines, most vertical lines are axis labels, and their text
@@ -102,16 +102,16 @@ def _read_vertical(models: Models, pixels: Pixels, quads: list[Float32]) -> list
     """
     # Sample the shortest of the lines that are long enough to decide, then the longest of the shorter lines.
     quads = sorted(quads, key=lambda quad: (_aspect(quad) < _SAMPLE_ASPECT, abs(_aspect(quad) - _SAMPLE_ASPECT)))
-    lines = _read(models, pixels, quads[:_SAMPLE_SIZE])
+    lines = read_quads(models, pixels, quads[:_SAMPLE_SIZE])
     doubtful = [index for index, line in enumerate(lines) if line.score < _MIN_SCORE or len(line.text) < _MIN_LENGTH]
-    flipped = dict(zip(doubtful, _read(models, pixels, [_rotate(quads[i], 2) for i in doubtful]), strict=True))
+    flipped = dict(zip(doubtful, read_quads(models, pixels, [_rotate(quads[i], 2) for i in doubtful]), strict=True))
     if len(quads) <= _SAMPLE_SIZE:
         return [max(line, flipped.get(index, line), key=lambda line: line.score) for index, line in enumerate(lines)]
     if sum(line.score for line in flipped.values()) <= sum(line.score for line in lines):
-        return lines + _read(models, pixels, quads[_SAMPLE_SIZE:])
+        return lines + read_quads(models, pixels, quads[_SAMPLE_SIZE:])
     flipped_quads = [_rotate(quad, 2) for quad in quads]
     unsampled = [index for index in range(len(quads)) if index not in flipped]
-    return list(flipped.values()) + _read(models, pixels, [flipped_quads[index] for index in unsampled])
+    return list(flipped.values()) + read_quads(models, pixels, [flipped_quads[index] for index in unsampled])
 
 
 def _read_upside_down(models: Models, pixels: Pixels, lines: list[Line]) -> list[Line]:
@@ -120,13 +120,13 @@ def _read_upside_down(models: Models, pixels: Pixels, lines: list[Line]) -> list
     For up to 4 lines, the direction is chosen line by line. For more lines, the 4 longest lines decide for all lines.
     """
     if len(lines) <= _SAMPLE_SIZE:
-        flipped = _read(models, pixels, [_rotate(line.quad, 2) for line in lines])
+        flipped = read_quads(models, pixels, [_rotate(line.quad, 2) for line in lines])
         return [max(pair, key=lambda line: line.score) for pair in zip(lines, flipped, strict=True)]
     longest = sorted(lines, key=lambda line: len(line.text), reverse=True)[:_SAMPLE_SIZE]
-    flipped = _read(models, pixels, [_rotate(line.quad, 2) for line in longest])
+    flipped = read_quads(models, pixels, [_rotate(line.quad, 2) for line in longest])
     if sum(line.score for line in flipped) <= sum(line.score for line in longest):
         return lines
-    return _read(models, pixels, [_rotate(line.quad, 2) for line in lines])
+    return read_quads(models, pixels, [_rotate(line.quad, 2) for line in lines])
 
 
 def _cover(quad: Float32, boxes: Float32) -> float:
@@ -137,7 +137,7 @@ def _cover(quad: Float32, boxes: Float32) -> float:
     return float((overlap_width * overlap_height).sum() / max((x1 - x0) * (y1 - y0), 1.0))
 
 
-def _read(models: Models, pixels: Pixels, quads: Sequence[Float32]) -> list[Line]:
+def read_quads(models: Models, pixels: Pixels, quads: Sequence[Float32]) -> list[Line]:
     """Return the line of each quad, read in the direction of the corners, in the order of `quads`."""
     if not quads:
         return []

@@ -28,6 +28,7 @@ from jina_rag.parsing.preparation import prepare as prepare_page
 from jina_rag.parsing.renderer import attempt
 from jina_rag.parsing.rendering import DocumentRendering
 from jina_rag.parsing.sources import SourceFile
+from jina_rag.parsing.text_layer.reading import SoundFonts, replace_wrong_words, warn_about_suspects
 from jina_rag.parsing.workers.cancellation import Stop, wait_for
 from jina_rag.types import Box, Failure, Page
 
@@ -138,6 +139,7 @@ class _Stream:
         self._cache = cache
         self._prepare = prepare
         self._stop = Stop()
+        self._sound_fonts = SoundFonts()
         self._rendering: DocumentRendering[Page | _PendingOcr] | None = None
         self._ocr_pool = ThreadPoolExecutor(settings.ocr_threads, thread_name_prefix="jina-rag-ocr")
 
@@ -178,8 +180,10 @@ class _Stream:
 
     def _start_ocr(self, source: SourceFile, page: Page, images: tuple[Box, ...]) -> Page | _PendingOcr:
         """Start the OCR of a rendered page in an OCR thread; return the page if it needs no OCR."""
+        if page.suspects and self._settings.ocr == "never":
+            page = warn_about_suspects(page)
         areas = areas_to_read(page, images, self._settings)
-        if not areas:
+        if not areas and not page.suspects:
             return page
         # A scanned page has no vector shapes, so regions are detected in the pixels.
         detect = self._settings.regions and not page.regions and max(map(area, images), default=0) > _SCAN_SHARE
@@ -191,8 +195,13 @@ class _Stream:
     def _run_ocr(self, page: Page, areas: Sequence[Box], detect: bool, revision: str) -> Page:
         """Return the page with the words read by OCR, and with regions. A stop ends OCR between two model calls."""
         image = page.screenshot.image
-        text_boxes = [word.box for word in page.words]
+        prepared = page.prepared
         with interruptible(self._check_stop):
+            if page.suspects:
+                page = replace_wrong_words(page, self._sound_fonts)
+                if not areas and page.prepared is prepared:  # OCR agreed with all words
+                    return page
+            text_boxes = [word.box for word in page.words]
             ocr_words = read_areas(image, areas, skip_boxes=text_boxes, cache=self._cache, revision=revision)
         words = (*page.words, *ocr_words)
         regions, warnings = page.regions, list(page.warnings)
@@ -200,9 +209,9 @@ class _Stream:
             contents = "charts, tables and figures"
             regions = attempt(lambda: find_regions_in_pixels(image, words), regions, contents, warnings)
         read_page = replace(page, words=words, regions=regions, warnings=tuple(warnings))
-        if page.prepared is None:
+        if prepared is None:
             return read_page
-        screenshot = page.prepared.screenshot
+        screenshot = prepared.screenshot
         return read_page.with_prepared(prepare_page(read_page, screenshot.quality, screenshot=screenshot))
 
     def _check_stop(self) -> None:
@@ -210,7 +219,7 @@ class _Stream:
             raise _StoppedError
 
     def _with_words(self, pending: _PendingOcr, check: Callable[[], None]) -> Page:
-        page = pending.page
+        page = warn_about_suspects(pending.page)
         wait_for(pending.result, check)
         try:
             return pending.result.result()

@@ -17,6 +17,7 @@ import os
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from itertools import pairwise
 from typing import IO, Any, TypeAlias, get_args
 
 import numpy as np
@@ -30,12 +31,14 @@ from jina_rag.parsing.workers.jpeg_check import is_encoded_image
 from jina_rag.types import (
     Box,
     EncodedImage,
+    LostText,
     Page,
     PageScreenshot,
     PreparedPage,
     Region,
     RegionKind,
     SparseVector,
+    SuspectText,
     Word,
 )
 
@@ -49,6 +52,9 @@ _IS_SHARED = 1 << 63
 # Maximum number of regions and of warnings of a page. Real pages have far fewer.
 _MAX_REGIONS = 2_000
 _MAX_WARNINGS = 1_000
+# Maximum number of suspects of a page, one per font, and of runs of lost text of a suspect.
+_MAX_SUSPECTS = 1_000
+_MAX_LOST = 20_000
 # Maximum number of attachments that a worker reports. `Limits.max_attachments` limits how many are read.
 _MAX_NAMES = 1_000_000
 # Maximum side of a JPEG image in pixels.
@@ -176,6 +182,10 @@ def pack_page(page: Page, images: tuple[Box, ...]) -> tuple[dict[str, Any], list
         "regions": [[region.kind, region.box, region.caption] for region in page.regions],
         "images": images,
         "warnings": page.warnings,
+        "suspects": [
+            [item.kind, item.font, item.words, [[lost.box, lost.position] for lost in item.lost], item.is_certain]
+            for item in page.suspects
+        ],
     }
     body = [np.array([word.box for word in page.words], dtype=np.float64).tobytes(), image.tobytes()]
     if page.prepared is not None:
@@ -300,6 +310,7 @@ def unpack_page(
             words=tuple(map(Word, texts, boxes)),  # a page has hundreds of words: `map` takes half the time of a loop
             regions=_regions(header["regions"]),
             warnings=_texts(header["warnings"], _MAX_WARNINGS),
+            suspects=_suspects(header["suspects"], len(texts)),
         )
         if prepared:
             page = page.with_prepared(_prepared(page, header, parts, settings.jpeg_quality))
@@ -385,6 +396,26 @@ def _regions(value: Any) -> tuple[Region, ...]:  # noqa: ANN401
         raise InvalidMessageError
     boxes = _boxes([box for _, box, _ in value])
     return tuple(Region(*parts) for parts in zip(kinds, boxes, captions, strict=True))
+
+
+def _suspects(value: Any, words: int) -> tuple[SuspectText, ...]:  # noqa: ANN401
+    """Return validated suspects: word indices in ascending order, and positions between the words of the page."""
+    if not value:  # almost every page
+        return ()
+    _texts([font for _, font, _, _, _ in value], _MAX_SUSPECTS)
+    suspects = []
+    for kind, font, indices, lost, is_certain in value:
+        numbers = [*indices, *(position for _, position in lost)]
+        if kind not in ("letters", "digits") or type(is_certain) is not bool or len(lost) > _MAX_LOST:
+            raise InvalidMessageError
+        if any(type(number) is not int or not 0 <= number <= words for number in numbers):
+            raise InvalidMessageError
+        if any(second <= first for first, second in pairwise([-1, *indices, words])):
+            raise InvalidMessageError
+        boxes = _boxes([box for box, _ in lost])
+        lost_texts = tuple(LostText(box, position) for box, (_, position) in zip(boxes, lost, strict=True))
+        suspects.append(SuspectText(kind, font, tuple(indices), lost_texts, is_certain))
+    return tuple(suspects)
 
 
 def _boxes(sides: Any) -> list[Box]:  # noqa: ANN401
