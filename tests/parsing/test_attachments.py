@@ -151,10 +151,10 @@ def test_attachments_of_an_encrypted_file_are_read_with_its_password(tmp_path, a
         document.embfile_add("key", attached, filename="inner.pdf", ufilename="inner.pdf")
         document.save(path, encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw="word", owner_pw="owner")
     source = source_file(path)
-    assert read_attachments(source, IngestSettings(isolate=False)) == read_attachments(
-        source, IngestSettings(isolate=False, passwords=("wrong",))
-    )
-    assert not read_attachments(source, IngestSettings(isolate=False)).is_complete
+    for passwords in ((), ("wrong",)):
+        attachments = read_attachments(source, IngestSettings(isolate=False, passwords=passwords))
+        assert attachments.documents == ()
+        assert not attachments.is_complete
     for renderer in ("pymupdf", "pypdfium2"):
         by_glob = IngestSettings(isolate=False, renderer=renderer, passwords={"secret.pdf": "word"})
         assert [d.path.name for d in read_attachments(source, by_glob).documents] == ["secret.pdf#inner.pdf"]
@@ -234,6 +234,16 @@ def test_closing_loaded_pages_stops_the_reading_of_attachments(tmp_path, attache
     assert reached.wait(60)
     pages.close()
     assert stopped.is_set()
+
+
+def test_attachments_that_cannot_be_listed_are_a_warning_of_a_readable_file(tmp_path, settings, attached, monkeypatch):
+    def fail(*_):
+        raise DocumentError("The list is damaged.")
+
+    portfolio(tmp_path / "report.pdf", [("a.pdf", attached)])
+    monkeypatch.setattr("jina_rag.parsing.attachments.open_attachments_isolated", fail)
+    (page,) = load_pages(tmp_path / "report.pdf", settings=settings)
+    assert page.warnings == ("The attachments cannot be read: The list is damaged.",)
 
 
 def test_warnings_about_a_document_are_warnings_of_its_first_page(tmp_path, settings):
