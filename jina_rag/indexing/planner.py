@@ -232,8 +232,9 @@ class Planner:
             source: The attachment.
             container: The record of the file that contains the attachment.
         """
-        assert source.attachment is not None
-        name = source.path.name[len(source.attachment.container.name) + len(SEPARATOR) :]
+        attachment = source.attachment
+        assert attachment is not None
+        name = source.path.name[len(attachment.container.name) + len(SEPARATOR) :]
         path = attachment_path(container.path, name)
         source = replace(source, doc_id=f"{container.doc_id}{SEPARATOR}{name}")
         try:
@@ -242,7 +243,7 @@ class Planner:
         except DocumentError as exc:
             return Failure(source.path, str(exc))
         new = DocumentRecord(
-            doc_id, path, source.revision, source.attachment.size, container.mtime_ns,
+            doc_id, path, source.revision, attachment.size, container.mtime_ns,
             own_metadata=container.own_metadata, container=container.path,
         )  # fmt: skip
         return self._decide_hashed(source, new, indexed or self._manifest.document(doc_id))

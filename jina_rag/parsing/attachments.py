@@ -169,7 +169,7 @@ class _Reading:
                 "Raise Limits.max_attachments (--limit max_attachments=N)."
             )
             self._failures.append(Failure(self._source.path, reason))
-        warnings = ()
+        warnings: tuple[str, ...] = ()
         if self._other_names:
             names = enumerate_names(self._other_names, _LISTED_NAMES)
             warnings = (f"Attachments that are not PDFs, images or office files were not read: {names}.",)
