@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from jina_rag.parsing.layout.boxes import touch, union
 from jina_rag.parsing.pdf.base import Handle
+from jina_rag.parsing.pdf.ligatures import glyph_in_order, is_right_to_left
 from jina_rag.parsing.pdf.words import Color, LayerWord
 from jina_rag.types import Box
 
@@ -101,6 +102,7 @@ class _Reader:
         bounds: Box = (0.0, 0.0, 0.0, 0.0)
         last, last_box = -1, bounds
         last_address: int | None = -1
+        given, glyph_address = [""], last_address  # letters of the last glyph, as PDFium gives them; its text object
         paint = next_paint = _Paint(None, True, None)
         continues = False
         # Gap before the character: "" for no gap, "space" for a space of the document, "line" for a line break and
@@ -137,7 +139,13 @@ class _Reader:
             if not letters:
                 paint = next_paint
             bounds = union(bounds, box) if letters else box
-            letters.append(letter)
+            # The letters of one glyph have the same box. PDFium reverses them in right-to-left text.
+            if letters and box == last_box and address == glyph_address and is_right_to_left(letter):
+                given.append(letter)
+                letters[-len(given) + 1 :] = glyph_in_order(given)
+            else:
+                given, glyph_address = [letter], address
+                letters.append(letter)
             last, last_box, gap = index, box, ""
         if letters:
             yield self._word(letters, bounds, paint, last, continues)

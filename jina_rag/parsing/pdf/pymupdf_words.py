@@ -9,6 +9,7 @@ from typing import Any
 
 from jina_rag.parsing.layout.boxes import area, bounds, clip_box, intersection
 from jina_rag.parsing.pdf.base import Handle
+from jina_rag.parsing.pdf.ligatures import has_right_to_left, words_in_order
 from jina_rag.parsing.pdf.words import Color, LayerWord
 from jina_rag.types import Box
 
@@ -37,9 +38,14 @@ def read_words(library: Handle, page: Handle) -> list[LayerWord]:
     entries = text_page.extractWORDS()
     if not entries:
         return [LayerWord(text, box) for text, box in _words_without_width(page, flags)]
+    if any(has_right_to_left(entry[4]) for entry in entries):
+        blocks = text_page.extractRAWDICT()["blocks"]
+        entries = words_in_order(entries, blocks)
+    else:
+        blocks = text_page.extractDICT()["blocks"]
     spans_of_line = {
         (block["number"], number): line["spans"]
-        for block in text_page.extractDICT()["blocks"]
+        for block in blocks
         for number, line in enumerate(block.get("lines", ()))
     }
     words: list[LayerWord] = []
