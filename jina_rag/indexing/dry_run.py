@@ -51,7 +51,7 @@ class IngestPlan:
         failed: Files that could not be indexed, with the reason.
         skipped: Files that would be skipped, with the reason.
         interrupted: Whether the dry run was stopped. If so, the counts exclude the files that were not checked.
-        warnings: Metadata that would not be stored, with the reason.
+        warnings: Metadata that would not be stored, and attachments that would not be read, with the reason.
     """
 
     new: int = 0
@@ -113,6 +113,7 @@ class DryRun:
         tasks: list[tuple[IndexTask, list[int]]] = []
         failed: list[Failure] = []
         skipped: list[Failure] = []
+        warnings: list[Failure] = []
         counts = dict.fromkeys(("new", "changed", "force", "unchanged", "moved", "duplicates", "removed"), 0)
         seconds, size, basis, interrupted = 0.0, 0.0, "nothing to do", False
         try:
@@ -128,6 +129,7 @@ class DryRun:
                     except DocumentError as error:
                         failed.append(Failure(item.source.path, str(error)))
                         continue
+                    warnings += [Failure(item.source.path, warning) for warning in item.source.warnings]
                     counts["changed" if item.previous else "force" if item.force else "new"] += 1
                 else:
                     planner.with_metadata(item.path, item.record)
@@ -153,7 +155,7 @@ class DryRun:
             failed=tuple(failed),
             skipped=tuple(skipped),
             interrupted=interrupted,
-            warnings=tuple(planner.warnings),
+            warnings=tuple(planner.warnings + warnings),
         )
 
     def _check(self) -> None:

@@ -187,6 +187,8 @@ def test_other_attachments_are_named_in_a_warning(index, docs, pdf):
     inner = portfolio(docs / "inner.pdf", [("deep.pdf", pdf("whales"))]).read_bytes()
     (docs / "inner.pdf").unlink()
     portfolio(docs / "outer.pdf", [("inner.pdf", inner)])
+    plan = index.ingest(docs, settings=NO_OCR, dry_run=True)
+    assert {warning.path.name for warning in plan.warnings} == {"invoice.pdf", "outer.pdf#inner.pdf"}
     report = index.ingest(docs, settings=NO_OCR)
     warnings = {warning.path.name: warning.reason for warning in report.warnings}
     assert "'factur-x.xml'" in warnings["invoice.pdf"]
