@@ -69,8 +69,12 @@ class Renderer(ABC):
         """
 
     @abstractmethod
-    def close(self) -> None:
-        """Close the document. Calling `close` again has no effect."""
+    def close(self, *, wait: bool = True) -> None:
+        """Close the document. Calling `close` again has no effect.
+
+        Args:
+            wait: Whether to wait until a worker process has closed the document.
+        """
 
     def __enter__(self) -> Self:
         return self
@@ -116,8 +120,12 @@ class DocumentRenderer(Renderer):
         with self._lock, self._convert_errors():
             return self._page(number)
 
-    def close(self) -> None:
-        """Close the document. Calling `close` again has no effect."""
+    def close(self, *, wait: bool = True) -> None:
+        """Close the document. Calling `close` again has no effect.
+
+        Args:
+            wait: Ignored, because the document is closed in the current process.
+        """
         with self._lock:
             self._resources.close()
 

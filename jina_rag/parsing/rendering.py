@@ -26,7 +26,7 @@ from jina_rag.parsing.preparation import prepare
 from jina_rag.parsing.renderer import Renderer
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.parsing.workers.cancellation import POLL_SECONDS, Stop
-from jina_rag.parsing.workers.pool import IsolatedDocument, close_documents, open_isolated
+from jina_rag.parsing.workers.pool import close_documents, open_isolated
 from jina_rag.types import Box, Page
 
 WINDOW_PAGE_BYTES = 20 * 2**20
@@ -273,7 +273,7 @@ class DocumentRendering(Generic[_Item]):
             pdf = document.resources.enter_context(as_pdf(file, settings, self._stop))
             renderer = open_isolated(pdf, settings, self._stop, prepared=self._prepared, first_page=first)
             # The worker has closed an extracted or converted file when the temporary folder is deleted.
-            document.resources.callback(_close, renderer, wait=pdf is not source)
+            document.resources.callback(renderer.close, wait=pdf is not source)
             opened = renderer.page_count, renderer.warnings
         except BaseException as error:  # raised by the caller of `documents`
             document.resources.close()
@@ -318,10 +318,3 @@ class DocumentRendering(Generic[_Item]):
             self._progress.notify()
         if is_last:
             document.resources.close()
-
-
-def _close(renderer: Renderer, *, wait: bool) -> None:
-    if isinstance(renderer, IsolatedDocument):
-        renderer.close(wait=wait)
-    else:
-        renderer.close()

@@ -9,14 +9,15 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from jina_rag.parsing.layout.boxes import to_fractions
 from jina_rag.parsing.layout.regions import Shapes, find_regions
 from jina_rag.parsing.layout.text_lines import text_lines
-from jina_rag.parsing.pdf.document_warnings import BLANK, picture_zoom_of, zoom_of
+from jina_rag.parsing.pdf.document_warnings import picture_zoom_of, zoom_of
+from jina_rag.parsing.pdf.undrawn import find_undrawn
 from jina_rag.parsing.pdf.visibility import Pixels, TextFreePage, find_visible
 from jina_rag.parsing.pdf.words import LayerWord, place_words, truncate_words
 from jina_rag.parsing.renderer import DocumentRenderer, attempt
@@ -24,11 +25,6 @@ from jina_rag.parsing.slices import MAX_ASPECT
 from jina_rag.parsing.text_layer.suspects import TextRun, find_suspects
 from jina_rag.types import Box, Page, PageScreenshot, Region, SuspectText, Word
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-_BAND_ROWS = 64
-"""Number of pixel rows that are checked at a time for pixels that are not white."""
 Handle: TypeAlias = Any
 """An untyped object of a PDF library."""
 
@@ -44,6 +40,8 @@ class PageContents:
         shapes: Images and vector shapes of the page.
         has_hidden_content: Function that returns whether the page has content that the PDF library cannot decode. The
             function is called only for a white page without words, images and vector shapes.
+        has_lost_picture: Function that returns whether the PDF library cannot decode a raster image of the page. The
+            argument says whether the screenshot has a single color on the page or in an image.
     """
 
     screenshot: PageScreenshot
@@ -51,6 +49,7 @@ class PageContents:
     words: Sequence[LayerWord]
     shapes: Shapes
     has_hidden_content: Callable[[], bool]
+    has_lost_picture: Callable[[bool], bool]
 
 
 class PdfRenderer(DocumentRenderer):
@@ -97,14 +96,13 @@ class PdfRenderer(DocumentRenderer):
         shapes = contents.shapes
         words = self._visible_words(number, contents, warnings)
         words = truncate_words(words, self._settings.limits.max_words, warnings)
-        if _is_white(contents.screenshot.image) and (
-            contents.words or shapes.images or len(shapes.drawings) or contents.has_hidden_content()
-        ):
-            warnings.append(BLANK)
+        warnings += attempt(lambda: _undrawn(contents), [], "colors", warnings)
         regions: tuple[Region, ...] = ()
         if self._settings.regions:
             regions = attempt(lambda: _regions(shapes, words), (), "charts, tables and figures", warnings)
-        suspects = attempt(lambda: self._suspects(number, contents, words), (), "the text layer's characters", warnings)
+        suspects: tuple[SuspectText, ...] = attempt(
+            lambda: self._suspects(number, contents, words), (), "the text layer's characters", warnings
+        )
         page = self._make_page(number, contents.screenshot, warnings, words=words, regions=regions)
         if suspects:
             page = replace(page, suspects=suspects)
@@ -152,8 +150,11 @@ def _regions(shapes: Shapes, words: Sequence[Word]) -> tuple[Region, ...]:
     return find_regions(shapes, text_lines(words, shapes.width, shapes.height), text_page=bool(words))
 
 
-def _is_white(image: Image) -> bool:
-    # Almost every page has a dark pixel in one of the first bands.
-    width, height = image.size
-    bands = (image.crop((0, y, width, min(y + _BAND_ROWS, height))) for y in range(0, height, _BAND_ROWS))
-    return all(channel[0] == 255 for band in bands for channel in band.getextrema())  # type: ignore[index]
+def _undrawn(contents: PageContents) -> list[str]:
+    return find_undrawn(
+        contents.screenshot.image,
+        contents.shapes,
+        has_words=bool(contents.words),
+        has_hidden_content=contents.has_hidden_content,
+        has_lost_picture=contents.has_lost_picture,
+    )

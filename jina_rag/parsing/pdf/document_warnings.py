@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from jina_rag.config import IngestSettings
 from jina_rag.parsing.legibility import LEGIBLE_SCALE
@@ -12,9 +12,8 @@ from jina_rag.parsing.slices import is_elongated
 
 ADVICE = " Set another IngestSettings.renderer (--renderer)."
 BLANK = "The page has content, but the screenshot is blank." + ADVICE
+UNIFORM = "The page has content, but the screenshot has a single color." + ADVICE
 UNDRAWN = "A picture on the page cannot be decoded and is missing in the screenshot." + ADVICE
-SUSPICIONS = (BLANK.removesuffix(ADVICE), UNDRAWN.removesuffix(ADVICE))
-"""Beginnings of the warnings about a page that another renderer may draw better."""
 REPAIRED = "The file is damaged and was repaired as far as possible. Check the pages."
 WRONG_COUNT = "The page tree of the file is damaged. The pages were counted again. Check the pages."
 BEYOND_REPAIR = "The file is damaged and cannot be repaired"
@@ -22,6 +21,18 @@ NO_AREA = "The page has no area. Replace or re-export the file."
 NOT_RENDERED = "The page cannot be rendered"
 # The pictures of a page decide about its resolution if they cover at least this fraction of the page.
 _MIN_PICTURE_SHARE = 0.3
+
+
+def missing_contents(warnings: Sequence[str]) -> int:
+    """Return how much of a page is missing in its screenshot: 2 for everything, 1 for a picture, 0 for nothing.
+
+    Another renderer may draw a page with missing contents better.
+
+    Args:
+        warnings: Warnings of the page.
+    """
+    levels = {BLANK: 2, UNIFORM: 2, UNDRAWN: 1}
+    return max((levels.get(warning, 0) for warning in warnings), default=0)
 
 
 def encryption_message(any_tried: bool) -> str:

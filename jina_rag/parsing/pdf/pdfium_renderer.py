@@ -22,6 +22,7 @@ from jina_rag.parsing.pdf.document_warnings import NOT_RENDERED, REPAIRED, WRONG
 from jina_rag.parsing.pdf.drawings import place_drawings
 from jina_rag.parsing.pdf.pdfium_contents import has_content
 from jina_rag.parsing.pdf.pdfium_library import LOCK, PdfiumFile
+from jina_rag.parsing.pdf.pdfium_pictures import has_lost_picture
 from jina_rag.parsing.pdf.pdfium_runs import may_lose_text, read_runs
 from jina_rag.parsing.pdf.pdfium_shapes import Matrix, PageObjects, read_shapes, transform
 from jina_rag.parsing.pdf.pdfium_structure import SMALL_SIDE, user_unit, visible_area
@@ -96,7 +97,7 @@ class PdfiumRenderer(PdfRenderer):
                     )
                     return clean_words(words, width, height)
 
-                words = attempt(read, [], "words", warnings)
+                words: list[LayerWord] = attempt(read, [], "words", warnings)
         images = (clip_to_page(_display_box(box, to_display), width, height) for box in objects.images)
         drawings, curved = place_drawings(objects.boxes, objects.curved, to_display, width, height)
         return PageContents(
@@ -105,7 +106,12 @@ class PdfiumRenderer(PdfRenderer):
             words,
             Shapes(width, height, tuple(filter(None, images)), drawings, curved),
             has_hidden_content=lambda: not objects.count and has_content(self._file, number - 1),
+            has_lost_picture=lambda is_plain: is_plain and self._has_lost_picture(number),
         )
+
+    def _has_lost_picture(self, number: int) -> bool:
+        with self._file.page(number - 1) as page:
+            return has_lost_picture(self._file.raw, page)
 
     def _runs(self, number: int, width: float, height: float) -> list[TextRun]:
         with self._file.page(number - 1) as page:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +27,6 @@ from jina_rag.parsing.pdf.document_warnings import (
     WRONG_COUNT,
     encryption_message,
 )
-from jina_rag.parsing.pdf.drawings import Drawings
 from jina_rag.parsing.pdf.pymupdf_runs import LostTextFonts, read_runs
 from jina_rag.parsing.pdf.pymupdf_shapes import find_drawings
 from jina_rag.parsing.pdf.pymupdf_structure import count_pages, repair_page
@@ -33,8 +34,12 @@ from jina_rag.parsing.pdf.pymupdf_words import PaintOrder, read_words, unrotated
 from jina_rag.parsing.pdf.visibility import TextFreePage
 from jina_rag.parsing.pdf.words import LayerWord, clean_words
 from jina_rag.parsing.renderer import attempt
-from jina_rag.parsing.text_layer.suspects import TextRun
+from jina_rag.parsing.text_layer.suspects import MIN_LOST, TextRun, count_lost
 from jina_rag.types import Box
+
+# Messages of MuPDF about images that it draws in a single color, and about images that it omits.
+_PICTURE_PROBLEM = re.compile(r"image|jpe?g|jbig2|jpx|fax|lzw|zlib|flate|run length|brotli|unpack|colorspace", re.I)
+_LOST_PICTURE = re.compile(r"JPX|openjpeg error|image (?:width|height) is|unknown colorspace|Unsupported combination")
 
 
 class PyMuPdfRenderer(PdfRenderer):
@@ -43,6 +48,8 @@ class PyMuPdfRenderer(PdfRenderer):
     # MuPDF has global state that all documents share, so only one thread at a time may call MuPDF.
     _lock = threading.RLock()
     _lost_text_fonts: LostTextFonts | None = None
+    _lost_characters = 0
+    """Number of characters without a valid code on the page whose words were read last."""
 
     def _open(self, resources: ExitStack) -> tuple[int, tuple[str, ...]]:
         self._pymupdf = _library()
@@ -85,13 +92,25 @@ class PyMuPdfRenderer(PdfRenderer):
         screenshot, pixels = self._screenshot(page, width, height, warnings)
         to_display = page.rotation_matrix * self._pymupdf.Matrix(unit, unit)
         with unrotated(page):
-            words = attempt(lambda: self._words(page, to_display, width, height), [], "words", warnings)
-            images = attempt(lambda: self._images(page, to_display, width, height), (), "images", warnings)
-            drawings: Drawings | tuple[()] = ()
+            words: list[LayerWord] = attempt(
+                lambda: self._words(page, to_display, width, height), [], "words", warnings
+            )
+            images: tuple[Box, ...] = attempt(
+                lambda: self._images(page, to_display, width, height), (), "images", warnings
+            )
+            drawings: tuple[Any, ...] = ()
             if self._settings.regions:
                 drawings = attempt(lambda: find_drawings(page, to_display, width, height), (), "drawings", warnings)
         shapes = Shapes(width, height, images, *drawings)
-        return PageContents(screenshot, pixels, words, shapes, has_hidden_content=lambda: bool(tools.mupdf_warnings()))
+        messages = tools.mupdf_warnings()
+        return PageContents(
+            screenshot,
+            pixels,
+            words,
+            shapes,
+            has_hidden_content=lambda: bool(messages),
+            has_lost_picture=lambda is_plain: bool((_PICTURE_PROBLEM if is_plain else _LOST_PICTURE).search(messages)),
+        )
 
     def _pixels(self, page: Handle, width: float, height: float, zoom: float) -> tuple[tuple[int, int], bytes]:
         scale = zoom * width / page.rect.width  # in pixels per unit of the page, which is a point for almost every page
@@ -100,7 +119,7 @@ class PyMuPdfRenderer(PdfRenderer):
 
     def _pictures(self, page: Handle) -> list[tuple[float, float]]:
         library, area = self._pymupdf, page.rect.width * page.rect.height
-        infos = attempt(page.get_image_info, [], "pictures", [])
+        infos: list[Handle] = attempt(page.get_image_info, [], "pictures", [])
         return [(info["width"] * info["height"], library.Rect(info["bbox"]).get_area() / area) for info in infos]
 
     def _images(self, page: Handle, to_display: Handle, width: float, height: float) -> tuple[Box, ...]:
@@ -110,6 +129,7 @@ class PyMuPdfRenderer(PdfRenderer):
     def _words(self, page: Handle, to_display: Handle, width: float, height: float) -> list[LayerWord]:
         library = self._pymupdf
         words = read_words(library, page)
+        self._lost_characters = count_lost(word.text for word in words)
         if to_display != library.Identity:  # the product takes 20 microseconds a word
             words = [replace(word, box=tuple(library.Rect(word.box) * to_display)) for word in words]
         return clean_words(words, width, height)
@@ -123,7 +143,8 @@ class PyMuPdfRenderer(PdfRenderer):
     def _may_lose_text(self, number: int) -> bool:
         if self._lost_text_fonts is None:
             self._lost_text_fonts = LostTextFonts(self._document)
-        return self._lost_text_fonts.any(self._document.load_page(number - 1))
+        page = self._document.load_page(number - 1)
+        return self._lost_characters >= MIN_LOST or self._lost_text_fonts.any(page)
 
     def _draw_without_text(self, number: int, contents: PageContents) -> TextFreePage:
         words, shapes = contents.words, contents.shapes

@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 from jina_rag._forks import after_fork_in_child
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, LimitExceededError, MissingDependencyError
-from jina_rag.parsing.documents import open_document, renderer_name
+from jina_rag.parsing.documents import open_document, renderer_name, renderer_names
+from jina_rag.parsing.fallback import FallbackRenderer
 from jina_rag.parsing.renderer import Renderer
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.parsing.workers import ipc
@@ -149,7 +150,14 @@ def open_isolated(
     """
     # In a frozen application, sys.executable is the application and not a Python interpreter.
     if settings.isolate and sys.executable and not getattr(sys, "frozen", False):
-        return IsolatedDocument(source, settings, stop, prepared=prepared, first_page=first_page)
+
+        def open_with(named: IngestSettings, is_first: bool = True) -> Renderer:
+            page = first_page if is_first else None
+            return IsolatedDocument(source, named, stop, prepared=prepared, first_page=page)
+
+        if source.kind != "pdf":
+            return open_with(settings)
+        return FallbackRenderer(source, settings, renderer_names(settings), open_with)
     return open_document(source, settings)
 
 

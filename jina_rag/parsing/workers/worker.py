@@ -14,7 +14,7 @@ from typing import Any
 from jina_rag.config import IngestSettings, Limits
 from jina_rag.errors import DocumentError, JinaRagError, LimitExceededError
 from jina_rag.parsing.attachment_readers import AttachmentReader, open_attachments
-from jina_rag.parsing.documents import open_document
+from jina_rag.parsing.documents import open_alone
 from jina_rag.parsing.preparation import prepare
 from jina_rag.parsing.renderer import Renderer, is_out_of_memory
 from jina_rag.parsing.sources import SourceFile
@@ -60,7 +60,7 @@ class _DocumentServer:
 
     def _open_document(self, request: Mapping[str, Any]) -> dict[str, Any]:
         source, settings = self._unpack(request)
-        renderer = open_document(source, settings)
+        renderer = open_alone(source, settings)
         self._documents[request["document"]] = renderer, settings
         return {"count": renderer.page_count, "warnings": renderer.warnings}
 

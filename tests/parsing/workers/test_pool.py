@@ -20,6 +20,7 @@ from PIL import Image
 
 from jina_rag.config import IngestSettings, Limits
 from jina_rag.errors import DocumentError, LimitExceededError, MissingDependencyError, PasswordRequiredError
+from jina_rag.indexing.page_files import load_pages
 from jina_rag.parsing.documents import open_document
 from jina_rag.parsing.pages import DocumentStart, read_pages
 from jina_rag.parsing.sources import source_file
@@ -248,6 +249,37 @@ def test_idle_worker_is_reused(document):
     active_worker._process.wait()
     with IsolatedDocument(document, QUICK) as renderer:
         assert renderer.render(1).number == 1
+
+
+@pytest.mark.parametrize("stop", ["kill", "close"])
+def test_stopped_worker_is_not_reused_although_its_process_still_runs(monkeypatch, stop):
+    """A process runs on for a moment after the signal that kills it."""
+    idle = pool._IdleWorkers()
+    stopped_worker = idle.take(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(stopped_worker._process, "kill", lambda: None)
+        patch.setattr(stopped_worker._process, "wait", lambda timeout=None: None)
+        getattr(stopped_worker, stop)()
+        assert stopped_worker._process.poll() is None
+        idle.give(stopped_worker)
+        other_worker = idle.take(0)
+    assert other_worker is not stopped_worker
+    for each in (stopped_worker, other_worker):
+        each.close(kill=True)
+
+
+def test_files_are_read_after_loops_that_end_early(tmp_path):
+    sample_pdf(tmp_path / "one.pdf", ["one"])
+    sample_pdf(tmp_path / "three.pdf", ["one", "two", "three"])
+    failures = []
+    for number in range(40):
+        pages = load_pages([tmp_path / "one.pdf", tmp_path / "three.pdf"], settings=QUICK, on_failure=failures.append)
+        for _ in range(number % 4):
+            next(pages)
+        pages.close()
+    assert not failures
+    assert len(list(load_pages(tmp_path, settings=QUICK, on_failure=failures.append))) == 4
+    assert not failures
 
 
 def test_idle_worker_exits_after_timeout(document, monkeypatch):
