@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,53 @@ def test_select_by_filter_rejects_page_conditions(where):
     assert document_matcher(where)("0.pdf", Path("/docs/0.pdf"), {})
     with pytest.raises(InvalidInputError, match="applies to pages"):
         select_by_filter(RECORDS, where)
+
+
+def test_exact_path_wins_over_a_glob_in_filters_and_delete(tmp_path, monkeypatch):
+    """A name with wildcards selects only the document of this name, written in any way; see `jina_rag.globs`."""
+    monkeypatch.chdir(tmp_path)
+    names = ["[2024] report.pdf", "2 report.pdf", "a*.pdf", "ab.pdf", "sub/[2024] report.pdf", "sub/4 report.pdf"]
+    for n, name in enumerate(names):
+        Path("docs", name).parent.mkdir(parents=True, exist_ok=True)
+        sample_pdf(Path("docs", name), [f"whales {n}"])
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        index.ingest("docs", settings=NO_OCR)
+
+        def ids(path):
+            hits = index.search("whales", k=99, filter={"path": path})
+            assert {hit.doc_id for hit in index.nearest(np.ones(index.dim), k=99, filter={"path": path})} == {
+                hit.doc_id for hit in hits
+            }
+            return sorted(hit.doc_id for hit in hits)
+
+        for name in (names[0], names[2], names[4]):
+            for path in (
+                name,
+                f"docs/{name}",
+                f"./docs/{name}",
+                tmp_path / "docs" / name,
+                [name],
+                [f"docs/{name}"] * 2,
+            ):
+                assert ids(path) == [name], path
+        assert ids([names[0], "ab*.pdf"]) == ["[2024] report.pdf", "ab.pdf"]
+        assert ids("[24] report.pdf") == ["2 report.pdf"]
+        assert ids("**/[24] report.pdf") == ["2 report.pdf", "sub/4 report.pdf"]
+        assert ids("docs/sub") == ids("sub") == ids("sub/*.pdf") == sorted(names[4:])
+        assert index.delete("docs/[2024] report.pdf") == 1
+        assert index.delete("docs/[2024] report.pdf") == index.delete("[2024] report.pdf") == 0, "still a name, no glob"
+        assert index.delete(filter={"path": ["sub/[2024] report.pdf", "docs/a*.pdf"]}) == 2
+        assert [record.doc_id for record in index.documents()] == ["2 report.pdf", "ab.pdf", "sub/4 report.pdf"]
+        assert index.delete("[24] report.pdf") == 1
+
+
+def test_delete_by_date_finds_other_spellings_of_the_date(tmp_path):
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        whens = [dt.date(2025, 1, 31), dt.datetime(2025, 1, 31, 9, 30), "2025-01-31T10:30:00+01:00", "2025-02-01"]
+        index.add(["words"] * 4, ids=list("abcd"), metadata=[{"when": when} for when in whens])
+        assert index.delete(filter={"when": "2025-01-31 09:30"}) == 2
+        assert index.delete(filter={"when": "2025-01-31"}) == 1
+        assert [record.doc_id for record in index.documents()] == ["d"]
 
 
 def test_delete_accepts_a_range_filter(docs, tmp_path):
