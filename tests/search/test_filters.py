@@ -156,7 +156,9 @@ def test_older_index_format_raises_mismatch_error_with_a_remedy(docs, tmp_path):
     with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
         index._session.resources.manifest.write_settings({"schema": SCHEMA_VERSION - 1})
     # An older index lacks payload keys, so a filter would silently match nothing.
-    message = rf"has the format {SCHEMA_VERSION - 1} .* reads {SCHEMA_VERSION}\. .*`jina-rag ingest PATH --index NEW_INDEX`"
+    message = (
+        rf"has the format {SCHEMA_VERSION - 1} .* reads {SCHEMA_VERSION}\. .*`jina-rag ingest PATH --index NEW_INDEX`"
+    )
     with pytest.raises(IndexMismatchError, match=message):
         DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder())
 
