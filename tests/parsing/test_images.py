@@ -9,7 +9,7 @@ import shutil
 import numpy as np
 import pytest
 from helpers.paths import DATA
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFile, ImageFont
 
 from jina_rag import image_formats
 from jina_rag.config import IngestSettings, Limits
@@ -184,6 +184,140 @@ def test_extreme_aspect_ratio_keeps_at_least_one_pixel(tmp_path):
     assert render_page(tmp_path / "a.png").screenshot.image.size == (2500, 1)
     Image.new("RGB", (1, 1), "black").save(tmp_path / "b.png")
     assert render_page(tmp_path / "b.png").screenshot.image.size == (1, 1)
+
+
+def striped_image(width, height, stripe=10):
+    """Return a gray image whose rows tell their position: each stripe of rows has another pair of colors."""
+    rows = np.arange(height) // stripe
+    pixels = np.stack([rows % 256, rows // 256 * 8, 255 - rows % 256], axis=1).astype(np.uint8)
+    return Image.fromarray(np.repeat(pixels[:, None], width, axis=1))
+
+
+def render_all(path, settings=None):
+    with open_document(source(path), settings) as document:
+        return [document.render(number) for number in range(1, document.page_count + 1)]
+
+
+@pytest.mark.parametrize("is_wide", [False, True])
+def test_long_image_becomes_overlapping_pages_at_full_size(tmp_path, is_wide):
+    image = striped_image(240, 3000)
+    (image.transpose(Image.Transpose.TRANSPOSE) if is_wide else image).save(tmp_path / "a.png", dpi=(96, 96))
+    pages = render_all(tmp_path / "a.png")
+    assert [(page.number, page.count) for page in pages] == [(1, 2), (2, 2)]
+    images = [page.screenshot.image for page in pages]
+    slices = [np.asarray(part.transpose(Image.Transpose.TRANSPOSE) if is_wide else part) for part in images]
+    length = len(slices[0])
+    assert 1570 < length < 1590
+    assert (slices[0] == np.asarray(image)[:length]).all()
+    assert (slices[1] == np.asarray(image)[-length:]).all()
+    assert pages[0].screenshot.dpi == pytest.approx(96, abs=0.1)
+    assert all(page.warnings == () for page in pages)
+
+
+@pytest.mark.parametrize("isolate", [True, False])
+def test_slices_of_upright_image_follow_exif_orientation(tmp_path, isolate):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise
+    image = striped_image(240, 3000)
+    image.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "a.png", exif=exif)
+    settings = IngestSettings(ocr="never", isolate=isolate)
+    pages = [event for event in read_pages([source(tmp_path / "a.png")], settings) if isinstance(event, Page)]
+    assert len(pages) == 2
+    for page, rows in zip(pages, (slice(None, 1579), slice(-1579, None)), strict=True):
+        assert (np.asarray(page.screenshot.image) == np.asarray(image)[rows]).all()
+
+
+def test_long_frames_of_tiff_are_divided_and_numbered_through(tmp_path):
+    long = striped_image(240, 3000)
+    frames = [Image.new("RGB", (30, 20), "red"), long, Image.new("RGB", (30, 20), "blue"), long]
+    frames[0].save(tmp_path / "a.tif", save_all=True, append_images=frames[1:])
+    with open_document(source(tmp_path / "a.tif")) as document:
+        assert document.page_count == 6
+        heights = {}
+        for number in (4, 6, 2, 1, 3, 5):  # pages can be rendered in any order
+            image = document.render(number).screenshot.image
+            heights[number] = image.height
+            if number == 4:
+                assert image.getpixel((5, 5)) == (0, 0, 255)
+            if number in (2, 5):
+                assert image.getpixel((5, 5)) == long.getpixel((5, 5))
+    assert heights == {1: 20, 2: 1579, 3: 1579, 4: 20, 5: 1579, 6: 1579}
+
+
+def test_first_frame_of_long_animation_is_divided(tmp_path):
+    frames = [striped_image(240, 3000), Image.new("RGB", (240, 3000), "green")]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], duration=100, lossless=True)
+    with open_document(source(tmp_path / "a.webp")) as document:
+        assert document.page_count == 2
+        assert "only the first frame" in document.warnings[0]
+
+
+def test_slices_count_for_the_limit_of_pages(tmp_path):
+    Image.new("L", (240, 3000), "white").save(tmp_path / "a.png")
+    with pytest.raises(LimitExceededError, match="2 pages"):
+        open_document(source(tmp_path / "a.png"), IngestSettings(limits=Limits(max_pages=1)))
+
+
+def test_long_image_is_decoded_once(tmp_path, monkeypatch):
+    striped_image(240, 3000).save(tmp_path / "a.png")
+    decoded = []
+    load = ImageFile.ImageFile.load
+
+    def count(self):
+        decoded.append(self.size)
+        return load(self)
+
+    with open_document(source(tmp_path / "a.png")) as document:
+        monkeypatch.setattr(ImageFile.ImageFile, "load", count)
+        document.render(1)
+        calls = len(decoded)
+        document.render(2)
+        assert calls
+        assert len(decoded) == calls
+
+
+def text_image(size, font_size):
+    image = Image.new("L", size, "white")
+    draw = ImageDraw.Draw(image)
+    for y in range(0, size[1], 2 * font_size):
+        draw.text((0, y), "legible words in a line " * 40, font=ImageFont.load_default(size=font_size), fill="black")
+    return image
+
+
+@pytest.mark.parametrize(
+    ("size", "font_size", "is_lost"),
+    [
+        ((700, 700), 12, True),
+        ((700, 700), 36, False),
+        ((540, 540), 12, False),  # hardly scaled
+        ((150, 1500), 20, True),  # too narrow for slices
+        ((960, 3000), 16, True),  # slices, but wider than max_image_side
+    ],
+)
+def test_warning_if_scaling_makes_text_unreadable(tmp_path, size, font_size, is_lost):
+    text_image(size, font_size).save(tmp_path / "a.png")
+    warnings = render_page(tmp_path / "a.png", IngestSettings(max_image_side=400)).warnings
+    assert ["unreadable" in warning for warning in warnings] == [True] * is_lost
+
+
+def test_no_warning_if_a_photo_is_scaled(tmp_path):
+    rng = np.random.default_rng(0)
+    small = Image.fromarray(rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
+    photo = np.asarray(small.resize((880, 660), Image.Resampling.BICUBIC)) + rng.normal(0, 6, (660, 880, 1))
+    Image.fromarray(photo.clip(0, 255).astype(np.uint8)).save(tmp_path / "a.jpg")
+    assert render_page(tmp_path / "a.jpg", IngestSettings(max_image_side=500)).warnings == ()
+
+
+@pytest.mark.parametrize("size", [(1001, 803), (1003, 1001), (1000, 800)])
+def test_scaled_jpeg_is_not_shifted(tmp_path, size):
+    """JPEG scales pad odd sides, which would shift the content at the right and the bottom."""
+    width, height = size
+    x, y = np.meshgrid(np.arange(width), np.arange(height))
+    pixels = (127 + 120 * np.sin(x / 25) * np.sin(y / 25)).astype(np.uint8)
+    Image.fromarray(pixels).convert("RGB").save(tmp_path / "a.jpg", quality=98)
+    screenshot = render_page(tmp_path / "a.jpg", IngestSettings(max_image_side=120)).screenshot.image
+    reference = Image.fromarray(pixels).convert("RGB").resize(screenshot.size, Image.Resampling.LANCZOS)
+    assert np.abs(np.asarray(screenshot).astype(int) - np.asarray(reference)).max() < 12
 
 
 def test_pixel_limit_checked_before_decoding(tmp_path, monkeypatch):
