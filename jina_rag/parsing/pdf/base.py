@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,7 +19,7 @@ from jina_rag.parsing.layout.regions import Shapes, find_regions
 from jina_rag.parsing.layout.text_lines import text_lines
 from jina_rag.parsing.pdf.document_warnings import picture_zoom_of, zoom_of
 from jina_rag.parsing.pdf.undrawn import find_undrawn
-from jina_rag.parsing.pdf.visibility import Pixels, TextFreePage, find_visible
+from jina_rag.parsing.pdf.visibility import Drawing, PaintOrder, Pixels, TextFreePage, find_visible
 from jina_rag.parsing.pdf.words import LayerWord, place_words, truncate_words
 from jina_rag.parsing.renderer import DocumentRenderer, attempt
 from jina_rag.parsing.slices import MAX_ASPECT
@@ -38,6 +39,8 @@ class PageContents:
         pixels: Pixels of `screenshot`, RGB, shape (height, width, 3), uint8.
         words: Words of the text layer as `clean_words` returns them, visible or not.
         shapes: Images and vector shapes of the page.
+        read_order: Function that reads the order in which the contents of the page are painted. It is called for few
+            pages.
         has_hidden_content: Function that returns whether the page has content that the PDF library cannot decode. The
             function is called only for a white page without words, images and vector shapes.
         has_lost_picture: Function that returns whether the PDF library cannot decode a raster image of the page. The
@@ -48,6 +51,7 @@ class PageContents:
     pixels: Pixels
     words: Sequence[LayerWord]
     shapes: Shapes
+    read_order: Callable[[], PaintOrder]
     has_hidden_content: Callable[[], bool]
     has_lost_picture: Callable[[bool], bool]
 
@@ -120,13 +124,14 @@ class PdfRenderer(DocumentRenderer):
     def _visible_words(self, number: int, contents: PageContents, warnings: list[str]) -> Sequence[Word]:
         words, shapes = contents.words, contents.shapes
 
-        def check() -> list[bool]:
-            zoom = contents.screenshot.dpi / 72
-            return find_visible(
-                words, shapes.images, contents.pixels, zoom, lambda: self._draw_without_text(number, contents)
-            )
-
-        visible = attempt(check, [True] * len(words), "hidden words", warnings)
+        drawing = Drawing(
+            shapes.images,
+            contents.pixels,
+            contents.screenshot.dpi / 72,
+            draw_without_text=lambda: self._draw_without_text(number, contents),
+            read_order=cache(contents.read_order),
+        )
+        visible = attempt(lambda: find_visible(words, drawing), [True] * len(words), "hidden words", warnings)
         return place_words(words, visible, shapes.width, shapes.height)
 
     def _screenshot(

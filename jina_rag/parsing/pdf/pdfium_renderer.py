@@ -26,7 +26,7 @@ from jina_rag.parsing.pdf.pdfium_pictures import has_lost_picture
 from jina_rag.parsing.pdf.pdfium_runs import may_lose_text, read_runs
 from jina_rag.parsing.pdf.pdfium_shapes import Matrix, PageObjects, read_shapes, transform
 from jina_rag.parsing.pdf.pdfium_structure import SMALL_SIDE, user_unit, visible_area
-from jina_rag.parsing.pdf.pdfium_text_objects import TextRemoval
+from jina_rag.parsing.pdf.pdfium_text_objects import PdfiumPaintOrder, TextRemoval
 from jina_rag.parsing.pdf.pdfium_words import read_words
 from jina_rag.parsing.pdf.visibility import TextFreePage
 from jina_rag.parsing.pdf.words import LayerWord, clean_words
@@ -98,13 +98,18 @@ class PdfiumRenderer(PdfRenderer):
                     return clean_words(words, width, height)
 
                 words: list[LayerWord] = attempt(read, [], "words", warnings)
-        images = (clip_to_page(_display_box(box, to_display), width, height) for box in objects.images)
+        images = [
+            (order, box)
+            for order, points in zip(objects.image_orders, objects.images, strict=True)
+            if (box := clip_to_page(_display_box(points, to_display), width, height))
+        ]
         drawings, curved = place_drawings(objects.boxes, objects.curved, to_display, width, height)
         return PageContents(
             screenshot,
             pixels,
             words,
-            Shapes(width, height, tuple(filter(None, images)), drawings, curved),
+            Shapes(width, height, tuple(box for _, box in images), drawings, curved),
+            read_order=lambda: PdfiumPaintOrder(images, lambda: self._covers(number)),
             has_hidden_content=lambda: not objects.count and has_content(self._file, number - 1),
             has_lost_picture=lambda is_plain: is_plain and self._has_lost_picture(number),
         )
@@ -148,16 +153,24 @@ class PdfiumRenderer(PdfRenderer):
         return [(pixels, (x1 - x0) * (y1 - y0) / area) for pixels, (x0, y0, x1, y1) in sizes] if area > 0 else []
 
     def _draw_without_text(self, number: int, contents: PageContents) -> TextFreePage:
-        words = contents.words
-        with self._file.page(number - 1) as page:
-            to_display, width, height = _display(self._file, page, number - 1)
-            removal = TextRemoval(self._file.raw, page, lambda box: _display_box(box, to_display))
+        with self._text_removed(number) as (page, _, width, height):
             _, content = self._pixels(page, width, height, contents.screenshot.dpi / 72)
         return TextFreePage(
             np.frombuffer(content, dtype=np.uint8).reshape(contents.pixels.shape),
-            frozenset(at for at, word in enumerate(words) if word.is_annotation),
-            lambda below, above: removal.is_replaced(words[below], words[above]),
+            frozenset(at for at, word in enumerate(contents.words) if word.is_annotation),
         )
+
+    def _covers(self, number: int) -> list[tuple[int, Box]]:
+        with self._text_removed(number) as (_, covers, _, _):
+            return covers
+
+    @contextmanager
+    def _text_removed(self, number: int) -> Iterator[tuple[Handle, list[tuple[int, Box]], float, float]]:
+        """Open a page without its text. Yield the page, the `TextRemoval.covers`, and the displayed size in points."""
+        with self._file.page(number - 1) as page:
+            to_display, width, height = _display(self._file, page, number - 1)
+            covers = TextRemoval(self._file.raw, page, lambda box: _display_box(box, to_display)).covers
+            yield page, covers, width, height
 
     @contextmanager
     def _annotations(self, page: Handle, index: int) -> Iterator[list[Handle]]:

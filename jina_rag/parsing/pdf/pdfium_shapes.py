@@ -35,6 +35,7 @@ class PageObjects:
 
     Attributes:
         images: Boxes of the raster images.
+        image_orders: Number of each raster image in drawing order.
         image_pixels: Number of visible pixels of each raster image.
         boxes: Boxes of the visible vector shapes in points. A path that consists of several rules has one box per rule.
         curved: Whether each vector shape has curves, one value per box.
@@ -43,6 +44,7 @@ class PageObjects:
     """
 
     images: list[Box] = field(default_factory=list)
+    image_orders: list[int] = field(default_factory=list)
     image_pixels: list[float] = field(default_factory=list)
     boxes: list[Box] = field(default_factory=list)
     curved: list[bool] = field(default_factory=list)
@@ -102,6 +104,7 @@ class _Walk:
                 box = self._bounds(item, matrix)
                 if box and (visible := clip_box(box, self._clip(item, matrix, clip))):
                     self.objects.images.append(visible)
+                    self.objects.image_orders.append(self.objects.count)
                     self.objects.image_pixels.append(self._pixels_of(item) * _area(visible) / _area(box))
             elif kind == raw.FPDF_PAGEOBJ_FORM and depth < MAX_DEPTH:
                 inner = self._clip(item, matrix, clip)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cache
 from types import ModuleType
 
 from jina_rag.parsing.layout.boxes import area, bounds, intersection
@@ -12,8 +13,48 @@ from jina_rag.parsing.pdf.pdfium_shapes import IDENTITY, MAX_DEPTH, Matrix, matr
 from jina_rag.parsing.pdf.words import LayerWord
 from jina_rag.types import Box
 
-# Minimum fraction of a word that is covered.
+# Minimum fractions of a word that a shape and an image cover.
 _COVERED = 0.9
+_COVERED_BY_IMAGE = 0.5
+
+
+class PdfiumPaintOrder:
+    """A `PaintOrder` of a page that is open in PDFium.
+
+    Args:
+        images: (number of the drawing operation, box in points of the displayed page) of each image.
+        read_covers: Function that returns the same values for images and filled paths.
+    """
+
+    def __init__(self, images: Sequence[tuple[int, Box]], read_covers: Callable[[], list[tuple[int, Box]]]) -> None:
+        self._images = images
+        self._read_covers = cache(read_covers)
+
+    def is_behind_image(self, word: LayerWord) -> bool:
+        """Return whether an image may be painted over a word.
+
+        Args:
+            word: The word.
+        """
+        if word.order is None:
+            return False
+        least = _COVERED_BY_IMAGE * area(word.box)
+        return any(number > word.order and intersection(box, word.box) > least for number, box in self._images)
+
+    def is_replaced(self, below: LayerWord, above: LayerWord) -> bool:
+        """Return whether a shape or image is painted over a word before another word is painted at the same place.
+
+        Args:
+            below: The word that may be covered.
+            above: The other word.
+        """
+        if below.order is None or above.order is None or above.order < below.order + 2:
+            return False
+        least = _COVERED * area(below.box)
+        return any(
+            below.order < number < above.order and intersection(cover, below.box) >= least
+            for number, cover in self._read_covers()
+        )
 
 
 class TextRemoval:
@@ -23,28 +64,17 @@ class TextRemoval:
         raw: The module ``pypdfium2.raw``.
         page: An ``FPDF_PAGE`` handle.
         to_display: Function that converts a box from page coordinates to the displayed page.
+
+    Attributes:
+        covers: (number of the drawing operation, box in points of the displayed page) of images and filled paths.
     """
 
     def __init__(self, raw: ModuleType, page: Handle, to_display: Callable[[Box], Box]) -> None:
+        self.covers: list[tuple[int, Box]] = []
         self._raw = raw
         self._to_display = to_display
         self._count = 0
-        self._covers: list[tuple[int, Box]] = []
         self._visit(raw.FPDFPage_CountObjects(page), lambda at: raw.FPDFPage_GetObject(page, at), IDENTITY, 0)
-
-    def is_replaced(self, below: LayerWord, above: LayerWord) -> bool:
-        """Return whether a shape or image is painted over a word before another word is painted at the same place.
-
-        Args:
-            below: The word that may be covered.
-            above: The other word.
-        """
-        if below.order is None or above.order is None:
-            return False
-        return any(
-            below.order < number < above.order and intersection(cover, below.box) >= _COVERED * area(below.box)
-            for number, cover in self._covers
-        )
 
     def _visit(self, count: int, get: Callable[[int], Handle], matrix: Matrix, depth: int) -> None:
         """Visit the objects of a page or form XObject. The objects are counted as in `pdfium_shapes.read_shapes`."""
@@ -56,7 +86,7 @@ class TextRemoval:
             if kind == raw.FPDF_PAGEOBJ_TEXT:
                 raw.FPDFPageObj_SetIsActive(item, False)
             elif kind == raw.FPDF_PAGEOBJ_IMAGE or (kind == raw.FPDF_PAGEOBJ_PATH and self._is_filled(item)):
-                self._covers.append((self._count, self._box(item, matrix)))
+                self.covers.append((self._count, self._box(item, matrix)))
             elif kind == raw.FPDF_PAGEOBJ_FORM and depth < MAX_DEPTH:
                 self._visit(
                     max(raw.FPDFFormObj_CountObjects(item), 0),

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import cache
 from types import ModuleType
 from typing import Any
 
@@ -30,7 +29,7 @@ from jina_rag.parsing.pdf.document_warnings import (
 from jina_rag.parsing.pdf.pymupdf_runs import LostTextFonts, read_runs
 from jina_rag.parsing.pdf.pymupdf_shapes import find_drawings
 from jina_rag.parsing.pdf.pymupdf_structure import count_pages, repair_page
-from jina_rag.parsing.pdf.pymupdf_words import PaintOrder, read_words, unrotated, without_text
+from jina_rag.parsing.pdf.pymupdf_words import MuPdfPaintOrder, read_words, unrotated, without_text
 from jina_rag.parsing.pdf.visibility import TextFreePage
 from jina_rag.parsing.pdf.words import LayerWord, clean_words
 from jina_rag.parsing.renderer import attempt
@@ -108,6 +107,7 @@ class PyMuPdfRenderer(PdfRenderer):
             pixels,
             words,
             shapes,
+            read_order=lambda: self._paint_order(number, width),
             has_hidden_content=lambda: bool(messages),
             has_lost_picture=lambda is_plain: bool((_PICTURE_PROBLEM if is_plain else _LOST_PICTURE).search(messages)),
         )
@@ -147,24 +147,28 @@ class PyMuPdfRenderer(PdfRenderer):
         return self._lost_characters >= MIN_LOST or self._lost_text_fonts.any(page)
 
     def _draw_without_text(self, number: int, contents: PageContents) -> TextFreePage:
-        words, shapes = contents.words, contents.shapes
-        width, height = shapes.width, shapes.height
-
-        def read(page: Handle) -> tuple[list[LayerWord], PaintOrder]:
-            to_display = page.rotation_matrix * self._pymupdf.Matrix(*[width / page.rect.width] * 2)
-            with unrotated(page):
-                order = PaintOrder(page, lambda box: tuple(self._pymupdf.Rect(box) * to_display))
-                return self._words(page, to_display, width, height), order
-
+        width, height = contents.shapes.width, contents.shapes.height
         with without_text(self._document, number) as page:
             _, samples = self._pixels(page, width, height, contents.screenshot.dpi / 72)
-            painted = {(word.text, word.box) for word in read(page)[0] if word.is_painted}
-        order = cache(lambda: read(self._document.load_page(number - 1))[1])
+            to_display = self._to_display(page, width)
+            with unrotated(page):
+                remaining = self._words(page, to_display, width, height)
+        painted = {(word.text, word.box) for word in remaining if word.is_painted}
         return TextFreePage(
             np.frombuffer(samples, dtype=np.uint8).reshape(contents.pixels.shape),
-            frozenset(at for at, word in enumerate(words) if (word.text, word.box) in painted),
-            lambda below, above: order().is_replaced(words[below], words[above]),
+            frozenset(at for at, word in enumerate(contents.words) if (word.text, word.box) in painted),
         )
+
+    def _paint_order(self, number: int, width: float) -> MuPdfPaintOrder:
+        page = self._document.load_page(number - 1)
+        to_display = self._to_display(page, width)
+        with unrotated(page):
+            return MuPdfPaintOrder(page, lambda box: tuple(self._pymupdf.Rect(box) * to_display))
+
+    def _to_display(self, page: Handle, width: float) -> Handle:
+        """Return the matrix from the unrotated page to the displayed page, which is `width` points wide."""
+        unit = width / page.rect.width
+        return page.rotation_matrix * self._pymupdf.Matrix(unit, unit)
 
 
 def _library() -> ModuleType:

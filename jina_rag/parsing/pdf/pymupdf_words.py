@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from jina_rag.parsing.layout.boxes import area, bounds, clip_box, intersection
@@ -20,8 +21,7 @@ _OPACITY = 12
 # The operator that sets the text render mode, and the same operator for invisible text.
 _RENDER_MODE = re.compile(rb"(?<![^\s\])>])[0-7]\s+Tr(?![^\s/\[(<])")
 _INVISIBLE = b"3 Tr"
-# Drawing operations that may cover a word, and the minimum fraction of the word that is covered.
-_COVERS = ("fill-path", "fill-image")
+# Minimum fraction of a word that a shape covers.
 _COVERED = 0.9
 
 
@@ -162,8 +162,8 @@ def unrotated(page: Handle) -> Iterator[None]:
         page.set_rotation(rotation)
 
 
-class PaintOrder:
-    """The order in which the texts, images and filled shapes of a page are painted.
+class MuPdfPaintOrder:
+    """A `PaintOrder` of a page that is open in MuPDF.
 
     Args:
         page: A ``pymupdf.Page`` whose rotation is set to 0.
@@ -171,29 +171,64 @@ class PaintOrder:
     """
 
     def __init__(self, page: Handle, to_display: Callable[[Box], Box]) -> None:
-        self._texts = [
-            (span["seqno"], "".join(chr(character[0]) for character in span["chars"]), to_display(span["bbox"]))
-            for span in page.get_texttrace()
-        ]
-        operations = enumerate(page.get_bboxlog())
-        self._covers = [(number, to_display(box)) for number, (kind, box) in operations if kind in _COVERS]
+        self._page = page
+        self._to_display = to_display
+        # The operations are numbered as in `Page.get_texttrace`.
+        operations = list(enumerate(page.get_bboxlog()))
+        self._images = [(number, to_display(box)) for number, (kind, box) in operations if kind == "fill-image"]
+        self._paths = [(number, to_display(box)) for number, (kind, box) in operations if kind == "fill-path"]
+        self._texts = [(number, to_display(box)) for number, (kind, box) in operations if kind.endswith("-text")]
+
+    def is_behind_image(self, word: LayerWord) -> bool:
+        """Return whether an image may be painted over a word.
+
+        Args:
+            word: The word.
+        """
+        covers = [number for number, box in self._images if intersection(box, word.box) > 0.5 * area(word.box)]
+        if not covers:
+            return False
+        x, y = _center(word)
+        return any(number < covers[-1] and _contains(box, x, y) for number, box in self._texts)
 
     def is_replaced(self, below: LayerWord, above: LayerWord) -> bool:
-        """Return whether a shape or image is painted over a word before another word is painted at the same place."""
-        first = min(self._numbers(below), default=None)
-        last = max(self._numbers(above), default=None)
-        if first is None or last is None:
+        """Return whether a shape or image is painted over a word before another word is painted at the same place.
+
+        Args:
+            below: The word that may be covered.
+            above: The other word.
+        """
+        covers = [
+            number
+            for number, box in (*self._images, *self._paths)
+            if intersection(box, below.box) >= _COVERED * area(below.box)
+        ]
+        if not covers:
             return False
-        return any(
-            first < number < last and intersection(cover, below.box) >= _COVERED * area(below.box)
-            for number, cover in self._covers
-        )
+        first, last = min(self._numbers(below), default=None), max(self._numbers(above), default=None)
+        return first is not None and last is not None and any(first < number < last for number in covers)
 
     def _numbers(self, word: LayerWord) -> list[int]:
         """Return the numbers of the drawing operations that may paint a word."""
-        x, y = (word.box[0] + word.box[2]) / 2, (word.box[1] + word.box[3]) / 2
-        return [
-            number
-            for number, text, box in self._texts
-            if box[0] <= x <= box[2] and box[1] <= y <= box[3] and word.text in text
-        ]
+        x, y = _center(word)
+        return [number for number, text, box in self._lines if word.text in text and _contains(box, x, y)]
+
+    @cached_property
+    def _lines(self) -> list[tuple[int, str, Box]]:
+        with unrotated(self._page):
+            return [
+                (
+                    span["seqno"],
+                    "".join(chr(character[0]) for character in span["chars"]),
+                    self._to_display(span["bbox"]),
+                )
+                for span in self._page.get_texttrace()
+            ]
+
+
+def _center(word: LayerWord) -> tuple[float, float]:
+    return (word.box[0] + word.box[2]) / 2, (word.box[1] + word.box[3]) / 2
+
+
+def _contains(box: Box, x: float, y: float) -> bool:
+    return box[0] <= x <= box[2] and box[1] <= y <= box[3]

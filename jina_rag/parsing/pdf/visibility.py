@@ -9,20 +9,19 @@ An invisible word stays if it repeats a picture, as the invisible text of a scan
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from jina_rag.parsing.layout.boxes import area, intersection
 from jina_rag.parsing.pdf.repeated_text import repeats_picture
 from jina_rag.parsing.pdf.words import Color, LayerWord
 from jina_rag.types import Box
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
-PixelBox: TypeAlias = tuple[int, int, int, int]
+_Value = TypeVar("_Value", bound=np.generic)
 
 # Distances of colors are the maximum over the channels, from 0 to 255. A smaller distance cannot be seen.
 _CONTRAST = 16
@@ -36,7 +35,7 @@ _NEAREST = 0.5
 _SMALLEST = 1.0
 # Rows and columns of the pixels that are compared first, as fractions of the box of a word.
 _ROWS = (0.4, 0.55, 0.7)
-_COLUMNS = (np.arange(16) + 0.5) / 16
+_COLUMNS = (np.arange(14) + 0.5) / 14
 # Words in boxes of fewer pixels than this have no contrast.
 _LEAST_HEIGHT = 4
 # A visible word changes at least this many pixels, and at least this fraction of its box.
@@ -46,8 +45,12 @@ _CHANGED_SHARE = 0.004
 _MARGIN = 0.2
 # A word lies on an image that covers more than this fraction of the word.
 _ON_IMAGE = 0.5
-# Side of the cells in which overlapping words are searched, in points.
-_CELL = 24.0
+# Two words lie on each other if their cores overlap by more than this fraction of the smaller core.
+_OVERLAP = 0.02
+# A pixel moves straight to a color if no channel is further from the straight line than this fraction of the move.
+_STRAIGHT = 0.35
+# Maximum number of pairs of words that are compared on a page.
+_MAX_PAIRS = 4_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,80 +60,105 @@ class TextFreePage:
     Attributes:
         pixels: RGB pixels of the same size as the screenshot.
         drawn: Indices of the words whose text could not be removed, for example the words of annotations.
-        is_replaced: Function that returns whether something opaque is painted over a word before another word is
-            painted at the same place. The arguments are the indices of the words.
     """
 
     pixels: Pixels
     drawn: frozenset[int]
-    is_replaced: Callable[[int, int], bool]
 
 
-def find_visible(
-    words: Sequence[LayerWord],
-    images: Sequence[Box],
-    pixels: Pixels,
-    zoom: float,
-    draw_without_text: Callable[[], TextFreePage],
-) -> list[bool]:
+class PaintOrder(Protocol):
+    """The order in which the contents of a page are painted."""
+
+    def is_behind_image(self, word: LayerWord) -> bool:
+        """Return whether an image may be painted over a word.
+
+        Args:
+            word: The word.
+        """
+
+    def is_replaced(self, below: LayerWord, above: LayerWord) -> bool:
+        """Return whether a shape or image is painted over a word before another word is painted at the same place.
+
+        Args:
+            below: The word that may be covered.
+            above: The other word.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """The rendered page, and functions that are called for few pages.
+
+    Attributes:
+        images: Boxes of the raster images in points of the displayed page.
+        pixels: RGB pixels of the rendered page, shape (height, width, 3).
+        zoom: Resolution of `pixels` in pixels per point.
+        draw_without_text: Function that draws the page without its text.
+        read_order: Function that reads the order in which the contents of the page are painted.
+    """
+
+    images: Sequence[Box]
+    pixels: Pixels
+    zoom: float
+    draw_without_text: Callable[[], TextFreePage]
+    read_order: Callable[[], PaintOrder]
+
+
+def find_visible(words: Sequence[LayerWord], drawing: Drawing) -> list[bool]:
     """Return whether each word is visible, or repeats a visible picture.
 
     Args:
         words: Words of `clean_words`.
-        images: Boxes of the raster images in points of the displayed page.
-        pixels: RGB pixels of the rendered page, shape (height, width, 3).
-        zoom: Resolution of `pixels` in pixels per point.
-        draw_without_text: Function that draws the page without its text. It is called for few pages.
+        drawing: The rendered page.
     """
-    if not words:
-        return []
-    return _Check(words, images, pixels, zoom).run(draw_without_text)
+    return _Check(words, drawing).run() if words else []
 
 
 class _Check:
     """The check of one page."""
 
-    def __init__(self, words: Sequence[LayerWord], images: Sequence[Box], pixels: Pixels, zoom: float) -> None:
+    def __init__(self, words: Sequence[LayerWord], drawing: Drawing) -> None:
         self._words = words
-        self._images = images
-        self._pixels = pixels
-        self._zoom = zoom
-        self._overlapping: set[int] = set()
+        self._drawing = drawing
+        self._pixels = drawing.pixels
+        self._has_letters = [any(map(str.isalnum, word.text)) for word in words]
         self._unclaimed: npt.NDArray[np.bool_] | None = None
-        height, width = pixels.shape[:2]
-        scaled = np.array([word.box for word in words]) * zoom
+        height, width = drawing.pixels.shape[:2]
+        self._points = np.array([word.box for word in words], dtype=np.float32)
+        scaled = self._points * drawing.zoom
         low = np.floor(scaled[:, :2] + 0.001).astype(np.intp).clip(0, (width - 1, height - 1))
         high = np.ceil(scaled[:, 2:] - 0.001).astype(np.intp).clip(low + 1, (width, height))
         self._boxes = np.concatenate([low, high], axis=1)
 
-    def run(self, draw_without_text: Callable[[], TextFreePage]) -> list[bool]:
+    def run(self) -> list[bool]:
         words = self._words
         visible = [word.size > _SMALLEST for word in words]
         unpainted = {number for number, word in enumerate(words) if visible[number] and not word.is_painted}
         suspects: set[int] = set()
         for number in self._unclear():
-            if visible[number] and number not in unpainted:
+            if visible[number] and words[number].is_painted:
                 verdict = self._verdict(number)
+                visible[number] = verdict is not False
                 if verdict is None:
                     suspects.add(number)
-                visible[number] = verdict is not False
-        pairs = {pair for pair in self._overlaps() if visible[pair[0]] and visible[pair[1]]}
-        self._overlapping = {number for pair in pairs for number in pair}
-        suspects |= self._overlapping - unpainted
-        suspects.update(number for number in self._on_images() if visible[number] and number not in unpainted)
+        pairs = [pair for pair in self._overlaps() if visible[pair[0]] and visible[pair[1]]]
+        mixed = {number for pair in pairs for number in pair if not self._is_same_color(*pair)}
+        behind_images = self._behind_images([number for number in range(len(words)) if visible[number]])
+        suspects |= (mixed | behind_images) - unpainted
         hidden = set(unpainted)
         if suspects:
-            page = draw_without_text()
-            hidden.update(number for number in suspects - page.drawn if not self._changes(number, page))
+            page = self._drawing.draw_without_text()
+            hidden.update(
+                number for number in suspects - page.drawn if not self._changes(number, page, by_color=number in mixed)
+            )
             hidden.update(number for number in suspects & page.drawn if not self._has_contrast(number))
-            for first, second in pairs:
-                if hidden.isdisjoint((first, second)):
-                    hidden.update(
-                        below for below, above in ((first, second), (second, first)) if page.is_replaced(below, above)
-                    )
-        if hidden:
-            covered = {number for pair in pairs for number in pair if not hidden.issuperset(pair)}
-            candidates = sorted(hidden - covered)
+        hidden.update(
+            self._replaced([pair for pair in pairs if hidden.isdisjoint(pair) and self._is_same_color(*pair)])
+        )
+        if hidden:  # including the unpainted words
+            on_words = {number for pair in pairs for number in pair if not hidden.issuperset(pair)}
+            # Painted text that is hidden by an image may repeat the image, as in some scans. No shape repeats text.
+            candidates = sorted(number for number in hidden & (unpainted | behind_images) if number not in on_words)
             repeats = repeats_picture(self._pixels, self._boxes[candidates])
             kept = {number for number, is_repeat in zip(candidates, repeats, strict=True) if is_repeat}
             for number in hidden - kept:
@@ -155,12 +183,12 @@ class _Check:
         """Return whether a word is visible, by all pixels of the word; None if the pixels do not show it."""
         word = self._words[number]
         if word.color is None:
-            return None
-        distances = _distances(self._area(number), word.color)
+            return None if self._has_letters[number] else True
+        distances = _distances(self._core(self._area(number), number), word.color)
         farthest = int(distances.max())
         if farthest < _CONTRAST:
             return False
-        if len(distances) < _LEAST_HEIGHT:
+        if len(distances) < _LEAST_HEIGHT or not self._has_letters[number]:
             return True
         is_clear = int(distances.min()) <= _NEAREST * farthest and (distances < _SAME_COLOR).mean() <= _LETTER_SHARE
         return True if is_clear else None
@@ -173,21 +201,17 @@ class _Check:
         x0, y0, x1, y1 = self._boxes[number]
         return self._pixels[y0:y1, x0:x1]
 
-    def _changes(self, number: int, page: TextFreePage) -> bool:
-        """Return whether the text of a word changes pixels. On another word, the color of the pixels decides."""
-        word, after = self._words[number], self._area(number)
+    def _changes(self, number: int, page: TextFreePage, *, by_color: bool) -> bool:
+        """Return whether the text of a word changes pixels, with `by_color` only pixels that get its color."""
+        color, after = self._words[number].color, self._area(number)
         x0, y0, x1, y1 = self._boxes[number]
         before = page.pixels[y0:y1, x0:x1]
-        change = _difference(before, after)
-        least = max(_FEW_PIXELS, _CHANGED_SHARE * change.size)
-        if word.color is None or number not in self._overlapping:
-            # The letters of the lines above and below reach into the box.
-            margin = int(_MARGIN * len(change))
-            changed = (change[margin : len(change) - margin] >= _CONTRAST).sum()
+        if by_color and color:
+            changed = _moves(before, after, color)
         else:
-            before_distances, after_distances = (_distances(pixels, word.color) for pixels in (before, after))
-            changed = (before_distances.astype(np.int16) - after_distances >= _CONTRAST).sum()
-        return bool(changed >= least) or self._has_ink_around(number, page)
+            changed = self._core(_difference(before, after) >= _CONTRAST, number)
+        least = max(_FEW_PIXELS, _CHANGED_SHARE * changed.size)
+        return bool(changed.sum() >= least) or self._has_ink_around(number, page)
 
     def _has_ink_around(self, number: int, page: TextFreePage) -> bool:
         """Return whether text that is in the box of no word is near a word, because the box of the word is wrong."""
@@ -196,35 +220,70 @@ class _Check:
             for x0, y0, x1, y1 in self._boxes:
                 self._unclaimed[max(y0 - 2, 0) : y1 + 2, max(x0 - 2, 0) : x1 + 2] = False
         x0, y0, x1, y1 = self._boxes[number]
-        margin = int(max((y1 - y0) / 2, self._words[number].size * self._zoom / 2))
+        margin = int(max((y1 - y0) / 2, self._words[number].size * self._drawing.zoom / 2))
         ink = self._unclaimed[max(y0 - margin, 0) : y1 + margin, max(x0 - margin, 0) : x1 + margin]
         return bool(ink.sum() >= max(_FEW_PIXELS, _CHANGED_SHARE * (y1 - y0) * (x1 - x0)))
 
-    def _overlaps(self) -> Iterator[tuple[int, int]]:
-        """Yield pairs of words with different texts that lie on each other: the center of one is in the other."""
-        cells: dict[tuple[int, int], list[int]] = {}
-        centers = []
-        for number, word in enumerate(self._words):
-            x0, y0, x1, y1 = word.box
-            center = (x0 + x1) / 2, (y0 + y1) / 2
-            centers.append(center)
-            cells.setdefault((int(center[0] // _CELL), int(center[1] // _CELL)), []).append(number)
-        for number, word in enumerate(self._words):
-            x0, y0, x1, y1 = word.box
-            for column in range(int(x0 // _CELL), int(x1 // _CELL) + 1):
-                for row in range(int(y0 // _CELL), int(y1 // _CELL) + 1):
-                    for other in cells.get((column, row), ()):
-                        x, y = centers[other]
-                        if x0 < x < x1 and y0 < y < y1 and other != number and self._words[other].text != word.text:
-                            yield number, other
+    def _overlaps(self) -> list[tuple[int, int]]:
+        """Return pairs of words with different texts whose cores, without the upper and lower quarter, overlap."""
+        numbers = np.flatnonzero(self._has_letters)
+        cores = self._points[numbers]
+        quarter = (cores[:, 3] - cores[:, 1]) / 4
+        cores[:, 1] += quarter
+        cores[:, 3] -= quarter
+        order = np.argsort(cores[:, 1], kind="stable")
+        numbers, cores = numbers[order], cores[order]
+        # The candidates for a word are the words below that start above its lower side.
+        counts = np.searchsorted(cores[:, 1], cores[:, 3]) - np.arange(len(cores)) - 1
+        counts = np.minimum(counts.clip(0), _MAX_PAIRS // max(len(cores), 1))
+        first = np.repeat(np.arange(len(cores)), counts)
+        second = first + 1 + np.arange(len(first)) - np.repeat(np.cumsum(counts) - counts, counts)
+        sizes = np.minimum(cores[first, 2:], cores[second, 2:]) - np.maximum(cores[first, :2], cores[second, :2])
+        areas = np.prod(cores[:, 2:] - cores[:, :2], axis=1)
+        overlap = np.prod(sizes.clip(0), axis=1) / np.minimum(areas[first], areas[second])
+        pairs = []
+        for at in np.flatnonzero(overlap > _OVERLAP):
+            a, b = sorted((int(numbers[first[at]]), int(numbers[second[at]])))
+            is_part = b == a + 1 and self._words[b].continues
+            if not is_part and self._words[a].text != self._words[b].text:
+                pairs.append((a, b))
+        return pairs
 
-    def _on_images(self) -> list[int]:
-        """Return the words that lie on a raster image."""
-        return [
-            number
-            for number, word in enumerate(self._words)
-            if any(intersection(word.box, image) > _ON_IMAGE * area(word.box) for image in self._images)
-        ]
+    def _is_same_color(self, a: int, b: int) -> bool:
+        first, second = self._words[a].color, self._words[b].color
+        if first is None or second is None:
+            return False
+        return max(abs(p - q) for p, q in zip(first, second, strict=True)) < _SAME_COLOR
+
+    def _replaced(self, pairs: Sequence[tuple[int, int]]) -> set[int]:
+        """Return the words of one color that are covered before another word is painted at their place."""
+        if not pairs:
+            return set()
+        order = self._drawing.read_order()
+        return {
+            below
+            for first, second in pairs
+            for below, above in ((first, second), (second, first))
+            if order.is_replaced(self._words[below], self._words[above])
+        }
+
+    def _behind_images(self, numbers: Sequence[int]) -> set[int]:
+        """Return the words over which an image may be painted."""
+        on_images = np.zeros(len(self._words), dtype=bool)
+        areas = np.prod(self._points[:, 2:] - self._points[:, :2], axis=1)
+        for image in np.array(self._drawing.images, dtype=np.float32).reshape(-1, 4):
+            sizes = np.minimum(self._points[:, 2:], image[2:]) - np.maximum(self._points[:, :2], image[:2])
+            on_images |= np.prod(sizes.clip(0), axis=1) > _ON_IMAGE * areas
+        candidates = [number for number in numbers if on_images[number]]
+        if not candidates:
+            return set()
+        order = self._drawing.read_order()
+        return {number for number in candidates if order.is_behind_image(self._words[number])}
+
+    def _core(self, pixels: npt.NDArray[_Value], number: int) -> npt.NDArray[_Value]:
+        """Return the middle rows of the box of a word, because the letters of other lines reach into the other rows."""
+        margin = int(_MARGIN * len(pixels)) if self._has_letters[number] else 0
+        return pixels[margin : len(pixels) - margin]
 
 
 def _difference(a: Pixels, b: Pixels) -> Pixels:
@@ -234,6 +293,16 @@ def _difference(a: Pixels, b: Pixels) -> Pixels:
 
 def _distances(pixels: Pixels, color: Color) -> Pixels:
     return _difference(pixels, np.array(color, dtype=np.uint8))
+
+
+def _moves(before: Pixels, after: Pixels, color: Color) -> npt.NDArray[np.bool_]:
+    """Return whether each pixel changes on the straight line from its old color to the color of a text."""
+    way = np.array(color, dtype=np.float32) - before
+    change = after.astype(np.float32) - before
+    share = (way * change).sum(axis=-1) / np.maximum((way * way).sum(axis=-1), 1)
+    rest = np.abs(change - share[..., None] * way).max(axis=-1)
+    size = np.abs(change).max(axis=-1)
+    return (size >= _CONTRAST) & (share > 0) & (rest <= np.maximum(_STRAIGHT * size, 8))  # type: ignore[no-any-return]
 
 
 def _contrast(pixels: Pixels) -> int:
