@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from jina_rag.catalog.manifest import DocumentRecord, Manifest
 from jina_rag.catalog.missing_files import is_missing
 from jina_rag.config import IngestSettings
-from jina_rag.errors import DocumentError
+from jina_rag.errors import DocumentError, InvalidInputError
 from jina_rag.indexing.metadata import clean_metadata
 from jina_rag.indexing.sidecar import SUFFIXES, read_sidecar, sidecars_of
 from jina_rag.parsing.attachment_names import SEPARATOR, attachment_path
@@ -94,10 +94,15 @@ class Planner:
             store: Vector store of the index, used to find the pages that an interrupted run has stored.
             metadata: Metadata of the documents, as passed by the caller.
             settings: Settings of the ingestion, for reading attachments, and for `sidecars`: whether to read the
-                metadata of a document from a JSON file next to the document. None for the defaults.
+                metadata of a document from a sidecar. None for the defaults.
             force: Whether to re-index documents whose content is completely indexed.
             check: Called before each file and after each hashed block of 1 MiB. An exception ends the planning.
+
+        Raises:
+            InvalidInputError: If `metadata` is neither a mapping nor a function.
         """
+        if metadata is not None and not callable(metadata) and not isinstance(metadata, Mapping):
+            raise InvalidInputError(f"metadata is {metadata!r}; expected a mapping, or a function of the path.")
         self._manifest = manifest
         self._store = store
         self._metadata = metadata
@@ -114,7 +119,7 @@ class Planner:
         self.moved_ids: set[str] = set()
         """Ids of documents whose file was renamed or moved."""
         self.warnings: list[Failure] = []
-        """Warnings about invalid sidecars."""
+        """Warnings about invalid sidecars, and about metadata that cannot be stored."""
 
     def plan(self, events: Iterable[SourceEvent]) -> Iterator[IndexTask | Outcome]:
         """Yield one task or outcome for every file except sidecars, in the order of `events`.

@@ -32,6 +32,15 @@ _MAX_DIGITS = 310
 """Digits above which an integer is beyond the range of a float. Python itself parses 4,300 digits at most."""
 _JSON_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', re.DOTALL)
 
+_YAML_SCALARS = {
+    "tag:yaml.org,2002:bool": ("true|True|TRUE|false|False|FALSE", "tTfF"),
+    "tag:yaml.org,2002:int": ("[-+]?(?:0|[1-9][0-9]*)|0x[0-9a-fA-F]+", "-+0123456789"),
+    "tag:yaml.org,2002:float": (
+        r"[-+]?(?:\.[0-9]+|(?:0|[1-9][0-9]*)(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+}
+"""YAML tag → regular expression of the text, and its possible first characters. Numbers with leading zeros are text."""
 _Report = Callable[[str], None]
 
 
@@ -131,7 +140,7 @@ def _yaml_reason(error: Exception) -> str:
 
 @functools.cache
 def _yaml_loader() -> Any:  # noqa: ANN401  # a class of an untyped package
-    """Return the loader class: YAML without aliases, and without nodes below `_MAX_DEPTH` levels."""
+    """Return the loader class: scalars of YAML 1.2, no aliases, and no nodes below `_MAX_DEPTH` levels."""
     yaml = require("yaml", package="pyyaml")
 
     class Loader(yaml.SafeLoader):  # type: ignore[name-defined, misc]
@@ -157,6 +166,14 @@ def _yaml_loader() -> Any:  # noqa: ANN401  # a class of an untyped package
                 if not depth:
                     return yaml.ScalarNode("tag:yaml.org,2002:null", "", event.start_mark, event.end_mark)
 
+    # YAML 1.1, which PyYAML follows, reads 10:30 as 630, 01234 as 668 and NO as false.
+    kept = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag not in _YAML_SCALARS]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+    Loader.yaml_implicit_resolvers = kept
+    for tag, (pattern, first) in _YAML_SCALARS.items():
+        Loader.add_implicit_resolver(tag, re.compile(f"(?:{pattern})$"), list(first))
     return Loader
 
 

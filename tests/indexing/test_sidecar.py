@@ -108,6 +108,15 @@ def test_invalid_sidecar_is_named_with_the_place(document, suffix, text, message
     assert message in reason
 
 
+def test_yaml_has_the_scalars_of_yaml_1_2(document):
+    text = "at: 10:30\nzip: 01234\nland: NO\nn: -12\nhex: 0x1F\nx: 1.5e3\ndraft: true\nnone: ~\nbig: 1_000\nv: 1.\n"
+    assert read(document, ".yaml", text) == (
+        {"at": "10:30", "zip": "01234", "land": "NO", "n": -12, "hex": 31, "x": 1500.0, "draft": True, "none": None,
+         "big": "1_000", "v": 1.0},
+        [],
+    )  # fmt: skip
+
+
 def test_too_large_sidecar_of_the_full_name_is_a_warning(document):
     text = '{"a": "%s"}' % ("y" * 70_000)
     assert read(document, ".json", text) == ({}, []), "report.json may be any file"
@@ -145,6 +154,13 @@ def test_metadata_of_the_caller_loses_only_bad_keys_and_the_run_continues(docume
             "The metadata key 'bad' was left out: the value contains {1, 2}, which is not JSON. Use a list."
         ]
         assert len(index.search("whales", filter={"year": 2026})) == 2
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_metadata_that_is_no_mapping_raises(document, tmp_path, dry_run):
+    with DocumentIndex.open(tmp_path / "kb", embedder=FakeEmbedder()) as index:
+        with pytest.raises(InvalidInputError, match="expected a mapping, or a function"):
+            index.ingest(document, settings=NO_OCR, metadata=["year"], dry_run=dry_run)
 
 
 def test_error_of_the_metadata_function_names_the_file(document, tmp_path):
