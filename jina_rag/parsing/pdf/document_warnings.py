@@ -19,20 +19,40 @@ WRONG_COUNT = "The page tree of the file is damaged. The pages were counted agai
 BEYOND_REPAIR = "The file is damaged and cannot be repaired"
 NO_AREA = "The page has no area. Replace or re-export the file."
 NOT_RENDERED = "The page cannot be rendered"
+# Maximum length of the name of a font in a warning, in characters.
+_MAX_NAME = 60
 # The pictures of a page decide about its resolution if they cover at least this fraction of the page.
 _MIN_PICTURE_SHARE = 0.3
 
 
+def undrawn_font(name: str) -> str:
+    """Return the warning for a font whose text is missing in the screenshot.
+
+    Args:
+        name: Name of the font in the PDF.
+    """
+    return f'The font "{name[:_MAX_NAME]}" is not embedded, and its text is not drawn.{ADVICE}'
+
+
+def undescribed_font(name: str) -> str:
+    """Return the warning for a font whose characters are guessed.
+
+    Args:
+        name: Name of the font in the PDF.
+    """
+    return f'The font "{name[:_MAX_NAME]}" is not embedded; its text may have wrong characters. Embed the fonts.'
+
+
 def missing_contents(warnings: Sequence[str]) -> int:
-    """Return how much of a page is missing in its screenshot: 2 for everything, 1 for a picture, 0 for nothing.
+    """Return how much of a page is missing in its screenshot: 2 for everything, 1 for a part, 0 for nothing.
 
     Another renderer may draw a page with missing contents better.
 
     Args:
         warnings: Warnings of the page.
     """
-    levels = {BLANK: 2, UNIFORM: 2, UNDRAWN: 1}
-    return max((levels.get(warning, 0) for warning in warnings), default=0)
+    levels = {BLANK: 2, UNIFORM: 2}
+    return max((levels.get(warning, int(warning.endswith(ADVICE))) for warning in warnings), default=0)
 
 
 def encryption_message(any_tried: bool) -> str:

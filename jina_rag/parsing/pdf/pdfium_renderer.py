@@ -18,9 +18,10 @@ from jina_rag.parsing.layout.boxes import clip_to_page
 from jina_rag.parsing.layout.regions import Shapes
 from jina_rag.parsing.pdf import xfa
 from jina_rag.parsing.pdf.base import Handle, PageContents, PdfRenderer
-from jina_rag.parsing.pdf.document_warnings import NOT_RENDERED, REPAIRED, WRONG_COUNT
+from jina_rag.parsing.pdf.document_warnings import NOT_RENDERED, REPAIRED, WRONG_COUNT, undrawn_font
 from jina_rag.parsing.pdf.drawings import place_drawings
 from jina_rag.parsing.pdf.pdfium_contents import has_content
+from jina_rag.parsing.pdf.pdfium_fonts import undrawn_fonts
 from jina_rag.parsing.pdf.pdfium_library import LOCK, PdfiumFile
 from jina_rag.parsing.pdf.pdfium_pictures import has_lost_picture
 from jina_rag.parsing.pdf.pdfium_runs import may_lose_text, read_runs
@@ -76,6 +77,7 @@ class PdfiumRenderer(PdfRenderer):
         with self._file.page(number - 1) as page:
             to_display, width, height = _display(self._file, page, number - 1)
             screenshot, pixels = self._screenshot(page, width, height, warnings)
+            warnings += map(undrawn_font, attempt(lambda: undrawn_fonts(raw, page), [], "fonts", warnings))
             with ExitStack() as resources:
                 layers = [page]
                 layers += attempt(

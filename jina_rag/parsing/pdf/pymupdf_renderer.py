@@ -25,7 +25,9 @@ from jina_rag.parsing.pdf.document_warnings import (
     REPAIRED,
     WRONG_COUNT,
     encryption_message,
+    undescribed_font,
 )
+from jina_rag.parsing.pdf.pymupdf_fonts import undescribed_fonts
 from jina_rag.parsing.pdf.pymupdf_runs import LostTextFonts, read_runs
 from jina_rag.parsing.pdf.pymupdf_shapes import find_drawings
 from jina_rag.parsing.pdf.pymupdf_structure import count_pages, repair_page
@@ -102,6 +104,8 @@ class PyMuPdfRenderer(PdfRenderer):
                 drawings = attempt(lambda: find_drawings(page, to_display, width, height), (), "drawings", warnings)
         shapes = Shapes(width, height, images, *drawings)
         messages = tools.mupdf_warnings()
+        fonts = attempt(lambda: undescribed_fonts(self._pymupdf, self._document, number), [], "fonts", warnings)
+        warnings += map(undescribed_font, fonts)
         return PageContents(
             screenshot,
             pixels,
