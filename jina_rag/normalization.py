@@ -5,7 +5,7 @@ three forms, because a form that finds more also confuses more:
 
 - the **name** form (`name_form`) compares paths, ids, globs and the strings of metadata filters;
 - the **token** form (`token_form`) is what the embedded models tokenize, words of pages and queries alike;
-- the **term** form (`term_form`) is the input of `jina_rag.sparse`, which makes the terms and codes of lexical search.
+- the **term** form (`term_text`) is the input of `jina_rag.sparse`, which makes the terms and codes of lexical search.
 
 | spelling | becomes | name | token | term |
 | --- | --- | --- | --- | --- |
@@ -42,8 +42,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import cache, lru_cache
+from functools import cache, lru_cache, reduce
 from itertools import groupby
+from operator import or_
+from typing import NamedTuple
 
 SOFT = "\u00ad"
 """Soft hyphen between two letters in the term form: the word is one word, and its parts are also words."""
@@ -72,21 +74,19 @@ _POINTS = (
 )
 _HYPHENS = "\u02d7\u058a\u05be\u1806\u2010-\u2012\u2043\u207b\u208b\u2212\u2796\u2e17\u2e40\u30a0\ufe63\uff0d"
 _WIDE_DASHES = "\u2013-\u2015\u2500\ufe31\ufe32\ufe58"
-_APOSTROPHES = "\u00b4\u02b9\u02bb\u02bc\u02be\u02bf\u02c8\u02ca\u055a\u05f3\u2018\u2019\u201b\u2032\ua78b\ua78c\uff07"
+_APOSTROPHES = "\u02b9\u02bb\u02bc\u02be\u02bf\u02c8\u02ca\u055a\u05f3\u2018\u2019\u201b\u2032\ua78b\ua78c\uff07"
 _INDIC = "\u0900-\u0dff"
 _SUPERSCRIPTS = "\u00b2\u00b3\u00b9\u2070\u2074-\u2079"
 
-_SIMPLE: dict[str, str] = {
-    "\u05f4": '"', "\u2044": "/", "\u2215": "/", "\u066a": "%", "\u066b": ".", "\u066c": ",",
-    "\u2122": " ", "\u2120": " ",
-}  # fmt: skip
-_FIRST = re.compile(
+_SIMPLE = {"\u05f4": '"', "\u2044": "/", "\u2215": "/", "\u066a": "%", "\u066b": ".", "\u066c": ","}
+_SIGNS = {"\u00b4": "'", "\u2122": " ", "\u2120": " "}
+"""Characters of which NFKC would make a space and a mark, or letters; replaced before NFKC."""
+_SET_APART = re.compile(
     rf"(?P<raised>[\u207a\u207b]?[{_SUPERSCRIPTS}]+)|(?P<fraction>[\u00bc-\u00be\u2150-\u215e\u2189])"
     r"|(?P<enclosed>[\u2460-\u249b\u24b6-\u24ff\u2776-\u2793\u3200-\u33ff\U0001f100-\U0001f16f])"
 )
 """Characters that NFKC would merge with their neighbors: replaced before NFKC."""
 _ARABIC_LETTERS = str.maketrans("أإآٱةىیکہەۀۂ", "ااااهييكهههه")
-_ARABIC = re.compile("[\u0622-\u06d5]")
 _REVERSED = re.compile(r"(?<![^\W\d_])([وفبكل]?)ا([أإآا])ل(?=[^\W\d_])(?!له\b)")
 """Start of a word with a reversed lam-alef: no Arabic word starts with two alefs and a lam,
 except in a common misspelling of Allah."""
@@ -95,14 +95,13 @@ _BREAKS = re.compile("[\u00ad\u200b\u200c]+")
 _TERM_BREAKS = re.compile("\u00ad\\s+|[\u00ad\u200b\u200c]+")
 _DASHES = re.compile(f"[{_WIDE_DASHES}\u30fc]")
 _DASHES_IN_NAMES = re.compile(f"[{_WIDE_DASHES}]")
-_SIGNS = re.compile("[\u00b4\u2120\u2122]")
 _INVISIBLE_RUN = re.compile(f"[{_INVISIBLE}{_TATWEEL}]+")
 _POINT_RUN = re.compile(f"[{_POINTS}]+")
 _NO_BOUNDARY = re.compile(f"[{_INDIC}{UNSPACED}]")
 """Letters between which an invisible break is no word boundary."""
 _BRACKETS = re.compile(r"(\[!?\]?[^\]]*\])")
 _SCRIPTS = (0x300, 0x1F000)
-"""Code points between which the digits and marks of all scripts lie, except variation selectors."""
+"""Code points between which the marks of all scripts lie, except variation selectors."""
 
 
 def token_form(text: str) -> str:
@@ -116,28 +115,45 @@ def token_form(text: str) -> str:
     """
     if text.isascii():
         return text
-    text = _without_points(_plain(text))
-    return _REVERSED.sub(r"\1ال\2", text)
+    text, steps = _plain(text, points=False)
+    return _REVERSED.sub(r"\1ال\2", text) if steps & _IS_ARABIC else text
 
 
-def term_form(text: str) -> str:
+class TermText(NamedTuple):
+    """A text from which `jina_rag.sparse` makes terms.
+
+    Attributes:
+        text: The case-folded spelling of the text. Inside words, it may have the characters `SOFT`, `SOFT_SPACE` and
+            `WIDE_DASH`.
+        is_plain: Whether the text has no combining marks, no characters of scripts without spaces, and no Hebrew.
+        is_arabic: Whether the text has Arabic letters.
+    """
+
+    text: str
+    is_plain: bool = True
+    is_arabic: bool = False
+
+
+def term_text(text: str) -> TermText:
     """Return the case-folded spelling of a text, the input of `jina_rag.sparse`.
-
-    Inside words, the result may have the characters `SOFT`, `SOFT_SPACE` and `WIDE_DASH`.
 
     Args:
         text: Text of a page or query.
 
-    >>> term_form("Straße ＫＸ‑４４７１ مَكْتَبَة")
+    >>> term_text("Straße ＫＸ‑４４７１ مَكْتَبَة").text
     'strasse kx-4471 مكتبه'
     """
     if text.isascii():
-        return text.lower()
-    text = _without_points(_plain(text, for_terms=True)).casefold()
+        return TermText(text.lower())
+    text, steps = _plain(text, for_terms=True, points=False)
+    text = text.casefold()
     if not unicodedata.is_normalized("NFKC", text):
         text = unicodedata.normalize("NFKC", text)
-    text = text.replace("i\u0307", "i").replace("\u0131", "i")
-    return text.translate(_ARABIC_LETTERS) if _ARABIC.search(text) else text
+    if steps & _DOTTED:
+        text = text.replace("i\u0307", "i").replace("\u0131", "i")
+    if steps & _IS_ARABIC:
+        text = text.translate(_ARABIC_LETTERS)
+    return TermText(text, is_plain=not steps & _NOT_PLAIN, is_arabic=bool(steps & _IS_ARABIC))
 
 
 def name_form(name: str) -> str:
@@ -199,71 +215,107 @@ def token_form_with_offsets(word: str) -> tuple[str, tuple[int, ...] | None]:
     return form, (*offsets[: len(form)], len(word))
 
 
-def _plain(text: str, *, for_terms: bool = False) -> str:
-    """Return the text in NFKC where NFKC keeps the meaning, with one spelling of dashes, digits and apostrophes."""
-    if not unicodedata.is_normalized("NFC", text):  # a decomposed letter before a superscript is a letter
-        text = unicodedata.normalize("NFC", text)
-    if _FIRST.search(text):
-        text = _FIRST.sub(_term_first if for_terms else _token_first, text)
-    if _SIGNS.search(text):  # NFKC would make a space and a mark of an acute accent
-        text = _SIGNS.sub(_single, text)
-    text = unicodedata.normalize("NFKC", text)
-    if _INVISIBLE_RUN.search(text):
-        text = _INVISIBLE_RUN.sub("", text)
-        text = unicodedata.normalize("NFC", text)  # the character may have separated a letter and its mark
-    special = _special()
-    if special.search(text):
-        text = special.sub(_single, text)
-    if _BREAKS.search(text):
-        text = _TERM_BREAKS.sub(_term_break, text) if for_terms else _BREAKS.sub(_token_break, text)
-    return _DASHES.sub(_term_dash if for_terms else _token_dash, text) if _DASHES.search(text) else text
-
-
-def _without_points(text: str) -> str:
-    return _POINT_RUN.sub("", text) if _POINT_RUN.search(text) else text
+# Steps of the normalization. A text needs the steps of its characters, and most texts need few. Bits of an int, because
+# an enumeration would take longer than the rest.
+_APART, _SIGN, _HIDDEN, _POINTED, _REPLACED, _BROKEN, _DASHED, _IS_ARABIC, _DOTTED, _NOT_PLAIN = (
+    1 << bit for bit in range(10)
+)
 
 
 @cache
-def _categories() -> dict[str, list[int]]:
-    """Return the code points of all decimal digits (Nd) and marks (M) of scripts; read once, in 10 ms."""
-    codes: dict[str, list[int]] = {"Nd": [], "M": []}
-    for code in range(*_SCRIPTS):
-        category = unicodedata.category(chr(code))
-        if category == "Nd" or category[0] == "M":
-            codes["Nd" if category == "Nd" else "M"].append(code)
-    return codes
+def _step_patterns() -> tuple[tuple[int, re.Pattern[str]], ...]:
+    return (
+        (_APART, _SET_APART),
+        (_SIGN, re.compile(f"[{''.join(_SIGNS)}]")),
+        (_HIDDEN, _INVISIBLE_RUN),
+        (_POINTED, _POINT_RUN),
+        (_BROKEN, _BREAKS),
+        (_DASHED, _DASHES),
+        (_IS_ARABIC, re.compile("[\u0622-\u06d5]")),
+        (_NOT_PLAIN, re.compile(f"[\u0590-\u05ff{UNSPACED}]")),
+        (_DOTTED, re.compile("[\u0130\u0131\u0307]")),
+    )
+
+
+@lru_cache(maxsize=8192)
+def _steps_of(letter: str) -> int:
+    steps = 0 if _replacement(letter) is None else _REPLACED
+    for step, pattern in _step_patterns():
+        if pattern.match(letter):
+            steps |= step
+    return steps | _NOT_PLAIN if unicodedata.category(letter)[0] == "M" else steps
+
+
+def _letters(text: str) -> tuple[list[str], int]:
+    """Return the distinct characters of a text beyond ASCII, and the steps that these characters need."""
+    letters = [letter for letter in set(text) if letter > "\x7f"]
+    return letters, reduce(or_, map(_steps_of, letters), 0)
+
+
+@lru_cache(maxsize=8192)
+def _replacement(letter: str) -> str | None:
+    """Return what replaces a character in every context; None if nothing does."""
+    if letter in _SIMPLE:
+        return _SIMPLE[letter]
+    if letter in _APOSTROPHES:
+        return "'"
+    if letter in _HYPHENS:
+        return "-"
+    digit = unicodedata.decimal(letter, None)
+    return None if digit is None else str(digit)
+
+
+def _plain(text: str, *, for_terms: bool = False, points: bool = True) -> tuple[str, int]:
+    """Return the text in NFKC where NFKC keeps the meaning, with one spelling of dashes, digits and apostrophes.
+
+    Args:
+        text: The text.
+        for_terms: Whether to return the marks of the term form.
+        points: Whether points of Arabic, Hebrew and Syriac stay.
+
+    Returns:
+        The text, and the steps of its characters.
+    """
+    if not unicodedata.is_normalized("NFC", text):  # a decomposed letter before a superscript is a letter
+        text = unicodedata.normalize("NFC", text)
+    letters, steps = _letters(text)
+    if steps & _APART:
+        text = _SET_APART.sub(_term_apart if for_terms else _token_apart, text)
+    if steps & _SIGN:
+        for sign, plain in _SIGNS.items():
+            text = text.replace(sign, plain)
+    normalized = unicodedata.normalize("NFKC", text)
+    if normalized != text:
+        text = normalized
+        letters, steps = _letters(text)
+    if steps & _HIDDEN:
+        text = _INVISIBLE_RUN.sub("", text)
+        text = unicodedata.normalize("NFC", text)  # the character may have separated a letter and its mark
+    if steps & _REPLACED:
+        for letter in letters:
+            replacement = _replacement(letter)
+            if replacement is not None:
+                text = text.replace(letter, replacement)
+    if steps & _POINTED and not points:
+        text = _POINT_RUN.sub("", text)
+    if steps & _BROKEN:
+        text = _TERM_BREAKS.sub(_term_break, text) if for_terms else _BREAKS.sub(_token_break, text)
+    if steps & _DASHED:
+        text = _DASHES.sub(_term_dash if for_terms else _token_dash, text)
+    return text, steps
 
 
 @cache
 def marks() -> str:
-    """Return all combining marks as ranges of a regular expression."""
-    return _ranges(_categories()["M"])
-
-
-def _ranges(codes: list[int]) -> str:
-    """Return ascending code points as ranges of a regular expression."""
+    """Return the combining marks of all scripts as ranges of a regular expression; computed once, in 10 ms."""
     runs: list[list[int]] = []
-    for code in codes:
-        if runs and code == runs[-1][1] + 1:
-            runs[-1][1] = code
-        else:
-            runs.append([code, code])
+    for code in range(*_SCRIPTS):
+        if unicodedata.category(chr(code))[0] == "M":
+            if runs and code == runs[-1][1] + 1:
+                runs[-1][1] = code
+            else:
+                runs.append([code, code])
     return "".join(f"{chr(first)}-{chr(last)}" for first, last in runs)
-
-
-@cache
-def _special() -> re.Pattern[str]:
-    """Return the expression of the characters that `_single` replaces."""
-    return re.compile(f"[{_ranges(_categories()['Nd'])}{_HYPHENS}{_APOSTROPHES}{''.join(_SIMPLE)}]")
-
-
-def _single(match: re.Match[str]) -> str:
-    letter = match.group()
-    simple = _SIMPLE.get(letter)
-    if simple is not None:
-        return simple
-    digit = unicodedata.decimal(letter, None)
-    return str(digit) if digit is not None else "'" if letter in _APOSTROPHES else "-"
 
 
 def _around(match: re.Match[str]) -> tuple[str, str]:
@@ -272,11 +324,11 @@ def _around(match: re.Match[str]) -> tuple[str, str]:
     return text[start - 1 : start] if start else "", text[end : end + 1]
 
 
-def _token_first(match: re.Match[str]) -> str:
+def _token_apart(match: re.Match[str]) -> str:
     return _compatible(match, raised_after_letter="")
 
 
-def _term_first(match: re.Match[str]) -> str:
+def _term_apart(match: re.Match[str]) -> str:
     return _compatible(match, raised_after_letter="^")
 
 
@@ -342,9 +394,13 @@ def _joins(match: re.Match[str]) -> bool:
     return before.isdigit() or after.isdigit() or (before.isupper() and after.isupper())
 
 
+_IN_NAMES = _HIDDEN | _REPLACED | _BROKEN | _DASHED
+"""Steps that change a name in NFKC."""
+
+
 @lru_cache(maxsize=4096)
 def _name_form(name: str) -> str:
-    if unicodedata.is_normalized("NFKC", name) and not _in_names().search(name):
+    if unicodedata.is_normalized("NFKC", name) and not _letters(name)[1] & _IN_NAMES:
         return name
     parts: list[str] = []
     for is_kept, letters in groupby(name, _stays_in_names):
@@ -360,15 +416,9 @@ def _pattern_form(pattern: str) -> str:
 
 
 def _fold_name(part: str) -> str:
-    return _DASHES_IN_NAMES.sub("-", _BREAKS.sub("", _plain(part)))
-
-
-@cache
-def _in_names() -> re.Pattern[str]:
-    """Return the expression of the characters that `_fold_name` changes and NFKC does not."""
-    return re.compile(rf"{_special().pattern}|{_INVISIBLE_RUN.pattern}|{_BREAKS.pattern}|{_DASHES.pattern}")
+    return _DASHES_IN_NAMES.sub("-", _BREAKS.sub("", _plain(part)[0]))
 
 
 def _stays_in_names(letter: str) -> bool:
     """Return whether folding a character would add a wildcard, a separator or a dot to a name."""
-    return not letter.isascii() and not _SYNTAX.isdisjoint(_plain(letter))
+    return not letter.isascii() and not _SYNTAX.isdisjoint(_plain(letter)[0])

@@ -1,6 +1,6 @@
 """Sparse vectors for lexical search. Lexical search finds codes, names and numbers that dense search misses.
 
-The text is first brought to one spelling (`jina_rag.normalization.term_form`). Text in scripts without spaces between
+The text is first brought to one spelling (`jina_rag.normalization.term_text`). Text in scripts without spaces between
 words (Han, kana, Thai, Lao, Khmer, Myanmar) is split into bigrams of letters; the marks of a letter stay with the
 letter. Hangul is also split into bigrams, because Korean attaches particles to words. All other text is split into
 words, marks included. A code, for example ``AB-12/7``, yields a term for the whole code and a term for each part. Term
@@ -21,7 +21,7 @@ from itertools import product
 
 import numpy as np
 
-from jina_rag.normalization import SOFT, SOFT_SPACE, UNSPACED, WIDE_DASH, marks, term_form
+from jina_rag.normalization import SOFT, SOFT_SPACE, UNSPACED, WIDE_DASH, marks, term_text
 from jina_rag.types import SparseVector
 
 K1 = 1.2
@@ -33,8 +33,10 @@ The number is constant, so that the weights of a page do not depend on the other
 """
 
 _PARAGRAPH = re.compile(r"§+\s*(\d+[a-z]?)\b")
-_ASCII_RUN = re.compile(r"[a-z0-9]+(?:[-_./:+#'^][a-z0-9]+)*")
-_ASCII_PART = re.compile("[a-z0-9]+")
+_JOINERS = rf"[-{WIDE_DASH}_./:+#'^{SOFT}{SOFT_SPACE}]"
+_SEPARATOR = re.compile(rf'{_JOINERS}|"')
+_PLAIN_RUN = re.compile(rf"[^\W_]+(?:{_JOINERS}[^\W_]+)*")
+"""A word or code of a `TermText` that is plain. The expression of other texts takes 40 ms to compile."""
 _SOFT_BREAK = re.compile(f"[{SOFT}{SOFT_SPACE}]")
 _REVERSED_START = re.compile("(?<![^\\W\\d_])[وفبكل]?اال(?=[^\\W\\d_])(?!له\\b)")
 """Start of a word in a text with reversed lam-alef: no Arabic word starts with two alefs and a lam."""
@@ -43,23 +45,12 @@ _MAX_REVERSED = 3
 
 
 @cache
-def _word() -> str:
-    """Return the expression of a word: letters and digits, each with its marks."""
-    letter = rf"[^\W_{UNSPACED}]"
-    return rf"{letter}+(?:[{marks()}]+{letter}*)*"
-
-
-@cache
 def _patterns() -> tuple[re.Pattern[str], re.Pattern[str]]:
-    """Return the expressions of a word or code and of an unspaced character, cached: compiling takes 50 ms."""
-    word = _word()
-    joiner = rf"[-{WIDE_DASH}_./:+#'^{SOFT}{SOFT_SPACE}]|(?<=[\u05d0-\u05ea])\"(?=[\u05d0-\u05ea])"
+    """Return the expressions of a word or code, letters with their marks, and of an unspaced character."""
+    letter = rf"[^\W_{UNSPACED}]"
+    word = rf"{letter}+(?:[{marks()}]+{letter}*)*"
+    joiner = rf"{_JOINERS}|(?<=[\u05d0-\u05ea])\"(?=[\u05d0-\u05ea])"
     return re.compile(rf"[{UNSPACED}]+|{word}(?:(?:{joiner}){word})*"), re.compile(rf"[{UNSPACED}]")
-
-
-@cache
-def _part() -> re.Pattern[str]:
-    return re.compile(_word())
 
 
 @cache
@@ -78,22 +69,22 @@ def terms(text: str) -> Iterator[str]:
     >>> list(terms("Part AB‑12, § 7a: 東京都"))
     ['part', 'ab-12', 'ab12', 'ab', '12', '7a', '東京', '京都', '§7a']
     """
-    folded = term_form(text)
-    if folded.isascii():
-        for match in _ASCII_RUN.finditer(folded):
-            yield from _run_terms(match.group())
-        return
-    runs, unspaced = _patterns()
-    is_reversed = _REVERSED_START.search(folded) is not None
-    for match in runs.finditer(folded):
-        run = match.group()
-        if run.isascii() or not unspaced.match(run):
-            yield from _run_terms(run)
-            if is_reversed and "ال" in run:
-                yield from _reversed_spellings(run)
+    folded, is_plain, is_arabic = term_text(text)
+    runs = _PLAIN_RUN if is_plain else _patterns()[0]
+    unspaced = None if is_plain else _patterns()[1]
+    is_reversed = is_arabic and _REVERSED_START.search(folded) is not None
+    for run in runs.findall(folded):
+        if unspaced is not None and not run.isascii() and unspaced.match(run):
+            yield from _bigrams(run)
             continue
-        yield from _bigrams(run)
-    yield from _paragraphs(folded)
+        if run.isalnum():  # most words have no separator; checked first, because a regular expression takes longer
+            yield run
+        else:
+            yield from _run_terms(run)
+        if is_reversed and "ال" in run:
+            yield from _reversed_spellings(run)
+    if "§" in folded:
+        yield from _paragraphs(folded)
 
 
 def whole_terms(text: str) -> Iterator[str]:
@@ -105,15 +96,13 @@ def whole_terms(text: str) -> Iterator[str]:
     >>> list(whole_terms("Part AB-12, § 7a: 東京都"))
     ['part', 'ab-12', '7a', '§7a']
     """
-    folded = term_form(text)
-    if folded.isascii():  # the other expressions take 50 ms to compile
-        yield from _ASCII_RUN.findall(folded)
-        return
-    runs, unspaced = _patterns()
-    for match in runs.finditer(folded):
-        run = _SOFT_BREAK.sub("", match.group())
-        if unspaced.match(run):
+    folded, is_plain, _ = term_text(text)
+    runs = _PLAIN_RUN if is_plain else _patterns()[0]
+    unspaced = None if is_plain else _patterns()[1]
+    for run in runs.findall(folded):
+        if unspaced is not None and unspaced.match(run):
             continue
+        run = _SOFT_BREAK.sub("", run)
         yield run.replace(WIDE_DASH, "-")
         yield from _codes_of_range(run)
     yield from _paragraphs(folded)
@@ -121,7 +110,7 @@ def whole_terms(text: str) -> Iterator[str]:
 
 def _run_terms(run: str) -> Iterator[str]:
     """Yield the terms of a word or code: the whole, the whole without separators, and the parts."""
-    if run.isalnum():  # most words have no separator; checked first, because a regular expression takes longer
+    if run.isalnum():
         yield run
         return
     if _SOFT_BREAK.search(run):
@@ -130,7 +119,7 @@ def _run_terms(run: str) -> Iterator[str]:
         return
     whole = run.replace(WIDE_DASH, "-")
     yield whole
-    parts = _ASCII_PART.findall(whole) if whole.isascii() else _part().findall(whole)
+    parts = _SEPARATOR.split(whole)
     if len(parts) > 1:
         yield from _spellings(whole)[1:]
         for code in _codes_of_range(run):
@@ -176,7 +165,7 @@ def exact_vector(term: str) -> SparseVector:
 
 def _spellings(term: str) -> list[str]:
     """Return the term and, for a code of letters and digits, the term without separators (AB-12 and AB12)."""
-    without_separators = "".join(_ASCII_PART.findall(term) if term.isascii() else _part().findall(term))
+    without_separators = _SEPARATOR.sub("", term)
     mixed = any(map(str.isdigit, without_separators)) and any(map(str.isalpha, without_separators))
     return [term, without_separators] if mixed and without_separators != term and not term.startswith("§") else [term]
 

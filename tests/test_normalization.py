@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jina_rag import normalization
-from jina_rag.normalization import name_form, pattern_form, same_name, term_form, token_form, token_form_with_offsets
+from jina_rag.normalization import name_form, pattern_form, same_name, term_text, token_form, token_form_with_offsets
+
+
+def term_form(text: str) -> str:
+    return term_text(text).text
+
 
 DASHES = "\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d\u2014\u2015\u2500\u05be\u058a"
 ZEROS = "\u0660\u06f0\u07c0\u0966\u09e6\u0be6\u0c66\u0e50\u0ed0\u0f20\u1040\u17e0\u1810\uff10\U0001d7ce\U0001e950"
