@@ -115,6 +115,8 @@ class _IdleWorkers:
 
     def forget(self) -> None:
         """Drop all workers. Called in a forked child process, because the workers belong to the parent process."""
+        for worker in self._workers:
+            worker.close_pipes()
         self.__init__()  # type: ignore[misc]
 
 

@@ -209,6 +209,13 @@ class Worker:
         redirect_to_null(*(stream.fileno() for stream in (self._process.stdin, self._process.stdout) if stream))
         self._process.poll()  # the process is no child of this process, so the result is an exit code
 
+    def close_pipes(self) -> None:
+        """Close the pipes of this process, which makes an idle worker process exit."""
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
+
     def close(self, *, kill: bool = False) -> None:
         """Stop the process and wait until the process has exited.
 
@@ -219,10 +226,7 @@ class Worker:
         self._is_stopped = True
         if kill:
             self._process.kill()
-        for stream in (self._process.stdin, self._process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):
-                    stream.close()
+        self.close_pipes()
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
