@@ -13,6 +13,7 @@ import os
 import re
 import stat
 import tomllib
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,9 +46,18 @@ _Report = Callable[[str], None]
 
 
 def sidecars_of(path: Path) -> tuple[Path, ...]:
-    """Return the possible sidecar paths of a document: ``report.pdf.json`` etc., then ``report.json`` etc."""
-    names = [path.with_name(f"{path.name}{suffix}") for suffix in SUFFIXES]
-    return (*names, *(path.with_suffix(suffix) for suffix in SUFFIXES))
+    """Return the possible sidecar paths of a document: ``report.pdf.json`` etc., then ``report.json`` etc.
+
+    A sidecar may have the name in another Unicode form (NFC, NFD) than the document.
+    """
+    forms = dict.fromkeys((path.name, *(unicodedata.normalize(form, path.name) for form in ("NFC", "NFD"))))
+    documents = [path.with_name(name) for name in forms]
+    names = [document.with_name(f"{document.name}{suffix}") for document in documents for suffix in SUFFIXES]
+    return (*names, *(document.with_suffix(suffix) for document in documents for suffix in SUFFIXES))
+
+
+def _nfc(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def read_sidecar(path: Path, warnings: list[Failure]) -> dict[str, Any]:
@@ -63,7 +73,7 @@ def read_sidecar(path: Path, warnings: list[Failure]) -> dict[str, Any]:
             text = _read_small(sidecar)
             if text is not None:
                 return clean_metadata(_parse(sidecar.suffix, text, reasons.append), reasons.append)
-            if sidecar.name.startswith(path.name) and _is_too_large(sidecar):
+            if _nfc(sidecar.name).startswith(_nfc(path.name)) and _is_too_large(sidecar):
                 reasons.append(f"Ignored as metadata of {path.name}: the file has more than {_MAX_BYTES // 1024} KiB.")
         except (OSError, ValueError, RecursionError) as error:
             reason = (error.strerror if isinstance(error, OSError) else str(error)) or type(error).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import unicodedata
 
 import pytest
 
@@ -34,6 +35,16 @@ def read(document, suffix, text):
     metadata = read_sidecar(document, warnings)
     assert all(warning.path.name == f"report{suffix}" for warning in warnings)
     return metadata, [warning.reason for warning in warnings]
+
+
+@pytest.mark.parametrize(("name", "sidecar"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_sidecar_in_another_unicode_form(tmp_path, name, sidecar):
+    document = tmp_path / unicodedata.normalize(name, "Übersicht.pdf")
+    for suffix in (".pdf.json", ".json"):
+        path = tmp_path / unicodedata.normalize(sidecar, f"Übersicht{suffix}")
+        path.write_text('{"year": 2025}')
+        assert read_sidecar(document, []) == {"year": 2025}
+        path.unlink()
 
 
 @pytest.mark.parametrize("suffix", SIDECARS)
