@@ -214,6 +214,22 @@ def test_crash_of_the_worker_fails_one_attachment(tmp_path, attached, monkeypatc
     assert "crashed" in attachments.failures[0].reason
 
 
+def test_file_on_which_the_first_library_crashes_is_opened_with_the_other(tmp_path, attached, monkeypatch):
+    path = portfolio(tmp_path / "report.pdf", [("a.pdf", attached)])
+    send = IsolatedAttachments._send
+
+    def kill_first(self, worker, requests):
+        if self._settings.renderer == "auto":
+            worker.kill()
+        send(self, worker, requests)
+
+    monkeypatch.setattr(IsolatedAttachments, "_send", kill_first)
+    attachments = read_attachments(source_file(path), IngestSettings())
+    assert [document.path.name for document in attachments.documents] == ["report.pdf#a.pdf"]
+    named = read_attachments(source_file(path), IngestSettings(renderer="pymupdf"))
+    assert [document.path.name for document in named.documents] == ["report.pdf#a.pdf"]
+
+
 def test_closing_loaded_pages_stops_the_reading_of_attachments(tmp_path, attached, monkeypatch):
     reached, stopped = threading.Event(), threading.Event()
     for name in ("a.pdf", "b.pdf"):

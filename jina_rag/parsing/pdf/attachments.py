@@ -9,13 +9,12 @@ import ctypes
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 
 from jina_rag._extras import require
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, LimitExceededError, PasswordRequiredError
 from jina_rag.parsing.attachment_readers import AttachmentReader
-from jina_rag.parsing.documents import renderer_name
+from jina_rag.parsing.documents import renderer_names
 from jina_rag.parsing.pdf.base import Handle
 from jina_rag.parsing.pdf.document_warnings import BEYOND_REPAIR, encryption_message
 from jina_rag.parsing.pdf.pdfium_library import LOCK, PdfiumFile
@@ -42,14 +41,13 @@ def open_pdf_attachments(source: SourceFile, settings: IngestSettings) -> Attach
         DocumentError: If no library can open the PDF.
     """
     readers = {"pymupdf": PyMuPdfAttachments, "pypdfium2": PdfiumAttachments}
-    first = renderer_name(settings)
+    first, other = renderer_names(settings)
     try:
         return readers[first](source, settings)
     except (PasswordRequiredError, LimitExceededError):
         raise
     except DocumentError:
-        other = "pypdfium2" if first == "pymupdf" else "pymupdf"
-        if settings.renderer != "auto" or not find_spec(other):
+        if settings.renderer != "auto" or other is None:
             raise
         return readers[other](source, settings)
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, MissingDependencyError
 from jina_rag.parsing.attachment_readers import AttachmentReader, open_attachments
+from jina_rag.parsing.documents import renderer_names
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.parsing.workers import ipc
 from jina_rag.parsing.workers.cancellation import Stop
 from jina_rag.parsing.workers.pool import IsolatedDocument
-from jina_rag.parsing.workers.process import Worker
+from jina_rag.parsing.workers.process import Worker, WorkerLostError
 
 _PROBLEM = "The attachments cannot be read"
 
@@ -71,6 +73,9 @@ def open_attachments_isolated(
 ) -> AttachmentReader | IsolatedAttachments:
     """Open a file to read its attachments, in a worker process unless ``settings.isolate`` is False.
 
+    With ``renderer="auto"``, a PDF on which the first library crashes or exceeds the time limit is opened with the
+    other library, in another worker process.
+
     Args:
         source: The file, for which `attachment_readers.may_have_attachments` is True.
         settings: Settings of the ingestion.
@@ -81,5 +86,11 @@ def open_attachments_isolated(
         MissingDependencyError: If the package that reads the format is not installed.
     """
     if settings.isolate and sys.executable and not getattr(sys, "frozen", False):
-        return IsolatedAttachments(source, settings, stop)
+        try:
+            return IsolatedAttachments(source, settings, stop)
+        except DocumentError as error:
+            _, other = renderer_names(settings)
+            if not (isinstance(error.__cause__, WorkerLostError) and settings.renderer == "auto" and other):
+                raise
+            return IsolatedAttachments(source, replace(settings, renderer=other), stop)
     return open_attachments(source, settings)
