@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from jina_rag._display import displayed
 from jina_rag._files import write_atomic
 
 _MAX_PROCESSES = 3
@@ -96,7 +97,7 @@ def _recorded(record: Path) -> list[str]:
 
 def _describe(pid: int, command: str) -> str:
     name = "this process" if pid == os.getpid() else f"process {pid}"
-    command = " ".join("".join(c if c.isprintable() else " " for c in command).split())
+    command = displayed(" ".join(command.split()))
     if len(command) > _MAX_COMMAND_LENGTH:
         command = command[: _MAX_COMMAND_LENGTH - 1] + "…"
     return f"{name} ({command})" if command else name

@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from jina_rag._display import displayed
 from jina_rag._extras import require
 from jina_rag._version import __version__
 from jina_rag.errors import InvalidInputError, LimitExceededError
@@ -140,7 +141,7 @@ def _shown(url: httpx.URL) -> str:
 
 
 def _escaped(text: str) -> str:
-    return text[:100].encode("unicode_escape").decode("ascii")
+    return displayed(text[:100])
 
 
 def is_public(address: str) -> bool:

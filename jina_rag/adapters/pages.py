@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
+from jina_rag._display import displayed
 from jina_rag._extras import require
 from jina_rag.adapters.lazy import check_not_empty
 from jina_rag.config import IngestSettings
@@ -97,4 +98,4 @@ class PageLoading:
             self.on_failure(failure)
             return
         location = f"{failure.path}, page {failure.page}" if failure.page else str(failure.path)
-        _log.warning("%s was not loaded: %s", location, failure.reason)
+        _log.warning("%s was not loaded: %s", displayed(location), displayed(failure.reason))

@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+from jina_rag._display import displayed
 from jina_rag._files import write_atomic
 from jina_rag.config import IngestSettings
 from jina_rag.errors import IndexStateError, InvalidInputError
@@ -120,7 +121,7 @@ def _stream(
 
 def _log_failure(failure: Failure) -> None:
     location = f"{failure.path}" if failure.page is None else f"{failure.path}, page {failure.page}"
-    _log.warning("%s: %s", location, failure.reason)
+    _log.warning("%s: %s", displayed(location), displayed(failure.reason))
 
 
 def save_page(page: Page, folder: str | os.PathLike[str], *, quality: int = JPEG_QUALITY) -> Path:

@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from pathlib import Path
 
+from jina_rag._display import displayed
 from jina_rag.indexing.sidecar import SUFFIXES
 from jina_rag.parsing.sources import HIDDEN, Skipped, SourceFile
 from jina_rag.types import Failure
@@ -62,7 +63,7 @@ class SkippedLog:
     def write(self) -> None:
         """Log the summary as warnings; hidden files, of which most folders contain some, as information."""
         for reason, count in self._counts.items():
-            names = ", ".join(map(str, self._paths[reason])) + (", …" if count > _NAMES else "")
+            names = ", ".join(map(displayed, self._paths[reason])) + (", …" if count > _NAMES else "")
             subject = "1 file or folder was" if count == 1 else f"{count} files or folders were"
             level = logging.INFO if reason == HIDDEN else logging.WARNING
-            _log.log(level, "%s skipped (%s): %s", subject, names, reason)
+            _log.log(level, "%s skipped (%s): %s", subject, names, displayed(reason))

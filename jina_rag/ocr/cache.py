@@ -20,6 +20,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from jina_rag._display import displayed
 from jina_rag._forks import OwnedFiles
 from jina_rag.ocr import weights
 from jina_rag.types import Float32, Word
@@ -167,8 +168,8 @@ class OcrCache:
                 log.warning(
                     "The OCR cache %s cannot be used: %s. Pages are read without the cache. If the error persists, "
                     "delete the file.",
-                    self.path,
-                    error,
+                    displayed(self.path),
+                    displayed(error),
                 )
                 return None
 

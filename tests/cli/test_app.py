@@ -172,7 +172,7 @@ def test_second_process_reports_the_lock(cli, corpus):
     assert other.returncode == 2
     assert other.stdout == b""
     message = other.stderr.decode()
-    assert "locked by another process" in message
+    assert f"locked by process {os.getpid()} (" in message
     assert "Traceback" not in message
     assert "WAL" not in message
     assert cli("search", "whales", "-i", corpus / "kb").code == 0

@@ -10,6 +10,7 @@ from langchain_core.documents import Document
 from langchain_core.messages.content import ContentBlock, create_image_block, create_text_block
 
 from jina_rag import build_context
+from jina_rag._display import displayed
 from langchain_jina_rag._documents import documents_to_hits
 
 _log = logging.getLogger("langchain_jina_rag")
@@ -74,7 +75,9 @@ def documents_to_content_blocks(
     )
     for omission in context.omissions:
         if not (image is None and omission.kind == "image"):
-            _log.warning("The content blocks omit a part of document %d: %s", omission.source, omission.reason)
+            _log.warning(
+                "The content blocks omit a part of document %d: %s", omission.source, displayed(omission.reason)
+            )
     return content_blocks(context.blocks())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
+
+from jina_rag._display import displayed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from jina_rag.indexing.ingest import IngestProgress
     from jina_rag.types import Failure
 
+_OTHER = re.compile(r"[^ -~]")
 OK, PARTLY, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit statuses: success, some files or pages failed, invalid usage or input, interrupted."""
 
@@ -40,13 +44,16 @@ def print_json(value: Mapping[str, Any]) -> None:
     ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
-    sys.stdout.write(json.dumps(value, ensure_ascii=ascii_only) + "\n")
+    # JSON escapes C0 controls only. A terminal also obeys C1 controls and bidirectional controls.
+    text = json.dumps(value, ensure_ascii=ascii_only)
+    text = _OTHER.sub(lambda match: match[0] if match[0].isprintable() else json.dumps(match[0])[1:-1], text)
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def one_line(name: object) -> str:
     """Return `name` as one printable line: control characters escaped, rich markup disabled."""
-    return escape("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(name)))
+    return escape(displayed(name))
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
+from jina_rag._display import displayed
 from jina_rag.cli.output.console import count, one_line
 from jina_rag.search.results import SearchResults
 from jina_rag.types import ScoredPage, SimilarPage, Step
@@ -80,7 +80,7 @@ def print_hits(out: Console, query: str, hits: Sequence[ScoredPage], *, first: i
     if not hits:
         out.print("No hits.")
         return
-    table = Table(title=escape(query), title_justify="left", title_style="bold", show_lines=True, expand=True)
+    table = Table(title=one_line(query), title_justify="left", title_style="bold", show_lines=True, expand=True)
     table.add_column("#", justify="right", no_wrap=True)
     table.add_column("score", justify="right", no_wrap=True)
     # Wide enough for the document ids, but at most 2/5 of the terminal, so that the snippets stay readable.
@@ -96,14 +96,17 @@ def print_hits(out: Console, query: str, hits: Sequence[ScoredPage], *, first: i
         if hit.copies:
             cell.append(f"\n{count(len(hit.copies), 'copy', 'copies')}", style="dim")
         for similar in hit.similar[:3]:
-            cell.append(f"\nnear-duplicate: {similar.location.doc_id} page {similar.page}", style="dim")
+            cell.append(f"\nnear-duplicate: {displayed(similar.location.doc_id)} page {similar.page}", style="dim")
         if len(hit.similar) > 3:
             cell.append(f"\n… and {len(hit.similar) - 3} more", style="dim")
         if hit.near_duplicate_of is not None:
-            cell.append(f"\nnear-duplicate of {hit.near_duplicate_of[0]} page {hit.near_duplicate_of[1]}", style="dim")
+            cell.append(
+                f"\nnear-duplicate of {displayed(hit.near_duplicate_of[0])} page {hit.near_duplicate_of[1]}",
+                style="dim",
+            )
         if hit.region is not None:
             cell.append(f"\nregion: {hit.region.kind}", style="cyan")
-        table.add_row(str(rank), f"{hit.score:.3f}", cell, Text(" ".join(hit.snippet.split())))
+        table.add_row(str(rank), f"{hit.score:.3f}", cell, Text(displayed(" ".join(hit.snippet.split()))))
     out.print(table)
 
 

@@ -12,6 +12,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from jina_rag._display import displayed
 from jina_rag.config import IngestSettings
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.datasets import PageKey
@@ -82,7 +83,7 @@ def _render_documents(missing: Mapping[Path, Path], work: Path, settings: Ingest
         try:
             sources.append(source_file(path))
         except InvalidInputError as exc:
-            _log.warning("%s cannot be read: %s", path, exc)
+            _log.warning("%s cannot be read: %s", displayed(path), displayed(exc))
     folder_by_path = {path.resolve(): folder for folder, path in missing.items()}
     with tempfile.TemporaryDirectory(dir=work, prefix=".reading-") as scratch:
         pages: list[dict[str, str | int]] = []
@@ -97,7 +98,7 @@ def _render_documents(missing: Mapping[Path, Path], work: Path, settings: Ingest
                     pages.append({"page": event.number, "image": name, "text": event.text})
                 elif isinstance(event, Failure):
                     page_suffix = "" if event.page is None else f", page {event.page}"
-                    _log.warning("%s%s cannot be read: %s", event.path, page_suffix, event.reason)
+                    _log.warning("%s%s cannot be read: %s", displayed(event.path), page_suffix, displayed(event.reason))
                 elif isinstance(event, DocumentEnd):
                     (temporary / "pages.json").write_text(json.dumps(pages, ensure_ascii=False), encoding="utf-8")
                     folder = folder_by_path[event.source.path.resolve()]

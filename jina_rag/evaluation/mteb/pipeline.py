@@ -15,6 +15,7 @@ from typing import Any
 
 from mteb.types import PromptType
 
+from jina_rag._display import displayed
 from jina_rag.config import Storage
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.cleaning.pairs import batches
@@ -219,7 +220,11 @@ class JinaRagSearch:
         if report.interrupted:
             raise KeyboardInterrupt
         for failure in report.failed:
-            _log.warning("%s was not indexed, so searches cannot find the file: %s", failure.path, failure.reason)
+            _log.warning(
+                "%s was not indexed, so searches cannot find the file: %s",
+                displayed(failure.path),
+                displayed(failure.reason),
+            )
         self._names = {
             (str(path), int(page)): name for path, page, name in zip(paths, corpus["page"], corpus["id"], strict=True)
         }

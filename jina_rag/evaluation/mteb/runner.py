@@ -17,6 +17,7 @@ import mteb
 from mteb.abstasks import AbsTaskRetrieval
 from mteb.abstasks.aggregated_task import AbsTaskAggregate
 
+from jina_rag._display import displayed
 from jina_rag._version import __version__
 from jina_rag.errors import InvalidInputError, JinaRagError
 from jina_rag.evaluation.files import make_folder, write_text
@@ -109,7 +110,7 @@ class _Run:
             raise
         except JinaRagError as exc:
             self._failed[name] = str(exc)
-            _log.warning("Task %s failed: %s", name, exc)
+            _log.warning("Task %s failed: %s", displayed(name), displayed(exc))
 
     def _outcome(self, task: Any) -> TaskOutcome:  # noqa: ANN401
         start = time.monotonic()

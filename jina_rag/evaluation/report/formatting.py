@@ -1,29 +1,9 @@
-"""Formatting of numbers, units, intervals and times, and escaping of untrusted text."""
+"""Formatting of numbers, units, intervals and times."""
 
 from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
-
-_JOINERS = frozenset("\u200c\u200d\u200e\u200f")
-"""Joiners and direction marks that `sanitize` keeps, because Persian, Hindi, Hebrew and Arabic text needs them."""
-
-
-def sanitize(text: object) -> str:
-    r"""Return untrusted text on one line, with escapes for the characters that could change the display of the line.
-
-    Control characters, line breaks, bidirectional overrides (which can make a file name read backwards) and undecodable
-    bytes become backslash escapes. Readable characters are unchanged, and other white space becomes a space.
-
-    >>> sanitize("invoice\u202efdp.exe")
-    'invoice\\u202efdp.exe'
-    """
-    return "".join(c if c.isprintable() or c in _JOINERS else _escape(c) for c in str(text))
-
-
-def _escape(character: str) -> str:
-    # Other white space, for example a no-break space or an ideographic space, becomes a space.
-    return " " if character.isspace() and character not in "\r\n" else character.encode("unicode_escape").decode()
 
 
 def number(value: float, digits: int = 3) -> str:

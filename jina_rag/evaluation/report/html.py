@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from jina_rag._display import displayed
 from jina_rag.errors import InvalidInputError, MissingDependencyError
 from jina_rag.evaluation.datasets import PageKey
 from jina_rag.evaluation.files import write_text
@@ -84,9 +85,7 @@ def render(evaluation: Evaluation, *, documents: Mapping[str, Path], failures: i
         trim_blocks=True,
         lstrip_blocks=True,
         # Sanitize all text except Markup, which only this package creates.
-        finalize=lambda value: (
-            formatting.sanitize(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
-        ),
+        finalize=lambda value: displayed(value) if isinstance(value, str) and not hasattr(value, "__html__") else value,
     )
     for name in ("number", "signed", "interval", "size", "milliseconds", "seconds", "count", "join_names", "timestamp"):
         environment.filters[name] = getattr(formatting, name)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 from rich.text import Text
 
+from jina_rag._display import displayed
 from jina_rag._extras import require
 from jina_rag.evaluation.report.findings import SMALL_GROUP, GroupRow
-from jina_rag.evaluation.report.formatting import milliseconds, number, sanitize, size
+from jina_rag.evaluation.report.formatting import milliseconds, number, size
 from jina_rag.evaluation.results import SettingResult
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def _color_and_marker(index: int) -> tuple[str, str]:
 
 
 def _shorten(name: str) -> str:
-    text = Text(sanitize(name))
+    text = Text(displayed(name))
     text.truncate(_MAX_NAME_WIDTH, overflow="ellipsis")
     return text.plain
 
@@ -209,4 +210,4 @@ def _svg(draw: Callable[[Axes], None], height: float, title: str, descriptions: 
     return Markup(
         '<svg class="plot" viewBox="{0}" role="img" aria-labelledby="{1}-title {1}-text">'
         '<title id="{1}-title">{2}</title><desc id="{1}-text">{3}</desc>{4}</svg>'
-    ).format(root.get("viewBox"), prefix, sanitize(title), sanitize("; ".join(descriptions)), Markup(markup))  # noqa: S704
+    ).format(root.get("viewBox"), prefix, displayed(title), displayed("; ".join(descriptions)), Markup(markup))  # noqa: S704

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
+from jina_rag._display import displayed
 from jina_rag.evaluation.report import formatting
 from jina_rag.evaluation.report.findings import best, caution, fingerprints, quote_name, verdicts
-from jina_rag.evaluation.report.formatting import count, interval, number, sanitize, seconds, signed
+from jina_rag.evaluation.report.formatting import count, interval, number, seconds, signed
 from jina_rag.evaluation.results import Evaluation, SettingResult
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$#])")
@@ -32,7 +33,7 @@ def markdown(evaluation: Evaluation) -> str:
 
 def escape(text: str) -> str:
     """Return text for one line of a Markdown table, with Markdown's special characters escaped."""
-    return _SPECIAL.sub(r"\\\1", sanitize(text))
+    return _SPECIAL.sub(r"\\\1", displayed(text))
 
 
 def _settings(evaluation: Evaluation) -> list[str]:
@@ -100,7 +101,7 @@ def _bold(text: str, marked: bool) -> str:
 
 def _code(text: str) -> str:
     """Return text as a Markdown code span with a fence longer than any run of backticks in the text."""
-    text = sanitize(text)
+    text = displayed(text)
     fence = "`" * (max((len(run) for run in re.findall("`+", text)), default=0) + 1)
     return f"{fence} {text} {fence}" if "`" in text else f"{fence}{text}{fence}"
 

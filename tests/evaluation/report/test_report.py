@@ -22,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from jina_rag._display import displayed
 from jina_rag.errors import InvalidInputError
 from jina_rag.evaluation.report import (
     findings,
@@ -300,10 +301,10 @@ def test_repeated_page_keeps_its_first_score():
 # Formatting
 
 
-def test_sanitize_escapes_control_characters():
-    assert formatting.sanitize("a\u202eb\nc\td\u2066\x00\udcff") == "a\\u202eb\\nc d\\u2066\\x00\\udcff"
+def test_displayed_escapes_control_characters():
+    assert displayed("a\u202eb\nc\td\u2066\x00\udcff") == "a\\u202eb\\nc d\\u2066\\x00\\udcff"
     readable = "السؤال ‏שאלה می‌خواهم 漢字 ¿qué?"
-    assert formatting.sanitize(readable) == readable
+    assert displayed(readable) == readable
 
 
 def test_formatting_of_numbers_units_and_times():
@@ -373,7 +374,7 @@ def test_group_bars_show_values_counts_and_descriptions():
     assert "n = 3, few" in texts
     assert texts.count("0.500") == 1
     assert any(text.startswith("\"'><script>") and text.endswith("…") for text in texts)
-    assert f"{formatting.sanitize(EVIL)} (3): a 0.000, b 1.000" in element[1].text
+    assert f"{displayed(EVIL)} (3): a 0.000, b 1.000" in element[1].text
 
 
 def test_plots_show_math_and_escape_characters_as_text():
@@ -498,12 +499,12 @@ def test_report_escapes_hostile_text(documents, tmp_path):
     assert {attrs.get("src", "")[:23] for attrs in page.all("img")} == {"data:image/jpeg;base64,"}
     assert "\u202e" not in text
     assert "49" not in page.text
-    assert formatting.sanitize(EVIL).replace("  ", " ") in page.text
+    assert displayed(EVIL).replace("  ", " ") in page.text
     for name, _attrs in page.tags:
         assert name not in {"evil", "x"}
     table = markdown(report)
     assert "\u202e" not in table
-    assert not re.search(r"(?<!\\)<", table.replace(formatting.sanitize(EVIL), ""))
+    assert not re.search(r"(?<!\\)<", table.replace(displayed(EVIL), ""))
 
 
 def test_report_policy_forbids_requests_and_other_scripts(documents):

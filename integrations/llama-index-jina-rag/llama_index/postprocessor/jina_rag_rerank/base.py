@@ -15,6 +15,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from llama_index.embeddings.jina_rag.node_inputs import is_local, model_input, node_image, node_text, query_input
 
 from jina_rag import InvalidInputError, Reranker
+from jina_rag._display import displayed
 from jina_rag.adapters import RerankerOptions, coroutine_of, model_argument
 
 dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # public, but not exported explicitly
@@ -118,6 +119,9 @@ def _reranker_input(node: BaseNode, reranker: Reranker) -> Any:  # noqa: ANN401 
     image = node_image(node)
     if image is not None and node_text(node).strip() and (reranker.modality == "text" or not is_local(image)):
         if reranker.modality == "image":
-            _log.warning("The image of node %s is not on this machine. The text of the node is reranked.", node.node_id)
+            _log.warning(
+                "The image of node %s is not on this machine. The text of the node is reranked.",
+                displayed(node.node_id),
+            )
         return {"text": node.get_content(metadata_mode=MetadataMode.EMBED)}
     return model_input(node, reranker.modality)

@@ -20,7 +20,10 @@ from llama_index.core.schema import (
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 from llama_index.embeddings.jina_rag.node_inputs import image_fields, node_image, node_text
 
+from pydantic_core import PydanticSerializationError
+
 from jina_rag import ScoredPage
+from jina_rag.adapters import checked_metadata
 
 NODE_CONTENT = "_node_content"
 NODE_TYPE = "_node_type"
@@ -133,9 +136,16 @@ def entry_metadata(node: BaseNode) -> dict[str, Any]:
 
     Args:
         node: Node of any type.
+
+    Raises:
+        InvalidInputError: If a metadata value cannot be stored.
     """
     node = storable_node(node)
-    node_fields = node_to_metadata_dict(node)
+    try:
+        node_fields = node_to_metadata_dict(node)
+    except PydanticSerializationError:  # NumPy values, or a value whose key `checked_metadata` names
+        node = node.model_copy(update={"metadata": checked_metadata(node.metadata, node.node_id)})
+        node_fields = node_to_metadata_dict(node)
     metadata: Mapping[str, Any] = node.model_dump(mode="json", include={"metadata"})["metadata"]
     return {
         **{key: _with_dates(value, node.metadata.get(key)) for key, value in metadata.items()},
