@@ -30,6 +30,25 @@ from jina_rag import sparse
         ("§ 7a und §§ 12, 13", ["7a", "und", "12", "13", "§7a", "§12"]),
         ("l'eau", ["l'eau", "l", "eau"]),
         ("snake_case", ["snake_case", "snake", "case"]),
+        ("हिन्दी विकिपीडिया", ["हिन्दी", "विकिपीडिया"]),
+        ("বাংলাদেশ", ["বাংলাদেশ"]),
+        ("தமிழ்", ["தமிழ்"]),
+        ("ที่นี่", ["ที่นี่"]),
+        ("ភាសាខ្មែរ", ["ភាសា", "សាខ្មែ", "ខ្មែរ"]),
+        ("مَكْتَبَة", ["مكتبه"]),
+        ("שָׁלוֹם", ["שלום"]),
+        ("İSTANBUL", ["istanbul"]),
+        ("e\u0301te\u0301 x\u0302", ["été", "x\u0302"]),
+        ("x\u0302-12", ["x\u0302-12", "x\u030212", "x\u0302", "12"]),
+        ("AB–12", ["ab-12", "ab12", "ab", "12"]),
+        ("AB-1–AB-9", ["ab-1-ab-9", "ab1ab9", "ab-1", "ab1", "ab-9", "ab9", "ab", "1", "ab", "9"]),
+        ("word—word", ["word", "word"]),
+        ("Umsatz¹ 10²", ["umsatz^1", "umsatz1", "umsatz", "1", "10^2", "10", "2"]),
+        ("Donau\u00addampf", ["donaudampf", "donau", "dampf"]),
+        ("Jah\u00ad res", ["jahres", "jah", "res"]),
+        ("می\u200cخواهم", ["ميخواهم", "مي", "خواهم"]),
+        ("األدوات سالم", ["االدوات", "الادوات", "سالم", "سلام"]),
+        ("قال سالم", ["قال", "سالم"]),
         ("… — ?!", []),
         ("", []),
     ],
@@ -43,6 +62,15 @@ def test_query_matches_code_and_its_parts():
     for query in ("ab-12/7", "AB", "12"):
         assert np.isin(sparse.query_vector(query).indices, page.indices).any(), query
     assert not np.isin(sparse.query_vector("AB-13").indices, page.indices).all()
+
+
+@pytest.mark.parametrize(
+    "page", ["KX‑4471‑B", "ＫＸ－４４７１－Ｂ", "KX-4471-B–KX-4480-B", "KX\u00ad4471\u00adB", "KX—٤٤٧١—B"]
+)
+def test_identifier_matches_each_spelling_of_a_code(page):
+    [term] = sparse.whole_terms("kx–4471–b")
+    assert np.isin(sparse.exact_vector(term).indices, sparse.document_vector(page).indices).all()
+    assert not np.isin(sparse.exact_vector("kx-4472-b").indices, sparse.document_vector(page).indices).any()
 
 
 def test_document_weights_saturate_and_decrease_with_length():
