@@ -33,7 +33,7 @@ class Limits:
             are rejected.
         max_render_pixels: Maximum pixels of a page screenshot. Larger pages and images are rendered at a lower
             resolution, with a warning. 20 million pixels take 60 MB as RGB.
-        max_pages: Maximum pages (or frames) of a document. Longer documents are rejected.
+        max_pages: Maximum pages (or frames, or slices of a tall image) of a document. Longer documents are rejected.
         max_bytes: Maximum file size in bytes. Larger files are rejected without being read.
         max_words: Maximum words stored per page. Further words are dropped, with a warning.
         max_seconds: Timeout in seconds for opening a document and for rendering each page. On timeout, the worker
@@ -76,7 +76,8 @@ class IngestSettings:
             of the page, 0 to 1.
         regions: Whether to detect charts, tables and figures.
         max_image_side: Maximum length of the longer side of the page screenshot of an image file, in pixels. Larger
-            images are scaled down.
+            images are scaled down. An image whose longer side exceeds this length and 3 times the shorter side, which
+            has at least 200 pixels, is divided: each slice is a page and overlaps the next slice by 10 %.
         jpeg_quality: JPEG quality of the stored page screenshots, 1 to 95.
         passwords: Passwords to try on encrypted documents, in order: a tuple for all documents, or a mapping from globs
             over file names or paths to one or more passwords.

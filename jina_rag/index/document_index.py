@@ -316,7 +316,8 @@ class DocumentIndex:
             contents: One input per entry: a text (stored verbatim), an image (bytes, `pathlib.Path`, PIL image, data
                 URI), a `Page`, or ``{"image": …, "text": …}`` for an image with the text on the image. OCR reads the
                 text of an image that is passed without a text, as in `ingest`. From an image file written by
-                `save_page`, the saved page is loaded, including the text.
+                `save_page`, the saved page is loaded, including the text. A very tall or very wide image has several
+                pages, as in `ingest`, unless it is passed with a text or with `vectors`.
             ids: One id per entry. If an id occurs twice, the last entry wins. Default: random ids.
             metadata: One mapping of JSON values, dates and times per entry, for filters. Default: no metadata.
             vectors: Embeddings of `contents` from the embedder of this index: dense vectors of length `dim`,
@@ -369,7 +370,9 @@ class DocumentIndex:
 
         Args:
             query: A text in any language that the embedder supports, an image (bytes, `pathlib.Path`, PIL image, data
-                URI), a page, or a list of these inputs. A text embedder reads images by OCR.
+                URI), a page, or a list of these inputs. A text embedder reads images by OCR. A very tall or very wide
+                image is one query: OCR reads it in slices at full size, and an image embedder scales it down to its
+                limit of pixels, so pass a part of the image if its text matters.
             k: Maximum number of hits.
             offset: Number of hits to skip, for pagination.
             filter: Conditions applied before ranking: key → value, list of accepted values, or `Range`. Keys: ``path``

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from jina_rag import DocumentIndex, InvalidInputError, Rerank, load_pages, save_page
 from jina_rag.errors import IndexStateError
@@ -348,6 +348,74 @@ def test_invalid_add_arguments_raise_before_writing(index, arguments):
 def test_add_rejects_a_document_of_several_pages(tmp_path, index):
     with pytest.raises(InvalidInputError, match="more than one page"):
         index.add([sample_pdf(tmp_path / "report.pdf", ["one", "two"])], ids=["a"])
+
+
+def tall_image(*words):
+    """Return an image of 240 x 2800 pixels, two slices long, with words from top to bottom."""
+    image = Image.new("RGB", (240, 2800), "white")
+    draw = ImageDraw.Draw(image)
+    for number, word in enumerate(words):
+        top = 20 + number * 2700 // max(len(words) - 1, 1)
+        draw.text((10, top), word, font=ImageFont.load_default(size=32), fill="black")
+    return image
+
+
+@pytest.mark.parametrize("kind", ["path", "bytes", "image"])
+def test_tall_image_has_one_page_per_slice(tmp_path, index, kind):
+    image = tall_image("harbour", "violin")
+    image.save(tmp_path / "a.png")
+    content = {"path": tmp_path / "a.png", "bytes": (tmp_path / "a.png").read_bytes(), "image": image}[kind]
+    index.add(["granite", content], ids=["text", "tall"], metadata=[{}, {"year": 2024}])
+    assert index.info().pages == 3
+    hit = index.search("violin", k=1)[0]
+    assert (hit.doc_id, hit.page, hit.page_count, hit.text) == ("tall", 2, 2, "violin")
+    assert hit.metadata == {"year": 2024}
+    assert index.search("harbour", k=1)[0].page == 1
+    assert [entry.page for entry in index.get(["tall"])] == [1]
+    index.add(["granite", content], ids=["text", "tall"])
+    assert index.info().pages == 3
+    assert index.verify() == []
+    assert index.delete("tall") == 1
+    assert index.info().pages == 1
+
+
+def test_replaced_tall_image_leaves_no_page(index):
+    index.add([tall_image("harbour", "violin")], ids=["a"])
+    index.add(["granite"], ids=["a"])
+    assert index.info().pages == 1
+    assert [hit.text for hit in index.search("harbour violin granite", k=5)] == ["granite"]
+    assert index.verify() == []
+
+
+def test_tall_image_with_a_text_or_vectors_stays_one_page(index, embedder):
+    image = tall_image("harbour", "violin")
+    index.add([{"image": image, "text": "orchid"}], ids=["text"])
+    vectors = embedder.encode_document(["harbour violin"])
+    index.add([image], ids=["vectors"], vectors=vectors)
+    assert index.info().pages == 2
+    assert {(hit.doc_id, hit.page_count, hit.text) for hit in index.search("orchid violin", k=5)} == {
+        ("text", 1, "orchid"),
+        ("vectors", 1, "harbour violin"),
+    }
+    with Image.open(index.get(["vectors"])[0].image_path) as stored:
+        assert stored.size == image.size  # the slices that OCR reads have the full size
+
+
+def test_frames_of_tiff_are_pages_of_one_entry(tmp_path, index):
+    frames = [Image.new("RGB", (60, 40), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "a.tif", save_all=True, append_images=frames[1:])
+    index.add([tmp_path / "a.tif"], ids=["a"])
+    assert index.info().pages == 2
+    with pytest.raises(InvalidInputError, match="more than one page"):
+        index.add([{"image": tmp_path / "a.tif", "text": "one text"}], ids=["b"])
+
+
+def test_image_entries_of_many_pages_are_written_in_several_batches(index, monkeypatch):
+    monkeypatch.setattr(add, "_MAX_PAGES", 2)
+    index.add([tall_image(word) for word in ("harbour", "violin", "granite")] + ["orchid"], ids=["a", "b", "c", "d"])
+    assert index.info().pages == 7
+    assert {hit.doc_id for hit in index.search("harbour violin granite orchid", k=10)} == {"a", "b", "c", "d"}
+    assert index.verify() == []
 
 
 def test_entries_before_a_damaged_image_are_indexed(tmp_path, index):

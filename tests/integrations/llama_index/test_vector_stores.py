@@ -42,7 +42,7 @@ from llama_index.embeddings.jina_rag.vector_cache import VECTOR_CACHE
 from llama_index.readers.jina_rag import JinaPageReader
 from llama_index.retrievers.jina_rag import JinaPageRetriever
 from llama_index.vector_stores.jina_rag import JinaVectorStore
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from jina_rag import DocumentIndex, Embeddings, IngestSettings, InvalidInputError, Page
 from jina_rag.errors import IndexNotFoundError
@@ -101,6 +101,16 @@ def test_dates_are_stored_as_text_and_filtered_by_value(store):
     stored = {entry.doc_id: entry.metadata for entry in store.client.documents()}
     assert stored["a"]["when"] == "2025-01-31T09:30:00+01:00"
     assert stored["a"]["deep"] == {"naive": ["2024-01-01T00:00:00+00:00"]}
+
+
+def test_metadata_that_llama_index_cannot_serialize(store):
+    store.add([TextNode(id_="a", text="x", metadata={"n": np.float32(1.5), "when": np.datetime64("2025-01-31")})])
+    [entry] = store.client.documents()
+    assert (entry.metadata["n"], entry.metadata["when"]) == (1.5, "2025-01-31")
+    for value in (b"\xff", object()):
+        node = TextNode(id_="b", text="x", metadata={"good": 1, "bad": value})
+        with pytest.raises(InvalidInputError, match="metadata key 'bad' of 'b' cannot be stored"):
+            store.add([node])
 
 
 def test_ids_that_spell_dates_are_names(store):
@@ -838,3 +848,17 @@ def test_empty_values_raise_invalid_input_error(tmp_path, monkeypatch, name):
     with pytest.raises(InvalidInputError, match="root is empty"):
         JinaPageReader(root="")
     assert not list(tmp_path.iterdir())
+
+
+def test_node_of_several_pages_is_returned_once(store, tmp_path):
+    image = Image.new("RGB", (240, 2800), "white")
+    for word, top in (("harbour", 20), ("violin", 2700)):
+        ImageDraw.Draw(image).text((10, top), word, font=ImageFont.load_default(size=32), fill="black")
+    image.save(tmp_path / "tall.png")
+    store.add([ImageNode(id_="tall", image_path=str(tmp_path / "tall.png")), TextNode(id_="text", text="harbour")])
+    assert store.client.info().pages == 3
+    result = store.query(VectorStoreQuery(query_str="harbour violin", similarity_top_k=5))
+    assert sorted(result.ids) == ["tall", "text"]
+    assert len(result.nodes) == len(result.similarities) == 2
+    store.delete_nodes(["tall"])
+    assert store.client.info().pages == 1
