@@ -12,6 +12,7 @@ from jina_rag.adapters.lazy import check_not_empty
 from jina_rag.adapters.models import EmbedderOptions, EmbedderSource, RerankerOptions, RerankerSource, model_argument
 from jina_rag.adapters.pages import PageLoading
 from jina_rag.index.coroutines import coroutine_of
+from jina_rag.indexing.metadata import checked_metadata
 
 __all__ = [
     "SEARCH_SETTINGS",
@@ -24,6 +25,7 @@ __all__ = [
     "RerankerOptions",
     "RerankerSource",
     "check_not_empty",
+    "checked_metadata",
     "coroutine_of",
     "intersect_ranges",
     "metadata_matches",

@@ -19,7 +19,6 @@ from llama_index.core.schema import (
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_metadata_dict
 from llama_index.embeddings.jina_rag.node_inputs import image_fields, node_image, node_text
-
 from pydantic_core import PydanticSerializationError
 
 from jina_rag import ScoredPage
