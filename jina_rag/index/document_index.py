@@ -230,6 +230,10 @@ class DocumentIndex:
         page that cannot be read is reported, and the run continues. Ctrl-C stops the run and leaves a searchable index;
         repeat the call to resume the run.
 
+        The attachments of a file, for example of a PDF portfolio, are documents with paths like
+        ``report.pdf#attachment.pdf`` and with the metadata of the file. They change, move and are deleted with the file.
+        Attachments of attachments are named in a warning.
+
         Args:
             paths: Files, folders and globs, for example ``reports/**/*.pdf``. ``*`` matches within a folder, and ``**``
                 matches across folders (see `jina_rag.globs`).
@@ -610,7 +614,7 @@ class DocumentIndex:
         return self._session.resources.manifest.documents()
 
     def delete(self, document: str | os.PathLike[str] | None = None, *, filter: Where | None = None) -> int:
-        """Delete documents, including the vectors and images.
+        """Delete documents, including the vectors, the images and the documents attached to them.
 
         Args:
             document: A document id, a file (existing or not), a folder of files, or a glob over ids and paths, for

@@ -172,7 +172,7 @@ class _Reading:
         warnings: tuple[str, ...] = ()
         if self._other_names:
             names = enumerate_names(self._other_names, _LISTED_NAMES)
-            warnings = (f"Attachments that are not PDFs, images or office files were not read: {names}.",)
+            warnings = (f"Attachments in unsupported formats were not read: {names}.",)
         return Attachments(tuple(self._documents), tuple(self._failures), warnings, is_complete)
 
     def _read(self, index: int, name: str, path: Path) -> None:
