@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from jina_rag.images import LoadedImage, Opening, is_data_uri
+from jina_rag.images import LoadedImage, Opening
 from jina_rag.inputs import parts_of
 from jina_rag.models.lite.backbone import Backbone, Token
 from jina_rag.models.lite.stopwords import has_content, is_particle, is_stop_word
@@ -86,7 +86,7 @@ def words_of(document: Input, opening: Opening, label: str) -> tuple[list[tuple[
     """
     if isinstance(document, Page):
         return [(word.text, word.box) for word in document.words], True
-    if isinstance(document, str) and not is_data_uri(document):
+    if isinstance(document, str):
         return [(word, _NO_BOX) for word in document.split()], False
     words: list[tuple[str, Box]] = []
     parts = parts_of(document, opening, label)
@@ -122,7 +122,7 @@ def tokens_of(words: Iterable[tuple[str, Box]], has_boxes: bool, backbone: Backb
     word_indices: list[int] = []
     word_index = 0
     for chunk in _chunks(words):
-        forms = [token_form_with_offsets(text) for text, _ in chunk]
+        forms = [(text, None) if text.isascii() else token_form_with_offsets(text) for text, _ in chunk]
         tokens_of_words = backbone.tokenize([form for form, _ in forms])
         for (text, box), (form, offsets), tokens in zip(chunk, forms, tokens_of_words, strict=True):
             stop_word = is_stop_word(form)
