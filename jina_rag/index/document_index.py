@@ -231,8 +231,8 @@ class DocumentIndex:
         repeat the call to resume the run.
 
         The attachments of a file, for example of a PDF portfolio, are documents with paths like
-        ``report.pdf#attachment.pdf`` and with the metadata of the file. They change, move and are deleted with the file.
-        Attachments of attachments are named in a warning.
+        ``report.pdf#attachment.pdf`` and with the metadata of the file. They change, move and are deleted with the
+        file. Attachments of attachments are named in a warning.
 
         Args:
             paths: Files, folders and globs, for example ``reports/**/*.pdf``. ``*`` matches within a folder, and ``**``
