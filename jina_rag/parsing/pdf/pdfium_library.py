@@ -162,7 +162,7 @@ class PdfiumFile:
 
         Args:
             index: Index of the page, 0-based.
-            max_bytes: Maximum size of the copy.
+            max_bytes: Maximum size of the copy in bytes.
 
         Returns:
             The PDF; the first part of the PDF if it exceeds `max_bytes`; empty if the page cannot be copied.

@@ -77,7 +77,8 @@ class PdfiumRenderer(PdfRenderer):
         with self._file.page(number - 1) as page:
             to_display, width, height = _display(self._file, page, number - 1)
             screenshot, pixels = self._screenshot(page, width, height, warnings)
-            warnings += map(undrawn_font, attempt(lambda: undrawn_fonts(raw, page), [], "fonts", warnings))
+            fonts: list[str] = attempt(lambda: undrawn_fonts(raw, page), [], "fonts", warnings)
+            warnings += map(undrawn_font, fonts)
             with ExitStack() as resources:
                 layers = [page]
                 layers += attempt(

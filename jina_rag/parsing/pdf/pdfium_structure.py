@@ -43,7 +43,7 @@ def user_unit(copy: bytes, side: float) -> float:
 
     Args:
         copy: A PDF with the page, as returned by `PdfiumFile.copy_page`.
-        side: Longer side of the page in units.
+        side: Longer side of the page in points, before the UserUnit is applied.
     """
     match = _USER_UNIT.search(copy)
     unit = float(match[1]) if match else 1.0

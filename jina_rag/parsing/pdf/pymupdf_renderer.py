@@ -53,7 +53,7 @@ class PyMuPdfRenderer(PdfRenderer):
     """Number of characters without a valid code on the page whose words were read last."""
 
     def _open(self, resources: ExitStack) -> tuple[int, tuple[str, ...]]:
-        self._pymupdf = _library()
+        self._pymupdf = load_library()
         path = self._source.path
         with self._convert_errors(BEYOND_REPAIR):
             try:
@@ -104,7 +104,9 @@ class PyMuPdfRenderer(PdfRenderer):
                 drawings = attempt(lambda: find_drawings(page, to_display, width, height), (), "drawings", warnings)
         shapes = Shapes(width, height, images, *drawings)
         messages = tools.mupdf_warnings()
-        fonts = attempt(lambda: undescribed_fonts(self._pymupdf, self._document, number), [], "fonts", warnings)
+        fonts: list[str] = attempt(
+            lambda: undescribed_fonts(self._pymupdf, self._document, number), [], "fonts", warnings
+        )
         warnings += map(undescribed_font, fonts)
         return PageContents(
             screenshot,
@@ -175,7 +177,8 @@ class PyMuPdfRenderer(PdfRenderer):
         return page.rotation_matrix * self._pymupdf.Matrix(unit, unit)
 
 
-def _library() -> ModuleType:
+def load_library() -> ModuleType:
+    """Return the module ``pymupdf``, which prints no messages."""
     pymupdf = require("pymupdf")
     # MuPDF does not print warnings. `has_hidden_content` reads the warnings with `mupdf_warnings`.
     pymupdf.TOOLS.mupdf_display_errors(False)

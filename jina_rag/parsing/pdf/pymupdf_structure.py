@@ -68,40 +68,80 @@ def _announced(pymupdf: ModuleType, document: Handle) -> int:
 
 
 def _read_tree(library: ModuleType, root: Handle, limit: int) -> _Tree:
-    """Return the pages below a node in order. A node is read once, so that a tree with cycles ends."""
-    tree = _Tree([])
+    """Return the pages below a node in order. Nodes that several nodes share count several times, within the limit."""
     if not library.pdf_is_dict(root):
-        return tree
-    visited: set[int] = set()
-    stack: list[tuple[Handle, dict[str, Handle]]] = [(root, {})]
-    while stack and len(tree.pages) <= limit:
-        node, inherited = stack.pop()
+        return _Tree([])
+    tree = _Walk(library, limit).read(root)
+    return tree if tree is not None else _Walk(library, limit, reads_once=True).read(root) or _Tree([])
+
+
+class _Walk:
+    """Reader of a page tree.
+
+    Args:
+        library: The module ``pymupdf.mupdf``.
+        limit: Number of pages after which the walk ends.
+        reads_once: Whether to read a node once if several nodes share the node. A few nodes that share each other can
+            stand for billions of pages.
+    """
+
+    def __init__(self, library: ModuleType, limit: int, *, reads_once: bool = False) -> None:
+        self._library = library
+        self._limit = limit
+        self._reads_once = reads_once
+
+    def read(self, root: Handle) -> _Tree | None:
+        """Return the pages; None if the limits are exceeded because of nodes that several nodes share."""
+        library = self._library
+        tree = _Tree([])
+        open_nodes: set[int] = set()
+        read_nodes: set[int] = set()
+        shares_nodes = False
+        nodes = 0
+        stack: list[tuple[Handle, dict[str, Handle], int]] = [(root, {}, 0)]
+        while stack and len(tree.pages) <= self._limit:
+            node, inherited, ended = stack.pop()
+            if ended:
+                open_nodes.discard(ended)
+                continue
+            kids = library.pdf_dict_gets(node, "Kids") if library.pdf_is_dict(node) else None
+            if kids is None or not library.pdf_is_array(kids):
+                self._add(tree, node, inherited)
+                continue
+            nodes += 1
+            number = library.pdf_to_num(node)
+            shares_nodes |= number in read_nodes
+            if number in open_nodes or (self._reads_once and number in read_nodes) or nodes > self._limit:
+                tree.is_damaged = True
+                continue
+            if number:
+                open_nodes.add(number)
+                read_nodes.add(number)
+                stack.append((node, {}, number))
+            tree.is_damaged |= library.pdf_to_name(library.pdf_dict_gets(node, "Type")) == "Page"
+            values = {name: library.pdf_dict_gets(node, name) for name in _INHERITED}
+            inherited = {
+                **inherited,
+                **{name: value for name, value in values.items() if not library.pdf_is_null(value)},
+            }
+            count = library.pdf_array_len(kids)
+            stack += [(library.pdf_array_get(kids, at), inherited, 0) for at in reversed(range(count))]
+        is_exceeded = len(tree.pages) > self._limit or nodes > self._limit
+        return None if is_exceeded and shares_nodes and not self._reads_once else tree
+
+    def _add(self, tree: _Tree, node: Handle, inherited: dict[str, Handle]) -> None:
+        """Add a page to `tree`. A missing object is a page that cannot be rendered; any other value is no page."""
+        library = self._library
         if not library.pdf_is_dict(node):
-            # A missing object is a page that cannot be rendered; any other value is no page.
             if library.pdf_is_indirect(node):
                 tree.pages.append((node, inherited))
             else:
                 tree.is_damaged = True
-            continue
-        kids = library.pdf_dict_gets(node, "Kids")
-        if not library.pdf_is_array(kids):
-            name = library.pdf_to_name(library.pdf_dict_gets(node, "Type"))
-            if name == "Page" or _has_contents(library, node):
-                tree.pages.append((node, inherited))
-            tree.is_damaged |= name not in ("Page", "")
-            continue
-        number = library.pdf_to_num(node)
-        if number and number in visited:
-            tree.is_damaged = True
-            continue
-        visited.add(number)
-        tree.is_damaged |= library.pdf_to_name(library.pdf_dict_gets(node, "Type")) == "Page"
-        defined = {
-            name: value for name in _INHERITED if not library.pdf_is_null(value := library.pdf_dict_gets(node, name))
-        }
-        inherited = {**inherited, **defined} if defined else inherited
-        stack += [(library.pdf_array_get(kids, at), inherited) for at in reversed(range(library.pdf_array_len(kids)))]
-    return tree
+            return
+        name = library.pdf_to_name(library.pdf_dict_gets(node, "Type"))
+        if name == "Page" or _has_contents(library, node):
+            tree.pages.append((node, inherited))
+        tree.is_damaged |= name not in ("Page", "")
 
 
 def _has_contents(library: ModuleType, node: Handle) -> bool:

@@ -200,6 +200,7 @@ def test_deleted_pages_stay_deleted(tmp_path, opened):
         ("/Kids[20 0 R 12 0 R]/Count 3", {20: "<</Type/Page/Parent 2 0 R/Kids[10 0 R 14 0 R]/Count 2>>"}, "132"),
         (f"/Kids[<<{PAGE}>> 12 0 R]/Count 9", {}, "12"),
         ("/Kids[10 0 R 12 0 R 10 0 R]/Count 3", {}, "121"),
+        ("/Kids[20 0 R 20 0 R]", {20: "<</Type/Pages/Parent 2 0 R/Kids[10 0 R 12 0 R]>>"}, "1212"),
         ("/Kids 30 0 R/Count 7", {30: "[10 0 R 12 0 R]"}, "12"),
         ("/Kids[20 0 R 12 0 R]/Count 2", {20: f"<<{PAGE.replace('/Type/Page', '')}>>"}, "12"),
     ],
