@@ -77,7 +77,11 @@ def test_existing_file_with_the_path_of_an_attachment_keeps_the_path(tmp_path):
 
 
 def test_attachments_are_read_with_both_libraries(tmp_path, settings, attached):
-    contents = [(name, attached) for name in HOSTILE_NAMES] + [("image", png()), ("data.xml", b"<a/>"), ("t.txt", b"")]
+    contents = [(name, attached) for name in HOSTILE_NAMES] + [
+        ("image", png()),
+        ("data.xml", b"<a/>"),
+        ("t.dwg", b"AC1032"),
+    ]
     source = source_file(portfolio(tmp_path / "report.pdf", contents))
     attachments = read_attachments(source, settings)
     names = attachment_names([*HOSTILE_NAMES, "image"], source.path)
@@ -158,6 +162,22 @@ def test_attachments_of_an_encrypted_file_are_read_with_its_password(tmp_path, a
     for renderer in ("pymupdf", "pypdfium2"):
         by_glob = IngestSettings(isolate=False, renderer=renderer, passwords={"secret.pdf": "word"})
         assert [d.path.name for d in read_attachments(source, by_glob).documents] == ["secret.pdf#inner.pdf"]
+
+
+@pytest.mark.parametrize("pattern", ["report.pdf", "*#inner.pdf"])
+def test_encrypted_attachment_is_read_with_the_password_of_its_path_or_file(tmp_path, attached, pattern):
+    with pymupdf.open(stream=attached, filetype="pdf") as document:
+        inner = document.tobytes(encryption=pymupdf.PDF_ENCRYPT_AES_256, user_pw="word", owner_pw="owner")
+    path = portfolio(tmp_path / "report.pdf", [("inner.pdf", inner)])
+    for passwords, ids in (
+        ({pattern: "word"}, ["report.pdf", "report.pdf#inner.pdf"]),
+        ({"x": "word"}, ["report.pdf"]),
+    ):
+        failures = []
+        options = IngestSettings(ocr="never", dpi=40, isolate=False, passwords=passwords)
+        pages = load_pages(path, settings=options, on_failure=failures.append)
+        assert [page.doc_id for page in pages] == ids
+        assert [failure.path.name for failure in failures] == ["report.pdf#inner.pdf"] * (2 - len(ids))
 
 
 def test_content_that_changed_after_the_listing_is_an_error(tmp_path, settings, attached):
