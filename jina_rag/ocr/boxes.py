@@ -72,25 +72,8 @@ def read_boxes(image: Image, boxes: Sequence[Box]) -> list[BoxReading]:
     for owner, line in zip(owners, read_quads(models, pixels, quads), strict=True):
         if owner not in best or line.score > best[owner].score:
             best[owner] = line
-    return [
-        BoxReading(line.text, line.score, tuple(line.words((0, 0), size)))
-        if (line := best.get(number))
-        else BoxReading()
-        for number in range(len(boxes))
-    ]
-
-
-def can_read(text: str) -> bool:
-    """Return whether OCR knows the letters of a text. PP-OCR knows Latin, Greek, Chinese and Japanese characters.
-
-    Args:
-        text: Any text.
-    """
-    from jina_rag.ocr.weights import load_models
-
-    known = set(load_models().characters)
-    letters = [character for character in text if character.isalpha()]
-    return 10 * sum(letter in known for letter in letters) >= 7 * len(letters)
+    readings = {n: BoxReading(line.text, line.score, tuple(line.words((0, 0), size))) for n, line in best.items()}
+    return [readings.get(number, BoxReading()) for number in range(len(boxes))]
 
 
 def _text_bounds(pixels: Pixels, box: Box) -> tuple[int, int, int, int] | None:

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import re
 
-from jina_rag.parsing.layout.boxes import bounds, clip_to_page, to_fractions, union
+from jina_rag.parsing.layout.boxes import bounds, clip_to_page, to_fractions, touch, union
 from jina_rag.parsing.pdf.base import Handle
 from jina_rag.parsing.text_layer.suspects import TextRun, is_lost
 from jina_rag.types import Box
 
 # A run ends at a gap or shift of more than this, in font sizes.
 _GAP = 1.0
-# An entry of a ToUnicode map: <code> <target> or <first> <last> <target>.
-_ENTRY = re.compile(rb"<([0-9A-Fa-f]{1,8})>\s*(?:<([0-9A-Fa-f]{1,8})>\s*)?<([0-9A-Fa-f]{2,4})>\s*(?=[\r\n<]|$)")
+# A control character as the target in a ToUnicode map. MuPDF treats them as spaces between words.
+_CONTROL = re.compile(rb"<00[01][0-9A-Fa-f]>\s*[\r\n]")
 # Names of glyphs that say nothing about the character, for example /g21.
 _UNKNOWN_NAME = re.compile(r"/(?:[A-Za-z]{1,3}|glyph|index|cid)\d{1,5}(?![0-9A-Za-z])")
 # A font loses text if it has at least this many codes without a valid character.
 _MIN_LOST = 3
-_MAX_RANGE = 512
 
 
 class LostTextFonts:
-    """Answers whether the fonts of a page may have characters without a valid code, once per font of a document."""
+    """Answers whether the fonts of a page may have characters that MuPDF returns in no word, once per font."""
 
     def __init__(self, document: Handle) -> None:
         self._document = document
         self._may_lose: dict[int, bool] = {}
 
     def any(self, page: Handle) -> bool:
-        """Return whether a font of a page may have characters without a valid code.
+        """Return whether a font of a page may have characters that are control characters in the text layer.
 
         Args:
             page: The ``pymupdf.Page``.
@@ -51,12 +50,7 @@ class LostTextFonts:
             if key == "xref":
                 encoding = self._document.xref_object(int(encoding.split()[0]))
             return len(_UNKNOWN_NAME.findall(encoding)) >= _MIN_LOST
-        lost = 0
-        for first, last, target in _ENTRY.findall(self._document.xref_stream(int(value.split()[0])) or b""):
-            size = int(last, 16) - int(first, 16) + 1 if last else 1
-            start = int(target, 16)
-            lost += sum(is_lost(code) for code in range(start, start + min(size, _MAX_RANGE)))
-        return lost >= _MIN_LOST
+        return len(_CONTROL.findall(self._document.xref_stream(int(value.split()[0])) or b"")) >= _MIN_LOST
 
 
 def read_runs(library: Handle, page: Handle, to_display: Handle, width: float, height: float) -> list[TextRun]:
@@ -95,10 +89,7 @@ def _split(span: dict[str, Handle]) -> list[tuple[Box, int, int]]:
         if code in (0x20, 0xA0):
             continue
         lost = int(is_lost(code))
-        if last and all(
-            -gap <= box[axis] - last[axis + 2] and box[axis + 2] - last[axis] <= gap + box[axis + 2] - box[axis]
-            for axis in (0, 1)
-        ):
+        if last and touch(last, box, gap, gap) and _is_level(last, box):
             around, lost_before, length = parts[-1]
             parts[-1] = union(around, box), lost_before + lost, length + 1
         else:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import cache, lru_cache
 from importlib.resources import files
 from io import BytesIO
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,8 @@ _MIN_WIDTH = 3
 _MIN_CONTRAST = 60
 # A pixel belongs to a digit if its ink is at least this fraction of the darkest pixel of the word.
 _INK = 0.35
+# A row of pixels is a rule if more than this fraction of it has ink.
+_RULE = 0.92
 # Ratio of width to height of a digit together with the empty space around it, for text that is not rotated.
 _ASPECT = (0.25, 0.8)
 # Length of the words that are checked. The digits of a single word have equal widths in nearly all fonts.
@@ -91,15 +94,23 @@ def word_features(image: Image, box: Box, length: int) -> list[Float32]:
     pixels = np.asarray(crop)[:, :, 1].astype(np.float32)
     if pixels.size == 0:
         return []
-    background = float(np.median(np.concatenate((pixels[0], pixels[-1]))))
-    ink = np.abs(pixels - background)
+    ink = np.abs(pixels - float(np.median(pixels)))
     contrast = float(ink.max())
     if contrast < _MIN_CONTRAST:
         return []
     ink /= contrast
+    # Rules of a table fill a row of pixels. The digits are the block of adjacent rows with the most ink.
+    is_rule = (ink >= _INK).mean(axis=1) > _RULE
+    ink[is_rule] = 0
+    rows = np.flatnonzero((ink >= _INK).any(axis=1))
+    if len(rows) == 0:
+        return []
+    blocks = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
+    block = max(blocks, key=lambda rows: float(ink[rows].sum()))
+    ink = ink[block[0] : block[-1] + 1]
     edges = np.linspace(left - origin[0], right - origin[0], length + 1).round().astype(int).tolist()
     vectors = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         vector = _features(ink[:, start:end])
         if vector is None:
             return []

@@ -16,14 +16,15 @@ from functools import reduce
 import numpy as np
 
 from jina_rag.errors import MissingDependencyError
-from jina_rag.ocr.boxes import BoxReading, can_read, read_boxes
+from jina_rag.ocr.boxes import BoxReading, read_boxes
 from jina_rag.parsing.layout.boxes import touch, union
 from jina_rag.parsing.text_layer.characters import score_words
 from jina_rag.types import Box, Page, Region, SuspectText, Word
 
-# Number of lines of a suspect font that OCR reads before the words are judged, the longest ones up to a maximum.
-_SAMPLE = 6
-_MAX_SAMPLE_LENGTH = 90
+# Number of lines of a suspect font that OCR reads first, and before the words are replaced; and their best length in
+# characters. A number has few characters.
+_SAMPLES = {"letters": (2, 6), "digits": (6, 24)}
+_SAMPLE_LENGTH = 25
 # Confidence from which a line counts in the judgement, and from which its words are used.
 _MIN_SCORE, _MIN_WORD_SCORE = 0.75, 0.5
 # Similarity of OCR and text layer, 0 to 1. Between the two values, consistent exchanges of letters decide.
@@ -34,6 +35,8 @@ _MIN_EXCHANGES, _EXCHANGE_SHARE = 2, 0.7
 _DIGIT_SHARE = 0.25
 # Mean log probability of the words that OCR read, below which OCR has not understood the script.
 _MIN_PLAUSIBLE = -3.3
+# Short texts are plausible if this share are letters and digits, and if they are long or different.
+_LABEL_SHARE, _LABEL_LENGTH, _MIN_LABELS = 0.7, 3, 3
 # Characters that OCR confuses.
 _ALIKE = ("1liIjtf|!", "0oOQD", "5sS", "2zZ", "8B", "6bG", "9gq", "uvUV", "cCeo", "rn", "hnb", ".,'")
 # A font that was sound on this many pages of a document is not compared again.
@@ -141,7 +144,7 @@ class _Comparison:
 
     Attributes:
         is_readable: Whether OCR can read the words.
-        words: Index of a wrong word → the words that replace it, for the first word of a line all words of the line.
+        words: Index of a wrong word → the words that replace it, none or several.
         inserted: (number of words before, words) of text that the text layer does not have.
     """
 
@@ -159,20 +162,21 @@ def _compare(page: Page, suspect: SuspectText) -> _Comparison | None:
     boxes = [reduce(union, [page.words[index].box for index in line]) for line in lines]
     boxes += [lost.box for lost in suspect.lost]
     texts += [""] * len(suspect.lost)
-    order = sorted(range(len(boxes)), key=lambda at: -min(_length(boxes[at], texts[at]), _MAX_SAMPLE_LENGTH))
-    sample = _spread(order, suspect.kind)
+    # Lines of medium length are enough for a judgement, and take less time than long ones.
+    order = sorted(range(len(boxes)), key=lambda at: abs(_length(boxes[at], texts[at]) - _SAMPLE_LENGTH))
     image = page.screenshot.image
-    readings = dict(zip(sample, read_boxes(image, [boxes[at] for at in sample]), strict=True))
-    pairs = [(texts[at], readings[at].text) for at in sample if readings[at].score >= _MIN_SCORE]
-    if suspect.kind == "digits":
-        if not _digits_differ(pairs):
+    readings: dict[int, BoxReading] = {}
+    pairs: list[tuple[str, str]] = []
+    first, size = _SAMPLES[suspect.kind]
+    for sample in (order[:first], order[first:size]):
+        readings.update(zip(sample, read_boxes(image, [boxes[at] for at in sample]), strict=True))
+        pairs += [(texts[at], readings[at].text) for at in sample if readings[at].score >= _MIN_SCORE]
+        if pairs and not (_digits_differ(pairs) if suspect.kind == "digits" else _letters_differ(pairs)):
             return None
-    else:
-        if pairs and not _letters_differ(pairs):
-            return None
-        if not pairs or not _is_plausible([text for _, text in pairs]):
-            script_is_known = can_read(" ".join(texts))
-            return _Comparison(False, {}) if suspect.is_certain or not script_is_known else None
+    if not pairs:
+        return _Comparison(False, {}) if suspect.kind == "letters" else None
+    if suspect.kind == "letters" and not _is_plausible([text for _, text in pairs]):
+        return _Comparison(False, {})
     rest = [at for at in range(len(boxes)) if at not in readings]
     readings.update(zip(rest, read_boxes(image, [boxes[at] for at in rest]), strict=True))
     words: dict[int, tuple[Word, ...]] = dict.fromkeys(inside, ())
@@ -180,8 +184,7 @@ def _compare(page: Page, suspect: SuspectText) -> _Comparison | None:
         if suspect.kind == "digits" and (corrected := _with_digits([page.words[i] for i in line], readings[at].text)):
             words.update((index, (word,)) for index, word in zip(line, corrected, strict=True))
             continue
-        words.update((index, ()) for index in line)
-        words[line[0]] = _usable(readings[at])
+        words.update(_distribute([page.words[index].box for index in line], line, _usable(readings[at])))
     inserted = tuple(
         (lost.position, _usable(readings[len(lines) + number])) for number, lost in enumerate(suspect.lost)
     )
@@ -201,6 +204,18 @@ def _with_digits(words: Sequence[Word], text: str) -> list[Word]:
     return [
         replace(word, text="".join(next(digits) if c.isdigit() else c for c in word.text), ocr=True) for word in words
     ]
+
+
+def _distribute(boxes: Sequence[Box], line: Sequence[int], words: Sequence[Word]) -> dict[int, tuple[Word, ...]]:
+    """Assign the words that OCR read in a line to the nearest words of the text layer, in the order of OCR."""
+    assigned: dict[int, tuple[Word, ...]] = dict.fromkeys(line, ())
+    first = 0
+    for word in words:
+        x, y = word.box[0] + word.box[2], word.box[1] + word.box[3]
+        distances = [abs(box[0] + box[2] - x) + abs(box[1] + box[3] - y) for box in boxes[first:]]
+        first += distances.index(min(distances))
+        assigned[line[first]] += (word,)
+    return assigned
 
 
 def _usable(reading: BoxReading) -> tuple[Word, ...]:
@@ -227,13 +242,6 @@ def _continues(last: Box, box: Box) -> bool:
 def _length(box: Box, text: str) -> float:
     """Return the number of characters of a line, estimated from the box if the text layer has no text."""
     return len(text) or 2 * (box[2] - box[0]) / max(box[3] - box[1], 1e-6)
-
-
-def _spread(order: Sequence[int], kind: str) -> list[int]:
-    """Return the sample of the lines, which are sorted by length, the longest first."""
-    size = _SAMPLE if kind == "letters" else 4 * _SAMPLE  # a number has few characters
-    longest = order[: 2 * size]
-    return list(longest if len(longest) <= size else longest[::2][:size])
 
 
 def _normalize(text: str) -> str:
@@ -299,7 +307,10 @@ def _is_plausible(texts: Sequence[str]) -> bool:
         return float((np.nan_to_num(scores.pairs) * scores.pair_counts).sum()) >= 0.15 * pairs
     if len(latin):
         return float(np.median(latin)) >= _MIN_PLAUSIBLE
-    return any(character.isalnum() for character in "".join(words))
+    # Numbers and short labels, which OCR also reads in mathematical signs and ornaments, but then always the same.
+    text = "".join(words)
+    share = sum(map(str.isalnum, text)) / max(len(text), 1)
+    return share >= _LABEL_SHARE and (len(text) >= _LABEL_LENGTH * len(texts) or len(set(texts)) >= _MIN_LABELS)
 
 
 def _with_caption(

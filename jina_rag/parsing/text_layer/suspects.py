@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -30,27 +30,33 @@ if TYPE_CHECKING:
 # thirds of the words in rot13 are.
 _IMPLAUSIBLE = -3.6
 # Mean over the words of a font. Sound text has a mean of -2.2 to -2.8; the mean of few words varies.
-_LOWEST_MEAN, _MEAN_SPREAD = -2.8, 1.2
-_MIN_IMPLAUSIBLE_SHARE, _MIN_IMPLAUSIBLE = 0.22, 3
-_WINDOW, _WINDOW_MEAN = 4, -3.4
+_LOWEST_MEAN, _MEAN_SPREAD = -3.0, 1.2
+_MIN_IMPLAUSIBLE_SHARE, _MIN_IMPLAUSIBLE = 0.25, 4
+# Consecutive words with a lower mean make the second step look at the fonts; such words are suspect without a font of
+# their own if there are many of them.
+_WINDOW, _WINDOW_MEAN, _MIN_WINDOW_WORDS = 5, -3.55, 12
 # Reversed letters score higher than the text by this much. In sound text, they score 0.8 lower.
 _REVERSED, _MIN_REVERSED_WORDS = 0.25, 4
 # Share of common pairs. Sound text of alphabets has 95 %, Chinese, Japanese and Korean text 40 to 60 %.
 _ALPHABET_PAIRS, _LARGE_SCRIPT_PAIRS, _MIN_PAIRS = 0.7, 0.15, 10
 # Words of several symbols, or of private-use characters, and their share of the words of a font.
-_MIN_SYMBOL_WORDS, _SYMBOL_SHARE = 2, 0.4
+_MIN_SYMBOL_WORDS, _SYMBOL_SHARE = 2, 0.25
+# Different words of that kind that make the second step look at the fonts.
+_MIN_ODD_WORDS = 3
 # Number of words whose digits are compared with the pixels: of a page in the first step, of a font in the second.
 _PAGE_NUMBERS, _FONT_NUMBERS = 16, 32
 # A digit differs from the pixels if the network is this sure, and sure that it is not the digit of the text.
 _SURE, _IMPOSSIBLE = 0.85, 0.03
 _DIGIT_SHARE, _MIN_DIGITS = 0.2, 4
 # Characters that a page must have lost, and their share of a run.
-_MIN_LOST, _LOST_SHARE = 4, 0.3
+MIN_LOST = 4
+"""Number of characters without a valid code from which a page or font is suspect."""
+_LOST_SHARE = 0.3
 # Runs with fewer lost characters are bullets and icons.
 _MIN_RUN_LOST = 2
 # With these values, the suspicion alone justifies a warning.
 _CERTAIN_WORDS, _CERTAIN_MEAN, _CERTAIN_SYMBOLS, _CERTAIN_PAIRS, _CERTAIN_DIGITS = 8, -3.4, 5, 20, 12
-_CERTAIN_LOST = 20
+_CERTAIN_LOST, _CERTAIN_RUN_LOST, _CERTAIN_SHARE = 20, 4, 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,8 @@ def find_suspects(
     indices = np.arange(len(words))
     numbers = _sample([i for i, word in enumerate(words) if is_number(word.text)], _PAGE_NUMBERS)
     observed = _Digits(image, words, numbers)
-    is_odd = int((scores.is_symbols | scores.is_private).sum()) >= _MIN_SYMBOL_WORDS
+    odd_words = {words[index].text for index in np.flatnonzero(scores.is_symbols | scores.is_private)}
+    is_odd = len(odd_words) >= _MIN_ODD_WORDS
     if not (any_lost or is_odd or len(windows) or observed.any_wrong or _judge(scores, indices)):
         return ()
     runs = read_runs()
@@ -97,13 +104,12 @@ def find_suspects(
         by_font[font].append(index)
     covered = np.zeros(len(words), bool)
     for font, members in by_font.items():
-        lost = _lost_runs(runs, positions, font)
+        lost, is_mostly_lost, is_certainly_lost = _lost_runs(runs, positions, font)
         judgement = _judge(scores, np.array(members))
-        certain = judgement == "certain"
-        if lost and (sum(run.lost for run in runs if run.font == font) >= _CERTAIN_LOST):
-            certain = True
         if judgement or lost:
-            suspects.append(SuspectText("letters", font, tuple(members), lost, certain))
+            wrong = tuple(members) if judgement or is_mostly_lost else ()
+            certain = judgement == "certain" or is_certainly_lost
+            suspects.append(SuspectText("letters", font, wrong, lost, certain))
             covered[members] = True
             continue
         font_numbers = _sample([i for i in members if is_number(words[i].text)], _FONT_NUMBERS)
@@ -112,18 +118,18 @@ def find_suspects(
             with_digits = tuple(i for i in members if any(c.isdigit() for c in words[i].text))
             suspects.append(SuspectText("digits", font, with_digits, (), digits.is_certain))
     for font in {run.font for run in runs} - set(by_font):
-        if lost := _lost_runs(runs, positions, font):
-            total = sum(run.lost for run in runs if run.font == font)
-            suspects.append(SuspectText("letters", font, (), lost, total >= _CERTAIN_LOST))
+        lost, _, is_certainly_lost = _lost_runs(runs, positions, font)
+        if lost:
+            suspects.append(SuspectText("letters", font, (), lost, is_certainly_lost))
     # Implausible words in a font that is sound elsewhere: the figure of another document, with a font of the same name.
     rest = [int(i) for i in windows if not covered[i]]
-    if rest and not suspects:
+    if len({words[i].text for i in rest}) >= _MIN_WINDOW_WORDS and not suspects:
         suspects.append(SuspectText("letters", "", tuple(rest), (), False))
     return tuple(suspects)
 
 
 def _implausible_windows(scores: WordScores) -> npt.NDArray[np.intp]:
-    """Return the indices of the words in windows of four scored words whose mean is implausible."""
+    """Return the indices of the words in windows of five scored words whose mean is implausible."""
     scored = np.flatnonzero(~np.isnan(scores.latin))
     if len(scored) < _WINDOW:
         return np.zeros(0, np.intp)
@@ -137,13 +143,14 @@ def _judge(scores: WordScores, members: npt.NDArray[np.intp]) -> str:
     """Return "" for plausible words, "suspect", or "certain" if the words alone prove that the text is wrong."""
     latin = scores.latin[members]
     is_scored = ~np.isnan(latin)
-    latin = latin[is_scored]
+    # A term that is repeated counts once. Equal scores are the same word in almost every case.
+    latin, first = np.unique(latin[is_scored], return_index=True)
     count = len(latin)
     result = ""
     if count >= 2:
         mean = float(latin.mean())
         implausible = int((latin < _IMPLAUSIBLE).sum())
-        backwards = float((scores.reversed_latin[members][is_scored] - latin).mean())
+        backwards = float((scores.reversed_latin[members][is_scored][first] - latin).mean())
         is_backwards = count >= _MIN_REVERSED_WORDS and backwards > _REVERSED
         if (
             mean < _LOWEST_MEAN - _MEAN_SPREAD / np.sqrt(count)
@@ -157,7 +164,7 @@ def _judge(scores: WordScores, members: npt.NDArray[np.intp]) -> str:
         symbols = int(mask.sum())
         if symbols >= _MIN_SYMBOL_WORDS and symbols >= _SYMBOL_SHARE * len(members):
             result = "suspect"
-            if symbols >= _CERTAIN_SYMBOLS and symbols >= 2 * _SYMBOL_SHARE * len(members):
+            if symbols >= _CERTAIN_SYMBOLS and symbols >= _CERTAIN_SHARE * len(members):
                 return "certain"
     return _judge_pairs(scores, members) or result
 
@@ -242,12 +249,31 @@ def is_lost(code: int) -> bool:
     return code == 0xFFFD or code > sys.maxunicode or unicodedata.category(chr(code)) in ("Cc", "Co", "Cn", "Cs")
 
 
-def _lost_runs(runs: Sequence[TextRun], positions: Sequence[int], font: str) -> tuple[LostText, ...]:
+def count_lost(texts: Iterable[str]) -> int:
+    """Return the number of characters of raw words for which `is_lost` is True.
+
+    Args:
+        texts: Words as the PDF library returns them.
+    """
+    return sum(
+        sum(is_lost(ord(character)) for character in text)
+        for text in texts
+        if not (text.isascii() and text.isprintable())
+    )
+
+
+def _lost_runs(runs: Sequence[TextRun], positions: Sequence[int], font: str) -> tuple[tuple[LostText, ...], bool, bool]:
+    """Return the lost text of a font, whether most of its text is lost, and whether that alone proves an error."""
     own = [(run, position) for run, position in zip(runs, positions, strict=True) if run.font == font]
-    if sum(run.lost for run, _ in own) < _MIN_LOST:
-        return ()
-    return tuple(
+    total, length = sum(run.lost for run, _ in own), sum(run.length for run, _ in own)
+    lost = tuple(
         LostText(run.box, position)
         for run, position in own
         if run.lost >= _MIN_RUN_LOST and run.lost >= _LOST_SHARE * run.length
     )
+    if total < MIN_LOST or not lost:
+        return (), False, False
+    is_mostly_lost = total >= _LOST_SHARE * length
+    # Signs of a symbol font stand alone or in pairs.
+    is_text = total >= max(_CERTAIN_LOST, _CERTAIN_RUN_LOST * sum(run.lost > 0 for run, _ in own))
+    return lost, is_mostly_lost, is_mostly_lost and is_text

@@ -33,6 +33,7 @@ HEADER = {
     "regions": [["chart", [0.1, 0.1, 0.5, 0.5], ""]],
     "images": [],
     "warnings": [],
+    "suspects": [],
 }
 NAN, INF = float("nan"), float("inf")
 
@@ -64,6 +65,17 @@ def words(*boxes):
         {"dpi": 10**400},
         {"dpi": None},
         {"words": None},
+        {"suspects": 5},
+        {"suspects": [["letters", "F", [], []]]},
+        {"suspects": [["other", "F", [], [], True]]},
+        {"suspects": [["letters", 5, [], [], True]]},
+        {"suspects": [["letters", "F", [0], [], True]]},
+        {"suspects": [["letters", "F", [-1], [], True]]},
+        {"suspects": [["letters", "F", [0.0], [], True]]},
+        {"suspects": [["letters", "F", [], [], 1]]},
+        {"suspects": [["letters", "F", [], [[[0, 0, 1, NAN], 0]], True]]},
+        {"suspects": [["letters", "F", [], [[[0, 0, 1, 1], 1]], True]]},
+        {"suspects": [["letters", "F", [], [[[0, 0, 1], 0]], True]]},
         {"words": [5]},
         {"words": "ab"},
         words((0, 0, NAN, 1)),
