@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import tempfile
 import threading
 import time
@@ -13,13 +14,16 @@ import pymupdf
 import pytest
 from helpers.portfolios import pdf_content, portfolio
 from helpers.raw_pdf import one_page, stream
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from jina_rag import load_pages
 from jina_rag.config import IngestSettings, Limits
 from jina_rag.errors import DocumentError
 from jina_rag.parsing import attachment_readers
-from jina_rag.parsing.attachment_names import attachment_names
+from jina_rag.parsing.attachment_names import attachment_names, attachment_path
 from jina_rag.parsing.attachment_readers import may_have_attachments
 from jina_rag.parsing.attachments import extracted, read_attachments
 from jina_rag.parsing.sources import source_file
@@ -63,6 +67,18 @@ def test_hostile_names_become_different_file_names():
         "passwd.pdf", "attachment 2", "attachment 3", "a_b.pdf", "x[31m.pdf", "win.pdf", "same.pdf", "same (2).pdf",
         "fdp.exe.pdf", "отчёт 合同.pdf", "n" * 116 + ".pdf", "same (2) (2).pdf", "*[1]?.pdf",
     ]  # fmt: skip
+
+
+@hypothesis_settings(max_examples=60, deadline=None)
+@given(stored_names=st.lists(st.text(st.characters(), max_size=12), max_size=8))
+def test_any_names_become_different_file_names_without_control_characters(stored_names):
+    names = attachment_names(stored_names, Path("report.pdf"))
+    assert len(set(names)) == len(stored_names)
+    for name in names:
+        assert name.strip()
+        assert not re.search(r"[/\\#\x00-\x1f\x7f]", name)
+        assert Path("a", attachment_path(Path("report.pdf"), name)).parent == Path("a")
+        name.encode("utf-8")
 
 
 def test_many_attachments_with_the_same_name_are_named_in_linear_time():
