@@ -31,7 +31,7 @@ from PIL import Image
 
 from jina_rag.config import IngestSettings
 from jina_rag.ocr import lines, read_areas, weights
-from jina_rag.ocr.detection import _tiles
+from jina_rag.ocr.tiles import tiles_of
 from jina_rag.parsing.documents import open_document
 from jina_rag.parsing.pages import areas_to_read
 from jina_rag.parsing.sources import SourceFile, find_sources
@@ -116,7 +116,7 @@ class Published:
         height, width = pixels.shape[:2]
         tile_axis = 1 if height >= width else 0
         quads_of_page = []
-        for tile in _tiles(max(height, width), min(height, width)):
+        for tile in tiles_of(max(height, width), min(height, width)):
             crop = pixels[tile.start : tile.end] if tile_axis else pixels[:, tile.start : tile.end]
             if np.ptp(crop, axis=(0, 1)).max() < 24:
                 continue

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 InputPart: TypeAlias = "str | bytes | Path | Image | Page | Mapping[str, str | bytes | Path | Image | Page]"
 """A text (str), an image (file content as bytes, a path, a PIL image), a page, or a mapping that names the kind:
-``{"text": "…"}`` or ``{"image": …}``. A str is always a text; as an image, a str is the path, the URL or the base64 data
-URI of an image."""
+``{"text": "…"}`` or ``{"image": …}``. A str is always a text; as an image, a str is the path, the URL or the base64
+data URI of an image."""
 Input: TypeAlias = "InputPart | Sequence[InputPart]"
 """One input: a single part, or a sequence of parts that form one document (a text with images)."""
 

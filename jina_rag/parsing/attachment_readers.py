@@ -16,6 +16,7 @@ from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, LimitExceededError
 from jina_rag.parsing.renderer import check_size
 from jina_rag.parsing.sources import SourceFile
+from jina_rag.parsing.text_formats.formats import text_format
 
 _BLOCK = 1 << 20
 _OVERLAP = 32
@@ -108,6 +109,8 @@ def may_have_attachments(source: SourceFile) -> bool:
     Args:
         source: The file.
     """
+    if source.kind == "text":
+        return text_format(source.path) == "mail"
     if source.kind != "pdf":
         return False
     # The keys may be inside a compressed object stream. Without the keys and object streams, the PDF is not opened.
@@ -128,6 +131,10 @@ def open_attachments(source: SourceFile, settings: IngestSettings) -> Attachment
         DocumentError: If the file cannot be opened.
         MissingDependencyError: If the package that reads the format is not installed.
     """
+    if source.kind == "text":
+        from jina_rag.parsing.text_formats.mail import MailAttachments
+
+        return MailAttachments(source, settings)
     from jina_rag.parsing.pdf.attachments import open_pdf_attachments
 
     return open_pdf_attachments(source, settings)

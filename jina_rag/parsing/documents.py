@@ -51,6 +51,10 @@ def open_alone(source: SourceFile, settings: IngestSettings) -> Renderer:
     """
     if source.kind == "office":
         raise DocumentError("The file is an office file. Convert the file to PDF before rendering.")
+    if source.kind == "text":
+        from jina_rag.parsing.text_formats.renderer import TextRenderer
+
+        return TextRenderer(source, settings)
     if source.kind == "image":
         from jina_rag.parsing.images import ImageRenderer
 

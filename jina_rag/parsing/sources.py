@@ -18,9 +18,10 @@ from typing import Literal, TypeAlias
 from jina_rag import globs
 from jina_rag.errors import InvalidInputError
 from jina_rag.image_formats import modern_format
+from jina_rag.parsing.text_formats.formats import SUFFIXES, is_text_document
 from jina_rag.types import Failure
 
-Kind: TypeAlias = Literal["pdf", "image", "office"]
+Kind: TypeAlias = Literal["pdf", "image", "office", "text"]
 
 INDEX_FILES = frozenset({"manifest.sqlite3", "images"})
 """Names of entries of an index folder. A folder that contains all these names is an index and is skipped."""
@@ -28,6 +29,7 @@ _SUFFIXES = {
     "a PDF": ".pdf",
     "an image": ".png .jpg .jpeg .jpe .jfif .tif .tiff .gif .bmp .webp .heic .heif .hif .avif .jxl",
     "an office file": ".docx .docm .dotx .doc .odt .rtf .pptx .pptm .ppsx .ppt .pps .odp .xlsx .xlsm .xlsb .xls .ods",
+    "a text file": " ".join(SUFFIXES),
 }
 _KIND_OF_SUFFIX = {suffix: suffix_kind for suffix_kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
 """Suffix → kind of document with the suffix, as a phrase for error messages."""
@@ -69,7 +71,8 @@ class SourceFile:
             path of the file that contains it, followed by ``#`` and the name of the attachment.
         root: The folder that was passed to `find_sources`; if a file was passed, the parent folder of the file.
         doc_id: `path` relative to `root` with forward slashes, in printable form (see `printable`).
-        kind: ``"pdf"``, ``"image"`` or ``"office"``, determined by the first bytes of the file.
+        kind: ``"pdf"``, ``"image"`` or ``"office"``, determined by the first bytes of the file, or ``"text"``,
+            determined by the suffix and the first bytes.
         skip_pages: 1-based numbers of the pages that are not rendered, because an interrupted run has indexed the
             pages.
         revision: SHA-256 of the file content, used as a cache key; empty if the hash was not computed.
@@ -162,8 +165,8 @@ def _expand(root: Path, check: Callable[[], None] = lambda: None) -> Iterator[Pa
     if os.path.lexists(root):
         return iter([root])
     if not globs.has_wildcards(str(root)):
-        if paths := list(globs.find(str(root), check)):  # the name of a file in another spelling
-            return iter(paths)
+        if spellings := list(globs.find(str(root), check)):  # the name of a file in another spelling
+            return iter(spellings)
         raise InvalidInputError(f"{printable(str(root))!r} does not exist. Check the path.")
     paths = globs.find(str(root), check)
     first = next(paths, None)
@@ -339,6 +342,8 @@ def _classify(path: Path, root: Path, *, is_root: bool) -> SourceEvent:
         kind = "pdf"
     if kind is None and suffix_kind == "an office file" and head.startswith((_OLE, b"PK\3\4")):
         kind = "office"
+    if kind is None and is_text_document(path, head):
+        kind = "text"
     if kind is not None:
         return SourceFile(path, root, printable(path.relative_to(root).as_posix()), kind)
     if not head and (suffix_kind or is_root):
@@ -346,9 +351,9 @@ def _classify(path: Path, root: Path, *, is_root: bool) -> SourceEvent:
     if suffix_kind:
         return Failure(path, f"The content is not {suffix_kind}, contrary to the suffix. Rename or replace the file.")
     if is_root:
-        reason = "The content is neither a PDF, an image nor an office file in a supported format."
+        reason = "The content is neither a PDF, an image, an office file nor a text file in a supported format."
         return Failure(path, f"{reason} Convert the file to PDF.")
-    return Skipped(path, "The file is not a PDF, image or office file. Convert the file to PDF to index it.")
+    return Skipped(path, "The file is not a PDF, image, office or text file. Convert the file to PDF to index it.")
 
 
 def _is_hidden(path: Path) -> bool:

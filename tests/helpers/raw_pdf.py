@@ -60,7 +60,8 @@ def one_page(
         objects: Further objects; they replace objects 1 to 5.
         trailer: Further entries of the trailer.
     """
-    body = f"/Type/Page/Parent 2 0 R/MediaBox {media}/Contents 4 0 R/Resources<</Font<</F1 5 0 R{fonts}>>{resources}>>{page}"
+    used = f"/Font<</F1 5 0 R{fonts}>>{resources}"
+    body = f"/Type/Page/Parent 2 0 R/MediaBox {media}/Contents 4 0 R/Resources<<{used}>>{page}"
     parts: dict[int, bytes | str] = {
         1: "<</Type/Catalog/Pages 2 0 R>>",
         2: "<</Type/Pages/Kids[3 0 R]/Count 1>>",

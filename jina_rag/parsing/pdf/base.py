@@ -157,7 +157,7 @@ def _regions(shapes: Shapes, words: Sequence[Word]) -> tuple[Region, ...]:
 
 def _undrawn(contents: PageContents) -> list[str]:
     return find_undrawn(
-        contents.screenshot.image,
+        contents.pixels,
         contents.shapes,
         has_words=bool(contents.words),
         has_hidden_content=contents.has_hidden_content,

@@ -9,7 +9,6 @@ import ctypes
 import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 
 import numpy as np
 
@@ -93,11 +92,12 @@ class PdfiumRenderer(PdfRenderer):
                 )
 
                 def read() -> list[LayerWord]:
-                    words = (
-                        replace(word, box=_display_box(word.box, to_display), is_annotation=layer is not page)
-                        for layer in layers
-                        for word in read_words(raw, layer, objects.text_orders)
-                    )
+                    words = []
+                    for layer in layers:
+                        for word in read_words(raw, layer, objects.text_orders):
+                            word.box = _display_box(word.box, to_display)
+                            word.is_annotation = layer is not page
+                            words.append(word)
                     return clean_words(words, width, height)
 
                 words: list[LayerWord] = attempt(read, [], "words", warnings)

@@ -6,7 +6,6 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -137,7 +136,8 @@ class PyMuPdfRenderer(PdfRenderer):
         words = read_words(library, page)
         self._lost_characters = count_lost(word.text for word in words)
         if to_display != library.Identity:  # the product takes 20 microseconds a word
-            words = [replace(word, box=tuple(library.Rect(word.box) * to_display)) for word in words]
+            for word in words:
+                word.box = tuple(library.Rect(word.box) * to_display)
         return clean_words(words, width, height)
 
     def _runs(self, number: int, width: float, height: float) -> list[TextRun]:

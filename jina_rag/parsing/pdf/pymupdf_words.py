@@ -18,9 +18,13 @@ from jina_rag.types import Box
 _FILLED, _STROKED, _CLIPPED = 16, 32, 64
 # Text with a lower opacity (0 to 255) counts as transparent.
 _OPACITY = 12
+# Distance of the origin of a character from its top in vertical writing mode, as a fraction of the font size.
+_VERTICAL_ORIGIN = 0.88
 # The operator that sets the text render mode, and the same operator for invisible text.
 _RENDER_MODE = re.compile(rb"(?<![^\s\])>])[0-7]\s+Tr(?![^\s/\[(<])")
 _INVISIBLE = b"3 Tr"
+# Stands for the line of a word that the dictionary of the page lacks.
+_NO_LINE: dict[str, Any] = {"spans": (), "wmode": 0}
 # Minimum fraction of a word that a shape covers.
 _COVERED = 0.9
 
@@ -43,20 +47,28 @@ def read_words(library: Handle, page: Handle) -> list[LayerWord]:
         entries = words_in_order(entries, blocks)
     else:
         blocks = text_page.extractDICT()["blocks"]
-    spans_of_line = {
-        (block["number"], number): line["spans"]
-        for block in blocks
-        for number, line in enumerate(block.get("lines", ()))
+    lines: dict[tuple[int, int], dict[str, Any]] = {
+        (block["number"], number): line for block in blocks for number, line in enumerate(block.get("lines", ()))
     }
     words: list[LayerWord] = []
-    line: tuple[int, int] | None = None
+    key: tuple[int, int] | None = None
     spans = _Spans(())
+    shift = 0.0, 0.0
     for x0, y0, x1, y1, text, block, number, _ in entries:
-        if (block, number) != line:
-            line = block, number
-            spans = _Spans(spans_of_line.get(line, ()))
-        words += spans.split(text, (x0, y0, x1, y1))
+        if (block, number) != key:
+            key = block, number
+            line = lines.get(key, _NO_LINE)
+            spans, shift = _Spans(line["spans"]), _vertical_shift(line)
+        words += spans.split(text, (x0 - shift[0], y0 - shift[1], x1 - shift[0], y1 - shift[1]))
     return words
+
+
+def _vertical_shift(line: dict[str, Any]) -> tuple[float, float]:
+    """Return (x, y) by which MuPDF moves the boxes of a line in vertical writing mode: from the top to the origin."""
+    if line["wmode"] != 1:
+        return 0.0, 0.0
+    distance = _VERTICAL_ORIGIN * max(span["size"] for span in line["spans"])
+    return distance * line["dir"][0], distance * line["dir"][1]
 
 
 class _Spans:

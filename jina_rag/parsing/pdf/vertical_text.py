@@ -72,7 +72,9 @@ def join_columns(words: Sequence[tuple[str, Box]]) -> list[tuple[str, Box]]:
 
 def _is_vertical(column: _Column) -> bool:
     """Return whether a column is vertical text. Numbers below each other without a letter are a list."""
-    return len(column.parts) > 1 and _LETTERS.search(column.text) is not None
+    if len(column.parts) == 1:
+        return _is_tall(column.text, column.box)
+    return _LETTERS.search(column.text) is not None
 
 
 def _is_letter(text: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from jina_rag.parsing.layout.boxes import clip_to_page, to_fractions, union
@@ -22,7 +22,7 @@ _CELL = 4.0
 _SHADOW_SHARE = 0.75
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, because a page has hundreds of words and frozen instances are slow to create
 class LayerWord:
     """A word of the text layer before the words that nobody can see are dropped.
 
@@ -48,7 +48,7 @@ class LayerWord:
 
 
 def clean_words(words: Iterable[LayerWord], width: float, height: float) -> list[LayerWord]:
-    """Return the words without invalid characters and without words outside the page. The boxes are clipped.
+    """Remove invalid characters, clip the boxes, and return the words that have characters and lie on the page.
 
     Args:
         words: Words in the order of the text layer.
@@ -60,7 +60,8 @@ def clean_words(words: Iterable[LayerWord], width: float, height: float) -> list
         text = clean(word.text)
         box = clip_to_page(word.box, width, height)
         if text and box:
-            cleaned.append(replace(word, text=text, box=box))
+            word.text, word.box = text, box
+            cleaned.append(word)
     return cleaned
 
 

@@ -92,7 +92,7 @@ def find_suspects(
     indices = np.arange(len(words))
     numbers = _sample([i for i, word in enumerate(words) if is_number(word.text)], _PAGE_NUMBERS)
     observed = _Digits(image, words, numbers)
-    odd_words = {words[index].text for index in np.flatnonzero(scores.is_symbols | scores.is_private)}
+    odd_words = {words[int(index)].text for index in np.flatnonzero(scores.is_symbols | scores.is_private)}
     is_odd = len(odd_words) >= _MIN_ODD_WORDS
     if not (any_lost or is_odd or len(windows) or observed.any_wrong or _judge(scores, indices)):
         return ()

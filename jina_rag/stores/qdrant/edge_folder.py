@@ -1,8 +1,8 @@
 """Folder of the embedded Qdrant engine: locking, atomic creation, opening, and error translation.
 
 The folder contains ``lock``, ``process.json`` (the process that holds the lock) and ``data/``. ``data/store.json``
-records the dimensions and the vector storage; ``data/shard/`` contains the files of the engine. A new store is created under a temporary name and renamed when
-complete, so that a killed process never leaves an incomplete store.
+records the dimensions and the vector storage; ``data/shard/`` contains the files of the engine. A new store is created
+under a temporary name and renamed when complete, so that a killed process never leaves an incomplete store.
 """
 
 from __future__ import annotations
