@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import multiprocessing
+
 import pytest
 from helpers.raw_pdf import one_page
 
@@ -35,14 +38,36 @@ def chinese(path, content=""):
     return with_font(path, "GB1", "UniGB-UCS2-H", codes, content=content)
 
 
+def warnings_without_system_fonts(path):
+    """Return the warnings of PDFium in a process whose only folder of fonts is empty."""
+    import pypdfium2.raw as raw
+
+    raw.FPDF_DestroyLibrary()
+    folders = (ctypes.c_char_p * 2)(bytes(path.parent / "fonts"), None)
+    config = raw.FPDF_LIBRARY_CONFIG(version=2)
+    config.m_pUserFontPaths = ctypes.cast(folders, type(config.m_pUserFontPaths))
+    raw.FPDF_InitLibraryWithConfig(config)
+    return warnings_of(path, "pypdfium2")
+
+
 def test_text_of_a_font_that_pdfium_cannot_replace_is_a_warning(tmp_path):
     path = chinese(tmp_path / "a.pdf", "BT /F1 12 Tf 72 600 Td (Latin words) Tj ET")
-    warnings = warnings_of(path, "pypdfium2")
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        warnings = pool.apply(warnings_without_system_fonts, [path])
     assert warnings == (
         'The font "SimSun" is not embedded, and its text is not drawn. Another renderer is installed: '
         'renderer="pymupdf" (--renderer pymupdf).',
     )
     assert all(len(warning) < 200 for warning in warnings)
+
+
+def test_text_is_drawn_or_a_warning_with_the_fonts_of_any_system(tmp_path):
+    source = SourceFile(chinese(tmp_path / "a.pdf"), tmp_path, "a.pdf", "pdf")
+    with open_document(source, IngestSettings(dpi=72, renderer="pypdfium2")) as document:
+        page = document.render(1)
+    is_drawn = page.screenshot.image.convert("L").getextrema() != (255, 255)
+    assert bool(page.words) == is_drawn
+    assert any("SimSun" in warning for warning in page.warnings) != is_drawn
 
 
 def test_a_font_that_the_renderer_replaces_is_no_warning(tmp_path):
