@@ -1,6 +1,6 @@
 """Measure how often a search ranks the right page first if page and query spell the same thing differently.
 
-    python benchmarks/spellings.py [--pages 120] [--queries 40] [--only NAME]
+    python benchmarks/spellings.py [--pages 120] [--queries 40] [--only NAME] [--embedder lite-en]
 
 The pages of an index differ only in a part number, or in a word of a script. For each spelling, all pages have the
 spelling and the queries are plain, and the pages are plain and the queries have the spelling. The plain spelling on
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import tempfile
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -79,6 +80,7 @@ GERMAN = "Vertrag mit der Firma {} GmbH", "Vertrag Firma {}"
 TURKISH = "{} firması ile sözleşme", "{} firması"
 THAI = "สัญญากับบริษัท{} จำกัด", "บริษัท{}"
 _ARABIC_LETTERS = "بتجدرسعفقكمنهو"
+_LAM_ALEF = re.compile("ل([اأإآ])")
 
 
 def _replace(*pairs: tuple[str, str]) -> Spelling:
@@ -94,16 +96,26 @@ def _decomposed(word: str) -> str:
     return unicodedata.normalize("NFD", word)
 
 
-WORDS: dict[str, tuple[tuple[str, str], str, str, Spelling]] = {
+def _spaced(space: str) -> Spelling:
+    return lambda word: word[:2] + space + word[2:]
+
+
+WORDS: dict[str, tuple[tuple[str, str], Sequence[str], str, Spelling]] = {
     "Arabic with points": (ARABIC, _ARABIC_LETTERS, "م", _pointed(_ARABIC_POINTS)),
     "Arabic with tatweel": (ARABIC, _ARABIC_LETTERS, "م", "ـ".join),
     "Arabic presentation forms": (ARABIC, _ARABIC_LETTERS, "م", _presentation),
-    "Arabic, lam-alef reversed": (ARABIC, _ARABIC_LETTERS, "الأ", _replace(("الأ", "األ"))),
+    "Arabic, lam-alef reversed": (
+        ARABIC,
+        [*_ARABIC_LETTERS, "لا", "لأ"],
+        "الأ",
+        lambda word: _LAM_ALEF.sub(r"\1ل", word),
+    ),
     "Arabic, Persian letters": (ARABIC, "بتكيدرس", "مكي", _replace(("ك", "ک"), ("ي", "ی"))),
     "Hebrew with points": (HEBREW, "אבגדהוזחטיכלמנסעפצקרשת", "מ", _pointed(_HEBREW_POINTS)),
     "Devanagari, NFD": (HINDI, "कखगचजटडतदनपबमरलस", "क\u093cि", _decomposed),
     "Latin, NFD": (GERMAN, "äöüßéèçabcdefgmnrst", "Ü", _decomposed),
     "Latin, soft hyphens": (GERMAN, "aeioubcdfgmnrst", "Ba", lambda word: word[:3] + "\u00ad" + word[3:]),
+    "Latin, zero-width spaces": (GERMAN, "aeioubcdfgmnrst", "Ba", _spaced("\u200b")),
     "Latin, ligatures": (GERMAN, "aeioubcdgmnrst", "Waffi", _replace(("ffi", "\ufb03"))),
     "Latin, apostrophes": (GERMAN, "aeioubcdgmnrst", "O'", _replace(("'", "\u2019"))),
     "Turkish, capitals": (TURKISH, "aeiıoubcdgmnrst", "ili", lambda word: word.replace("i", "İ").upper()),
@@ -120,7 +132,7 @@ def part_numbers(count: int, rng: random.Random) -> list[str]:
     return list(codes)
 
 
-def words(letters: str, start: str, count: int, rng: random.Random) -> list[str]:
+def words(letters: Sequence[str], start: str, count: int, rng: random.Random) -> list[str]:
     """Return words of random letters with the same start."""
     names: dict[str, None] = {}
     while len(names) < count:
@@ -128,9 +140,12 @@ def words(letters: str, start: str, count: int, rng: random.Random) -> list[str]
     return list(names)
 
 
-def hit_count(pages: Sequence[str], queries: Sequence[str]) -> int:
+def hit_count(pages: Sequence[str], queries: Sequence[str], embedder: str) -> int:
     """Return for how many queries the page with the same number ranks first."""
-    with tempfile.TemporaryDirectory() as scratch, DocumentIndex.open(Path(scratch) / "kb") as index:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        DocumentIndex.open(Path(scratch) / "kb", embedder=embedder) as index,
+    ):
         index.add(list(pages), ids=[str(number) for number in range(len(pages))])
         results = index.search_many(list(queries), k=1, details=False)
         return sum(hits[0].doc_id == str(number) for number, hits in enumerate(results))
@@ -141,6 +156,7 @@ def main() -> None:
     parser.add_argument("--pages", type=int, default=120)
     parser.add_argument("--queries", type=int, default=40)
     parser.add_argument("--only", default="", help="part of the names of the spellings to measure")
+    parser.add_argument("--embedder", default="lite")
     options = parser.parse_args()
     rng = random.Random(7)
     codes = part_numbers(options.pages, rng)
@@ -158,8 +174,8 @@ def main() -> None:
             [page.format(spelling(item)) for item in items],
             [query.format(spelling(item)) for item in items[: options.queries]],
         )
-        in_pages = hit_count(spelled[0], plain[1])
-        in_queries = in_pages if spelling is str else hit_count(plain[0], spelled[1])
+        in_pages = hit_count(spelled[0], plain[1], options.embedder)
+        in_queries = in_pages if spelling is str else hit_count(plain[0], spelled[1], options.embedder)
         print(f"{name:40} in pages {in_pages}, in queries {in_queries} of {options.queries}", flush=True)
 
 

@@ -16,13 +16,15 @@ three forms, because a form that finds more also confuses more:
 | em dash, bars and the katakana long mark inside a code | ``-`` | yes | yes | yes (1) |
 | apostrophes, prime, modifier letters, acute accent, geresh; gershayim | ``'``; ``"`` | yes | yes | yes |
 | soft hyphen between letters; next to a digit | removed; ``-`` | yes | yes | yes (2) |
-| zero-width space and non-joiner between letters | removed | yes | kept (3) | yes (2) |
+| zero-width space and non-joiner between letters with two cases | removed | yes | yes | yes (2) |
+| zero-width space and non-joiner between other letters | removed | yes | kept (3) | yes (2) |
 | other invisible characters: joiners, direction marks, variation selectors | removed | yes | yes | yes |
 | fractions (½, 1½) and the fraction slash | ``1/2``, ``1 1/2`` | kept | yes | yes |
 | superscript digits after a letter (m²); after a digit (10²) | ``m2``; ``10^2`` | yes | yes | ``m^2`` (2) |
 | trade mark signs; circled numbers and squared units (①, ㎡) | a space; NFKC between spaces | yes | yes | yes |
 | tatweel; points of Arabic, Hebrew and Syriac | removed | tatweel | yes | yes |
 | lam-alef reversed at the start of a word (األدوات) | الأدوات | no | yes | also (4) |
+| lam-alef that may be reversed in another place of such a text (كالم) | both: كالم كلام | no | yes (4) | also (4) |
 | upper case; İ and ı | case-folded; ``i`` | no | no | yes |
 | alef with hamza, madda or wasla; teh marbuta; alef maksura | bare alef; heh; yeh | no | no | yes |
 | Persian and Urdu yeh, kaf and heh | yeh, kaf and heh of Arabic | no | no | yes |
@@ -30,7 +32,8 @@ three forms, because a form that finds more also confuses more:
 1. A range of codes (``A-1–A-9``) gives the whole and each of the two codes.
 2. The parts of the word are terms, too.
 3. The models were trained with a space in this place.
-4. `jina_rag.sparse` adds the repaired spellings of all words of such a text to the terms.
+4. `jina_rag.sparse` adds the repaired spellings of all words of such a text to the terms, and the embedded models read
+   all spellings of a word. Which spelling is right cannot be seen: خالد and خلاد are both names.
 
 Not folded, because the difference has a meaning: accents and umlauts, hiragana and katakana, simplified and traditional
 Chinese, superscripts and plain digits after a digit, letters of different scripts that look alike, vowel signs of
@@ -90,6 +93,11 @@ _ARABIC_LETTERS = str.maketrans("أإآٱةىیکہەۀۂ", "ااااهييكه�
 _REVERSED = re.compile(r"(?<![^\W\d_])([وفبكل]?)ا([أإآا])ل(?=[^\W\d_])(?!له\b)")
 """Start of a word with a reversed lam-alef: no Arabic word starts with two alefs and a lam,
 except in a common misspelling of Allah."""
+_ALEF_LAM = re.compile("([أإآا])ل")
+_FIXED_START = re.compile(r"ال[أإآا]?(?=[^\W\d_]{2})|[وفبكل]ال[أإآا]")
+"""Start of a word in a text with reversed lam-alef that is in the right order: an article, or repaired."""
+_PREFIX_AND_ARTICLE = re.compile(r"[وفبكل]ال(?=[^\W\d_]{2})")
+"""Start of a word that is a prefix and an article (بالسلامة) or a letter and a reversed lam-alef (بلادنا)."""
 _SYNTAX = frozenset("*?[]!/\\.:")
 _BREAKS = re.compile("[\u00ad\u200b\u200c]+")
 _TERM_BREAKS = re.compile("\u00ad\\s+|[\u00ad\u200b\u200c]+")
@@ -117,6 +125,18 @@ def token_form(text: str) -> str:
         return text
     text, steps = _plain(text, points=False)
     return _REVERSED.sub(r"\1ال\2", text) if steps & _IS_ARABIC else text
+
+
+def has_reversed_lam_alef(text: str) -> bool:
+    """Return whether a word of a text starts with a reversed lam-alef, as in text layers that are in visual order.
+
+    Args:
+        text: A word or text.
+
+    >>> has_reversed_lam_alef("األدوات"), has_reversed_lam_alef("الأدوات")
+    (True, False)
+    """
+    return "ل" in text and _REVERSED.search(_plain(text, points=False)[0]) is not None
 
 
 class TermText(NamedTuple):
@@ -186,19 +206,42 @@ def same_name(name: str, other: str) -> bool:
 
 
 @lru_cache(maxsize=20_000)
-def token_form_with_offsets(word: str) -> tuple[str, tuple[int, ...] | None]:
+def token_form_with_offsets(word: str, *, is_reversed: bool = False) -> tuple[str, tuple[int, ...] | None]:
     """Return the token form of a word, and for each of its characters the start in the word, and the end of the word.
 
     Args:
         word: A word, without white space.
+        is_reversed: Whether the word is from a text with a reversed lam-alef; see `has_reversed_lam_alef`. The token
+            form then has all spellings of a word that may have further ones, separated by spaces.
 
     Returns:
-        The token form of n characters, and n + 1 character positions in `word`, in ascending order; None instead of the
-        positions if the token form has the characters of the word at the same positions.
+        The token form of n characters, and n + 1 character positions in `word`, ascending in each spelling; None
+        instead of the positions if the token form has the characters of the word at the same positions.
 
     >>> token_form_with_offsets("\u00bdm²")
     ('1/2 m2', (0, 0, 0, 1, 1, 2, 3))
     """
+    form, offsets = _form_with_offsets(word)
+    spellings = _readings(form) if is_reversed else [form]
+    if len(spellings) == 1:
+        return form, offsets
+    return " ".join(spellings), (offsets or tuple(range(len(form) + 1))) * len(spellings)
+
+
+def _readings(word: str) -> list[str]:
+    """Return the possible spellings of a word of a text with reversed lam-alef, all of the same length.
+
+    The word may have no lam-alef, or lam-alef for each pair of alef and lam, or for each pair after the article.
+
+    >>> _readings("بالسالمة")
+    ['بالسالمة', 'بلاسلامة', 'بالسلامة']
+    """
+    fixed, article = _FIXED_START.match(word), _PREFIX_AND_ARTICLE.match(word)
+    starts = dict.fromkeys((fixed.end() if fixed else 0, *([article.end()] if article else [])))
+    return list(dict.fromkeys([word, *(word[:start] + _ALEF_LAM.sub(r"ل\1", word[start:]) for start in starts)]))
+
+
+def _form_with_offsets(word: str) -> tuple[str, tuple[int, ...] | None]:
     form = token_form(word)
     if len(form) == len(word) or not form:
         return form, None
@@ -362,7 +405,9 @@ def _token_break(match: re.Match[str]) -> str:
     """Return the replacement of a soft hyphen, a zero-width space or a non-joiner in the token form."""
     before, after = _around(match)
     if _is_letter(before) and _is_letter(after):
-        return match.group().replace(SOFT, "")
+        # In scripts with two cases, the character only allows a line break or prevents a ligature.
+        is_cased = before.lower() != before.upper() and after.lower() != after.upper()
+        return "" if is_cased else match.group().replace(SOFT, "")
     return "-" if SOFT in match.group() and before.isalnum() and after.isalnum() else ""
 
 

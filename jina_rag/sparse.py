@@ -41,7 +41,7 @@ _SOFT_BREAK = re.compile(f"[{SOFT}{SOFT_SPACE}]")
 _REVERSED_START = re.compile("(?<![^\\W\\d_])[وفبكل]?اال(?=[^\\W\\d_])(?!له\\b)")
 """Start of a word in a text with reversed lam-alef: no Arabic word starts with two alefs and a lam."""
 _MAX_REVERSED = 3
-"""Maximum number of alef and lam pairs of a word that are tried in both orders."""
+"""Maximum number of alef and lam pairs of a word of which each is tried in both orders."""
 
 
 @cache
@@ -142,10 +142,14 @@ def _reversed_spellings(word: str) -> Iterator[str]:
     """Yield the spellings of a word with pairs of alef and lam in reverse order.
 
     PDF text layers in visual order have the letters of a lam-alef ligature in the wrong order. Alef and lam are also
-    separate letters in many words, so each pair of the word is tried in both orders.
+    separate letters in many words, so each pair of the word is tried in both orders. Of more than `_MAX_REVERSED`
+    pairs, all are reversed, with and without the article.
     """
     pieces = word.split("ال")
     if len(pieces) - 1 > _MAX_REVERSED:
+        yield word.replace("ال", "لا")
+        if word.startswith("ال"):
+            yield "ال" + word[2:].replace("ال", "لا")
         return
     for pairs in list(product(("ال", "لا"), repeat=len(pieces) - 1))[1:]:
         yield pieces[0] + "".join(pair + piece for pair, piece in zip(pairs, pieces[1:], strict=True))

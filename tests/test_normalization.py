@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jina_rag import normalization
-from jina_rag.normalization import name_form, pattern_form, same_name, term_text, token_form, token_form_with_offsets
+from jina_rag.normalization import (
+    has_reversed_lam_alef,
+    name_form,
+    pattern_form,
+    same_name,
+    term_text,
+    token_form,
+    token_form_with_offsets,
+)
 
 
 def term_form(text: str) -> str:
@@ -92,6 +100,48 @@ def test_spellings_with_another_meaning_stay_different(one, other):
 )
 def test_honest_text_stays_as_it_is(text):
     assert token_form(text) == text
+
+
+@pytest.mark.parametrize(
+    ("word", "spellings"),
+    [
+        ("األدوات", "الأدوات"),
+        ("كالم", "كالم كلام"),
+        ("مجاالت", "مجاالت مجالات"),
+        ("األعمال", "الأعمال الأعملا"),
+        ("بالسالمة", "بالسالمة بلاسلامة بالسلامة"),
+        ("ال", "ال لا"),
+        ("الكتاب", "الكتاب"),
+        ("عقد", "عقد"),
+        ("AB‑12", "AB-12"),
+    ],
+)
+def test_words_of_a_text_with_reversed_lam_alef_have_each_possible_spelling(word, spellings):
+    form, offsets = token_form_with_offsets(word, is_reversed=True)
+    assert form == spellings
+    assert offsets is None or len(offsets) == len(form) + 1
+    assert token_form_with_offsets(word)[0] == token_form(word)
+
+
+def test_offsets_of_each_spelling_point_into_the_word():
+    form, offsets = token_form_with_offsets("كَالم", is_reversed=True)
+    assert form == "كالم كلام"
+    assert offsets == (0, 2, 3, 4, 5, 0, 2, 3, 4, 5)
+
+
+@pytest.mark.parametrize("text", ["األدوات", "في االجتماع", "بألاألعاب األلعاب", "اَألدوات"])
+def test_reversed_lam_alef_is_detected(text):
+    assert has_reversed_lam_alef(text)
+
+
+@pytest.mark.parametrize("text", ["الأدوات", "قال المسألة السلام ألا لألمانيا", "االله", "Lam-Alef", ""])
+def test_honest_text_has_no_reversed_lam_alef(text):
+    assert not has_reversed_lam_alef(text)
+
+
+@pytest.mark.parametrize("mark", ["\u200b", "\u200c", "\u00ad"])
+def test_invisible_breaks_in_words_with_two_cases_are_removed(mark):
+    assert token_form(f"Donau{mark}dampf") == "Donaudampf"
 
 
 def test_term_form_folds_case_and_letters_of_one_sound():

@@ -14,7 +14,7 @@ from jina_rag.images import LoadedImage, Opening
 from jina_rag.inputs import parts_of
 from jina_rag.models.lite.backbone import Backbone, Token
 from jina_rag.models.lite.stopwords import has_content, is_particle, is_stop_word
-from jina_rag.normalization import token_form_with_offsets
+from jina_rag.normalization import has_reversed_lam_alef, token_form_with_offsets
 from jina_rag.protocols import Input
 from jina_rag.types import Box, Float32, Page, Word
 
@@ -105,7 +105,7 @@ def _read(image: Image) -> Sequence[Word]:
     return read_words(image)
 
 
-def tokens_of(words: Iterable[tuple[str, Box]], has_boxes: bool, backbone: Backbone, limit: int) -> Tokens:
+def tokens_of(words: Sequence[tuple[str, Box]], has_boxes: bool, backbone: Backbone, limit: int) -> Tokens:
     """Return the tokens of words, truncated to `limit` tokens.
 
     Args:
@@ -121,8 +121,12 @@ def tokens_of(words: Iterable[tuple[str, Box]], has_boxes: bool, backbone: Backb
     texts: list[str] = []
     word_indices: list[int] = []
     word_index = 0
+    is_reversed = any(not text.isascii() and has_reversed_lam_alef(text) for text, _ in words)
     for chunk in _chunks(words):
-        forms = [(text, None) if text.isascii() else token_form_with_offsets(text) for text, _ in chunk]
+        forms = [
+            (text, None) if text.isascii() else token_form_with_offsets(text, is_reversed=is_reversed)
+            for text, _ in chunk
+        ]
         tokens_of_words = backbone.tokenize([form for form, _ in forms])
         for (text, box), (form, offsets), tokens in zip(chunk, forms, tokens_of_words, strict=True):
             stop_word = is_stop_word(form)

@@ -16,7 +16,7 @@ from jina_rag.errors import CheckpointError, InvalidInputError
 from jina_rag.models.lite import minilm, page_text
 from jina_rag.models.lite.backbone import Token
 from jina_rag.models.lite.embedder import LiteEmbedder, LiteRecipe
-from jina_rag.models.lite.page_text import slice_box
+from jina_rag.models.lite.page_text import slice_box, tokens_of
 from jina_rag.models.lite.reranker import LiteReranker
 from jina_rag.models.lite.stopwords import is_stop_word
 from jina_rag.models.lite.text_windows import windows
@@ -127,6 +127,18 @@ def test_slice_box_of_arabic_and_hebrew_starts_at_right():
     box = (0.0, 0.0, 0.8, 0.1)
     assert slice_box(box, 0.0, 0.25, "שלום") == pytest.approx((0.6, 0.0, 0.8, 0.1))
     assert slice_box(box, 0.75, 1.0, "مصر،") == pytest.approx((0.0, 0.0, 0.2, 0.1))
+
+
+def test_each_spelling_of_a_reversed_lam_alef_has_the_box_and_the_letters_of_the_word():
+    backbone = LettersBackbone()
+    words = [("األدوات", (0.5, 0.0, 0.9, 0.1)), ("كالم", (0.1, 0.0, 0.5, 0.1))]
+    tokens = tokens_of(words, True, backbone, 100)
+    assert "".join(tokens.texts) == "األدوات" + "كالم" + "كالم"
+    assert tokens.words.tolist() == [0] * 7 + [1] * 9  # with the space between the spellings
+    assert tokens.ids.tolist() == [ord(letter) % 26 for letter in "الأدوات" + "كالم كلام"]
+    for start in (7, 12):  # from right to left
+        np.testing.assert_allclose(tokens.boxes[start : start + 4, 0], [0.4, 0.3, 0.2, 0.1], atol=1e-6)
+    assert len(tokens_of(words[1:], True, backbone, 100).ids) == 4
 
 
 def test_page_has_one_box_per_row(embedder):
