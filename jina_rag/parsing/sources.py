@@ -29,10 +29,27 @@ _SUFFIXES = {
     "a PDF": ".pdf",
     "an image": ".png .jpg .jpeg .jpe .jfif .tif .tiff .gif .bmp .webp .heic .heif .hif .avif .jxl",
     "an office file": ".docx .docm .dotx .doc .odt .rtf .pptx .pptm .ppsx .ppt .pps .odp .xlsx .xlsm .xlsb .xls .ods",
-    "a text file": " ".join(SUFFIXES),
+    **{
+        phrase: " ".join(suffix for suffix, text_format in SUFFIXES.items() if text_format in formats)
+        for phrase, formats in (
+            ("a text file", ("html", "markdown", "plain", "table")),
+            ("an EPUB book", ("epub",)),
+            ("a mail file", ("mail",)),
+        )
+    },
 }
 _KIND_OF_SUFFIX = {suffix: suffix_kind for suffix_kind, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
 """Suffix → kind of document with the suffix, as a phrase for error messages."""
+_WAYS_OUT = {
+    "Save the mail as .eml or PDF": ".msg .oft",
+    "Export the mails as .eml files": ".mbox .pst .ost",
+    "Save the page as .html or PDF": ".mht .mhtml .webarchive",
+    "Export the document to PDF": ".pages .numbers .key .gdoc .gsheet .gslides .one .vsd .vsdx .pub .xps .oxps .svg",
+    "Convert the book to PDF or .epub": ".mobi .azw .azw3 .fb2 .djvu .chm",
+    "Extract the files of the archive": ".zip .7z .rar .tar .gz .tgz .bz2 .xz .cbz .cbr",
+}
+_WAY_OUT_OF_SUFFIX = {suffix: way_out for way_out, suffixes in _WAYS_OUT.items() for suffix in suffixes.split()}
+"""Suffix of a format that is not read → what to do, as a phrase for error messages."""
 _IMAGE_STARTS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 HIDDEN = "The file or folder is hidden."
 """Reason of a skipped hidden file or folder."""
@@ -350,10 +367,11 @@ def _classify(path: Path, root: Path, *, is_root: bool) -> SourceEvent:
         return Failure(path, "The file is empty (0 bytes). Replace or re-export the file.")
     if suffix_kind:
         return Failure(path, f"The content is not {suffix_kind}, contrary to the suffix. Rename or replace the file.")
+    way_out = _WAY_OUT_OF_SUFFIX.get(path.suffix.lower(), "Convert the file to PDF")
     if is_root:
         reason = "The content is neither a PDF, an image, an office file nor a text file in a supported format."
-        return Failure(path, f"{reason} Convert the file to PDF.")
-    return Skipped(path, "The file is not a PDF, image, office or text file. Convert the file to PDF to index it.")
+        return Failure(path, f"{reason} {way_out}.")
+    return Skipped(path, f"The file is not a PDF, image, office or text file. {way_out} to index it.")
 
 
 def _is_hidden(path: Path) -> bool:

@@ -48,20 +48,37 @@ def test_single_file_id_is_file_name(tmp_path):
 
 
 def test_source_file_reports_reason_for_non_document(tmp_path):
-    (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(InvalidInputError, match="neither a PDF, an image nor an office file"):
-        source_file(tmp_path / "a.txt")
+    (tmp_path / "a.log").write_text("x")
+    with pytest.raises(InvalidInputError, match="neither a PDF, an image, an office file nor a text file"):
+        source_file(tmp_path / "a.log")
     with pytest.raises(InvalidInputError, match="not a single document"):
         source_file(tmp_path)
 
 
 def test_non_document_skipped_in_folder_but_fails_if_passed(tmp_path):
-    path = tmp_path / "notes.txt"
+    path = tmp_path / "notes.log"
     path.write_text("BM: text that starts like a bitmap")
     assert reasons(find_sources([tmp_path]), Skipped) == {
-        "notes.txt": "The file is not a PDF, image or office file. Convert the file to PDF to index it."
+        "notes.log": "The file is not a PDF, image, office or text file. Convert the file to PDF to index it."
     }
-    assert "neither a PDF, an image nor an office file" in reasons(find_sources([path]), Failure)["notes.txt"]
+    reason = reasons(find_sources([path]), Failure)["notes.log"]
+    assert "neither a PDF, an image, an office file nor a text file" in reason
+
+
+@pytest.mark.parametrize(
+    ("name", "way_out"),
+    [
+        ("mail.msg", "Save the mail as .eml or PDF"),
+        ("slides.key", "Export the document to PDF"),
+        ("novel.MOBI", "Convert the book to PDF or .epub"),
+        ("all.zip", "Extract the files of the archive"),
+    ],
+)
+def test_format_that_is_not_read_is_named_with_the_way_out(tmp_path, name, way_out):
+    path = tmp_path / name
+    path.write_bytes(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + bytes(100))
+    assert reasons(find_sources([tmp_path]), Skipped)[name].endswith(f"text file. {way_out} to index it.")
+    assert reasons(find_sources([path]), Failure)[name].endswith(f"supported format. {way_out}.")
 
 
 def test_document_suffix_with_other_content_fails(tmp_path):
@@ -211,7 +228,7 @@ def test_sniff_detects_kind_from_first_bytes(head, kind):
 
 def test_pdf_header_after_junk_requires_pdf_suffix(tmp_path):
     (tmp_path / "a.pdf").write_bytes(b"junk before it\n" + PDF)
-    (tmp_path / "b.txt").write_bytes(b"junk before it\n" + PDF)
+    (tmp_path / "b.log").write_bytes(b"junk before it\n" + PDF)
     assert ids(find_sources([tmp_path])) == ["a.pdf"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.message import EmailMessage, Message
 from typing import Final
@@ -15,6 +15,7 @@ from jina_rag.parsing.attachment_readers import AttachmentReader
 from jina_rag.parsing.sources import SourceFile
 
 _FIELDS: Final = ("From", "To", "Cc", "Date", "Subject")
+_IMAGE_TYPES: Final = frozenset({"image/png", "image/jpeg", "image/gif", "image/webp", "image/bmp", "image/tiff"})
 _MAX_FIELD: Final = 1000
 """Maximum length of a header field on the page, in characters."""
 
@@ -33,6 +34,19 @@ class MailAttachment:
 
 
 @dataclass(frozen=True, slots=True)
+class MailImage:
+    """An image that the text of a mail shows.
+
+    Attributes:
+        content_type: Media type, such as ``"image/png"``.
+        content: Content of the image file.
+    """
+
+    content_type: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Mail:
     """A mail.
 
@@ -40,12 +54,14 @@ class Mail:
         fields: (name, value) of the header fields that are shown.
         text: Text of the mail; empty if the mail has none.
         is_html: Whether `text` is HTML.
-        attachments: The attachments, and images of the text that have a file name.
+        images: Content ID → image, for the images that the text shows.
+        attachments: The attachments: named parts, attached mails, and images that the text does not show.
     """
 
     fields: Sequence[tuple[str, str]]
     text: str
     is_html: bool
+    images: Mapping[str, MailImage]
     attachments: Sequence[MailAttachment]
 
 
@@ -59,12 +75,41 @@ def read_mail(content: bytes) -> Mail:
     fields = [(name, value) for name in _FIELDS if (value := _field(message, name))]
     body = _body(message)
     is_html = body is not None and body.get_content_type() == "text/html"
-    attachments = [
-        MailAttachment(_name(part), part)
-        for part in message.walk()
-        if part is not body and not part.is_multipart() and (part.get_content_disposition() or _name(part))
-    ]
-    return Mail(fields, "" if body is None else _text(body), is_html, attachments)
+    text = "" if body is None else _text(body)
+    images: dict[str, MailImage] = {}
+    attachments = []
+    for part in _parts(message):
+        content_id = _field(part, "Content-ID").strip("<>")
+        if is_html and content_id and part.get_content_type() in _IMAGE_TYPES and f"cid:{content_id}" in text:
+            payload = part.get_payload(decode=True)
+            if isinstance(payload, bytes):
+                images[content_id] = MailImage(part.get_content_type(), payload)
+                continue
+        if part is not body and (_is_mail(part) or part.get_content_disposition() or _name(part)):
+            attachments.append(MailAttachment(_name(part), part))
+    return Mail(fields, text, is_html, images, attachments)
+
+
+def _parts(message: Message) -> Iterator[Message]:
+    """Yield the parts of a mail that contain no other parts. A mail that is attached is one part."""
+    pending = [message]
+    while pending:
+        part = pending.pop()
+        if part is not message and _is_mail(part):
+            yield part
+        elif part.is_multipart():
+            pending.extend(reversed(_children(part)))
+        else:
+            yield part
+
+
+def _children(part: Message) -> list[Message]:
+    payload = part.get_payload()
+    return [child for child in payload if isinstance(child, Message)] if isinstance(payload, list) else []
+
+
+def _is_mail(part: Message) -> bool:
+    return part.get_content_type() == "message/rfc822" and bool(_children(part))
 
 
 def _body(message: EmailMessage) -> Message | None:
@@ -78,21 +123,20 @@ def _body(message: EmailMessage) -> Message | None:
 def _field(message: Message, name: str) -> str:
     try:
         return " ".join(str(message.get(name, "")).split())[:_MAX_FIELD]
-    except (
-        ValueError,
-        IndexError,
-        AttributeError,
-        TypeError,
-    ):  # damaged fields, which the parser reads when they are used
+    except (ValueError, LookupError, AttributeError, TypeError):  # a damaged field, which is parsed when it is used
         raw = next((value for key, value in message.raw_items() if key.lower() == name.lower()), "")
         return " ".join(str(raw).split())[:_MAX_FIELD]
 
 
 def _name(part: Message) -> str:
     try:
-        return part.get_filename() or ""
+        name = part.get_filename() or ""
     except (ValueError, IndexError, AttributeError, TypeError, LookupError):
-        return ""
+        name = ""
+    if not name and _is_mail(part):
+        name = _field(_children(part)[0], "Subject") or "mail"
+    # Mail programs name an attached mail by its subject alone.
+    return name + ".eml" if _is_mail(part) and not name.lower().endswith(".eml") else name
 
 
 def _text(part: Message) -> str:
@@ -132,7 +176,7 @@ class MailAttachments(AttachmentReader):
             DocumentError: If the content cannot be decoded.
         """
         part = self._attachments[index].part
-        content = part.get_payload(decode=True)
+        content = _children(part)[0].as_bytes() if _is_mail(part) else part.get_payload(decode=True)
         if not isinstance(content, bytes):
             raise DocumentError("The attachment has no content. Save the attachment in the mail program.")
         return content

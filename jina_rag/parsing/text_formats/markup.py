@@ -6,6 +6,7 @@ MuPDF gets the HTML as bytes without a folder, so that it could not open such a 
 
 from __future__ import annotations
 
+import base64
 import codecs
 import csv
 import html
@@ -13,6 +14,7 @@ import io
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -22,25 +24,45 @@ from jina_rag.parsing.text_formats.mail import Mail, read_mail
 _STYLE: Final = """
 body { font-family: sans-serif; }
 pre { font-family: monospace; font-size: 0.8em; white-space: pre-wrap; }
+p.h1 { font-size: 2em; font-weight: bold; }
+p.h2 { font-size: 1.5em; font-weight: bold; }
+p.h3 { font-size: 1.2em; font-weight: bold; }
+p.h4, p.h5, p.h6 { font-weight: bold; }
 table { border-collapse: collapse; }
 td, th { border: 1px solid #999999; padding: 2pt; text-align: left; }
 """
 _CHARSET = re.compile(
     rb"""<(?:meta|\?xml)[^>]{0,200}?(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]{1,40})""", re.I
 )
-_IMAGE = re.compile(r"<(?:img|image|embed|object|iframe|source|video|audio)\b[^>]*>", re.IGNORECASE)
+_REFERENCE = re.compile(r"<(img|image|embed|object|iframe|source|video|audio)\b[^>]*>", re.IGNORECASE)
 _EMBEDDED = re.compile(r"""\b(?:src|href)\s*=\s*["']?\s*data:image/""", re.IGNORECASE)
+_CONTENT_ID = re.compile(r"""(\bsrc\s*=\s*["']?\s*)cid:([^"'\s>]+)""", re.IGNORECASE)
 _ALTERNATIVE = re.compile(r"""\balt\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]+))""", re.IGNORECASE)
 _SAMPLE_BYTES = 64 * 1024
 """Bytes from which the character encoding and the delimiter of a table are determined."""
 _ROWS_PER_HEAD = 25
-"""Number of rows of a table after which the first row is repeated, so that each page shows the names of the columns."""
+"""Number of rows of a table after which the first row is repeated, so that each full page shows the names of the columns."""
 _WIDE_TABLE = 8
 """Number of columns from which the pages of a table are landscape."""
 
 
-def to_html(path: Path, kind: TextFormat) -> tuple[str, bool]:
-    """Return the content of a file as HTML, and whether the pages are landscape.
+@dataclass(frozen=True, slots=True)
+class Markup:
+    """The content of a file as HTML.
+
+    Attributes:
+        html: The HTML.
+        is_wide: Whether the pages are landscape.
+        missing_images: Number of images that are not inside the file.
+    """
+
+    html: str
+    is_wide: bool = False
+    missing_images: int = 0
+
+
+def to_html(path: Path, kind: TextFormat) -> Markup:
+    """Return the content of a file as HTML.
 
     Args:
         path: Path of the file.
@@ -51,15 +73,17 @@ def to_html(path: Path, kind: TextFormat) -> tuple[str, bool]:
     """
     content = path.read_bytes()
     if kind == "html":
-        return _without_references(_decode(content, _CHARSET.search(content[:2048]))), False
+        text, missing_images = _without_references(_decode(content, _CHARSET.search(content[:2048])))
+        return Markup(text, missing_images=missing_images)
     if kind == "mail":
-        return _document(_mail(read_mail(content))), False
+        return _mail(read_mail(content))
     text = _decode(content)
     if kind == "markdown":
-        return _document(_without_references(_markdown(text))), False
+        text, missing_images = _without_references(_markdown(text))
+        return Markup(_document(text), missing_images=missing_images)
     if kind == "table":
         return _table(text)
-    return _document(_plain(text)), False
+    return Markup(_document(_plain(text)))
 
 
 def _document(body: str) -> str:
@@ -90,16 +114,19 @@ def _decode(content: bytes, declared: re.Match[bytes] | None = None) -> str:
     return content.decode(best.encoding if best is not None else "cp1252", "replace")
 
 
-def _without_references(markup: str) -> str:
-    """Replace each element that refers to another file or address by its alternative text."""
+def _without_references(markup: str) -> tuple[str, int]:
+    """Replace elements that refer to another file or address by their alternative text; return also their number."""
+    count = 0
 
     def replace(match: re.Match[str]) -> str:
+        nonlocal count
         if _EMBEDDED.search(match[0]):
             return match[0]
+        count += match[1].lower() in {"img", "image"}
         alternative = _ALTERNATIVE.search(match[0])
         return " ".join(filter(None, alternative.groups())) if alternative else ""
 
-    return _IMAGE.sub(replace, markup)
+    return _REFERENCE.sub(replace, markup), count
 
 
 def _markdown(text: str) -> str:
@@ -107,7 +134,12 @@ def _markdown(text: str) -> str:
 
     # HTML inside Markdown is shown as text.
     parser = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
-    return str(parser.render(text))
+    tokens = parser.parse(text)
+    for token in tokens:
+        if token.type in {"heading_open", "heading_close"}:  # MuPDF takes minutes for thousands of heading elements
+            token.attrSet("class", token.tag)
+            token.tag = "p"
+    return str(parser.renderer.render(tokens, parser.options, {}))
 
 
 def _plain(text: str) -> str:
@@ -116,7 +148,7 @@ def _plain(text: str) -> str:
     return '<div style="page-break-after: always"></div>'.join(f"<pre>{html.escape(page)}</pre>" for page in pages)
 
 
-def _table(text: str) -> tuple[str, bool]:
+def _table(text: str) -> Markup:
     try:
         dialect: type[csv.Dialect] = csv.Sniffer().sniff(text[:_SAMPLE_BYTES], delimiters=",;\t|")
     except csv.Error:  # a single column
@@ -128,7 +160,7 @@ def _table(text: str) -> tuple[str, bool]:
     is_wide = len(head) >= _WIDE_TABLE
     size = 0.7 if is_wide else 0.85
     tables = (f'<table style="font-size: {size}em">{_rows(head, part)}</table>' for part in _parts(rows))
-    return _document("".join(tables)), is_wide
+    return Markup(_document("".join(tables)), is_wide)
 
 
 def _parts(rows: Iterator[list[str]]) -> Iterator[list[list[str]]]:
@@ -144,9 +176,23 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<tr>{names}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines)
 
 
-def _mail(mail: Mail) -> str:
+def _mail(mail: Mail) -> Markup:
     fields = "".join(f"<div><b>{html.escape(name)}:</b> {html.escape(value)}</div>" for name, value in mail.fields)
-    body = _without_references(mail.text) if mail.is_html else _plain(mail.text)
+    body, missing_images = _plain(mail.text), 0
+    if mail.is_html:
+        body, missing_images = _without_references(_with_images(mail))
     names = ", ".join(attachment.name or "without a name" for attachment in mail.attachments)
     end = f"<hr><div><b>Attachments:</b> {html.escape(names)}</div>" if names else ""
-    return f"{fields}<hr>{body}{end}"
+    return Markup(_document(f"{fields}<hr>{body}{end}"), missing_images=missing_images)
+
+
+def _with_images(mail: Mail) -> str:
+    """Return the HTML of a mail with the images that are parts of the mail."""
+
+    def replace(match: re.Match[str]) -> str:
+        image = mail.images.get(match[2])
+        if image is None:
+            return match[0]
+        return f"{match[1]}data:{image.content_type};base64,{base64.b64encode(image.content).decode('ascii')}"
+
+    return _CONTENT_ID.sub(replace, mail.text)

@@ -17,7 +17,7 @@ from jina_rag.parsing.pdf.visibility import Pixels
 from jina_rag.parsing.pdf.words import LayerWord, place_words
 from jina_rag.parsing.renderer import attempt
 from jina_rag.parsing.text_formats.formats import text_format
-from jina_rag.parsing.text_formats.markup import to_html
+from jina_rag.parsing.text_formats.markup import Markup, to_html
 from jina_rag.types import Box, SuspectText, Word
 
 _A4: Final = (595.0, 842.0)
@@ -44,20 +44,20 @@ class TextRenderer(PyMuPdfRenderer):
         kind = text_format(path)
         if kind is None:
             raise DocumentError("The suffix does not name a text format. Rename the file.")
-        is_wide = False
+        markup = Markup("")
         with self._convert_errors(_UNREADABLE):
             if kind == "epub":
                 content, file_type = path.read_bytes(), "epub"
             else:
-                markup, is_wide = to_html(path, kind)
-                content, file_type = markup.encode("utf-8", "replace"), "html"
+                markup = to_html(path, kind)
+                content, file_type = markup.html.encode("utf-8", "replace"), "html"
             self._document = self._pymupdf.open(stream=content, filetype=file_type)
             resources.callback(self._document.close)
             if self._document.needs_pass:
                 raise DocumentError("The file is protected. Convert the file to PDF with a program that can open it.")
-            width, height = reversed(_A4) if is_wide else _A4
+            width, height = reversed(_A4) if markup.is_wide else _A4
             self._document.layout(width=width, height=height, fontsize=_FONT_SIZE)
-            return self._document.page_count, ()
+            return self._document.page_count, _warnings(markup)
 
     def _read(self, number: int, warnings: list[str]) -> PageContents:
         page = self._document.load_page(number - 1)
@@ -86,6 +86,13 @@ class TextRenderer(PyMuPdfRenderer):
         scale = contents.screenshot.dpi / 72
         visible = [_is_visible(contents.pixels, word, scale) for word in contents.words]
         return place_words(contents.words, visible, contents.shapes.width, contents.shapes.height)
+
+
+def _warnings(markup: Markup) -> tuple[str, ...]:
+    if not markup.missing_images:
+        return ()
+    count = f"{markup.missing_images:,} image" + "s" * (markup.missing_images > 1)
+    return (f"The file refers to {count} outside the file, not shown. Save the file as PDF to index the images.",)
 
 
 def _is_visible(pixels: Pixels, word: LayerWord, scale: float) -> bool:
