@@ -161,7 +161,9 @@ def main() -> None:
     rng = random.Random(7)
     codes = part_numbers(options.pages, rng)
     page, query = "Spare part {}: gasket set for the feed pump, see drawing.", "Which gasket set is part {}?"
-    sets = {name: (codes, page, query, spelling) for name, spelling in {"plain": str, **CODES}.items()}
+    sets: dict[str, tuple[list[str], str, str, Spelling]] = {
+        name: (codes, page, query, spelling) for name, spelling in {"plain": str, **CODES}.items()
+    }
     for name, ((page, query), letters, start, spelling) in WORDS.items():
         names = words(letters, start, options.pages, rng)
         sets[f"plain for: {name}"] = (names, page, query, str)
