@@ -138,7 +138,14 @@ def _cover(quad: Float32, boxes: Float32) -> float:
 
 
 def read_quads(models: Models, pixels: Pixels, quads: Sequence[Float32]) -> list[Line]:
-    """Return the line of each quad, read in the direction of the corners, in the order of `quads`."""
+    """Return the line of each quad, read in the direction of the corners, in the order of `quads`.
+
+    Args:
+        models: The models.
+        pixels: RGB pixels, shape (height, width, 3), uint8.
+        quads: Corners (x, y) of each line in pixels, from the top left in the direction of reading, shape (4, 2),
+            float32.
+    """
     if not quads:
         return []
     readings = read_crops(models, [_crop(pixels, quad) for quad in quads])

@@ -24,7 +24,7 @@ from jina_rag.testing import sample_pdf
 
 def test_json_of_first_and_second_run_contains_counts(cli, docs, tmp_path):
     (docs / "broken.pdf").write_text("this is no pdf")
-    (docs / "notes.txt").write_text("not a document")
+    (docs / "notes.log").write_text("not a document")
     first = cli("ingest", docs, "--index", tmp_path / "kb", "--json")
     assert first.code == 1
     assert first.err == ""
@@ -35,7 +35,7 @@ def test_json_of_first_and_second_run_contains_counts(cli, docs, tmp_path):
     }  # fmt: skip
     assert (report["documents"], report["pages"], report["unchanged"]) == (2, 4, 0)
     assert [(Path(f["path"]).name, "not a PDF" in f["reason"]) for f in report["failed"]] == [("broken.pdf", True)]
-    assert [Path(f["path"]).name for f in report["skipped"]] == ["notes.txt"]
+    assert [Path(f["path"]).name for f in report["skipped"]] == ["notes.log"]
     (docs / "broken.pdf").unlink()
     second = cli("ingest", docs, "--index", tmp_path / "kb", "--json")
     assert (second.code, second.json["documents"], second.json["unchanged"]) == (0, 0, 2)

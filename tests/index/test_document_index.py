@@ -191,11 +191,11 @@ def test_shared_image_survives_the_deletion_of_one_document(index, docs):
 
 def test_bad_file_is_reported_and_the_run_continues(index, docs):
     (docs / "broken.pdf").write_bytes(b"%PDF-1.4 nothing else")
-    (docs / "notes.txt").write_text("not a document")
+    (docs / "notes.log").write_text("not a document")
     report = index.ingest(docs, settings=NO_OCR)
     assert report.documents == 2
     assert [failure.path.name for failure in report.failed] == ["broken.pdf"]
-    assert [entry.path.name for entry in report.skipped] == ["notes.txt"]
+    assert [entry.path.name for entry in report.skipped] == ["notes.log"]
     second_report = index.ingest(docs, settings=NO_OCR)
     assert [failure.path.name for failure in second_report.failed] == ["broken.pdf"]
     assert second_report.unchanged == 2

@@ -273,12 +273,12 @@ def test_ingest_accepts_globs_and_rejects_globs_without_match(index, docs):
 
 def test_dry_run_reports_changes_and_changes_nothing(index, docs, embedder):
     (docs / "broken.pdf").write_bytes(b"%PDF-1.4 nothing else")
-    (docs / "notes.txt").write_text("x")
+    (docs / "notes.log").write_text("x")
     shutil.copy(docs / "animals.pdf", docs / "copy.pdf")
     plan = index.ingest(docs, settings=NO_OCR, dry_run=True)
     assert (plan.new, plan.changed, plan.unchanged, plan.duplicates, plan.pages) == (2, 0, 0, 1, 4)
     assert [entry.path.name for entry in plan.failed] == ["broken.pdf"]
-    assert [entry.path.name for entry in plan.skipped] == ["notes.txt"]
+    assert [entry.path.name for entry in plan.skipped] == ["notes.log"]
     assert plan.seconds > 0
     assert plan.bytes > 4 * 1000
     assert "4 sample pages" in plan.basis

@@ -53,7 +53,7 @@ class Session:
 
         Args:
             outputs: Names of the outputs.
-            feed: Inputs by name.
+            feed: Input arrays by name, with the shapes and dtypes that the model declares.
         """
         if os.getpid() != self._process:
             with self._lock:

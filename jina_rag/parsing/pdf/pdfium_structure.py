@@ -35,7 +35,7 @@ def repair_page(raw: ModuleType, page: Handle) -> None:
         raw.FPDFPage_SetCropBox(page, *crop_to_contents(box, _content_boxes(raw, page)))
 
 
-def user_unit(copy: bytes, side: float) -> float:
+def user_unit(copy: bytes, length: float) -> float:
     """Return the length of a unit of a page in points, 1 for almost every page.
 
     PDFium does not apply the UserUnit of a page. The unit matters for small pages only: their screenshots would be too
@@ -43,11 +43,11 @@ def user_unit(copy: bytes, side: float) -> float:
 
     Args:
         copy: A PDF with the page, as returned by `PdfiumFile.copy_page`.
-        side: Longer side of the page in points, before the UserUnit is applied.
+        length: Length of the longer side of the page before the UserUnit is applied, in points.
     """
     match = _USER_UNIT.search(copy)
     unit = float(match[1]) if match else 1.0
-    return unit if 0 < unit * side <= HUGE_SIDE and unit * side >= MIN_SIDE else 1.0
+    return unit if 0 < unit * length <= HUGE_SIDE and unit * length >= MIN_SIDE else 1.0
 
 
 def visible_area(raw: ModuleType, page: Handle) -> Box:

@@ -64,7 +64,7 @@ class WordScores:
     Attributes:
         latin: Mean log probability of the trigrams, shape (words,), float32; NaN for words with fewer than three
             letters A to Z, with other letters, or with a digit for fewer than four letters.
-        reversed_latin: The same for the letters in reverse order.
+        reversed_latin: The same for the letters in reverse order, shape (words,), float32.
         pairs: Share of the neighboring letters of other scripts that are a common pair, shape (words,), float32; NaN
             for words without such a pair.
         pair_counts: Number of neighboring letters of other scripts, shape (words,), int64.
@@ -157,7 +157,7 @@ def _mean_trigrams(
 
 
 def character_classes() -> npt.NDArray[np.uint8]:
-    """Return the class of each code point below 0x10000, and one class for all other code points.
+    """Return the class of each code point below 0x10000, and one class for all other code points: shape (65,537,), uint8.
 
     The table takes 50 ms to compute, so it is stored with the statistics.
     """

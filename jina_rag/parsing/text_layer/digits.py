@@ -80,6 +80,8 @@ def digit_probabilities(image: Image, words: Sequence[Word]) -> tuple[npt.NDArra
 def word_features(image: Image, box: Box, length: int) -> list[Float32]:
     """Return the feature vector of each digit of a word; an empty list if a digit is not legible.
 
+    Each vector has shape (ROWS * COLUMNS + 1,), float32: the ink of the digit, and its aspect ratio.
+
     Args:
         image: RGB screenshot of the page.
         box: Box of the word, as fractions of the page.
