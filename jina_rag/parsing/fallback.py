@@ -104,6 +104,8 @@ class FallbackRenderer(Renderer):
             return page, images
         reason = "draws it blank" if missing > 1 else "draws it incompletely"
         result = self._render_other(number, reason, at_most=missing - 1)
+        if result is not None and missing > 1 and _is_white(result[0]):
+            result = None  # the other renderer draws it blank, too, without a warning
         return result or (self._advised(page), images)
 
     def close(self, *, wait: bool = True) -> None:
@@ -175,6 +177,11 @@ class FallbackRenderer(Renderer):
         if self._settings.renderer == "auto" or self._other_name is None:
             return None
         return f' Another renderer is installed: renderer="{self._other_name}" (--renderer {self._other_name}).'
+
+
+def _is_white(page: Page) -> bool:
+    extrema = page.screenshot.image.convert("L").getextrema()
+    return extrema == (255, 255)
 
 
 def _reason(error: DocumentError) -> str:

@@ -42,9 +42,11 @@ class PageContents:
         read_order: Function that reads the order in which the contents of the page are painted. It is called for few
             pages.
         has_hidden_content: Function that returns whether the page has content that the PDF library cannot decode. The
-            function is called only for a white page without words, images and vector shapes.
+            function is called only for a white page without words, colored images and vector shapes.
         has_lost_picture: Function that returns whether the PDF library cannot decode a raster image of the page. The
             argument says whether the screenshot has a single color on the page or in an image.
+        has_colored_picture: Function that returns whether a raster image of the page has pixels that are not white. The
+            function is called only for a white page with images.
     """
 
     screenshot: PageScreenshot
@@ -54,6 +56,7 @@ class PageContents:
     read_order: Callable[[], PaintOrder]
     has_hidden_content: Callable[[], bool]
     has_lost_picture: Callable[[bool], bool]
+    has_colored_picture: Callable[[], bool] = lambda: True
 
 
 class PdfRenderer(DocumentRenderer):
@@ -160,6 +163,7 @@ def _undrawn(contents: PageContents) -> list[str]:
         contents.pixels,
         contents.shapes,
         has_words=bool(contents.words),
+        has_colored_picture=contents.has_colored_picture,
         has_hidden_content=contents.has_hidden_content,
         has_lost_picture=contents.has_lost_picture,
     )

@@ -14,6 +14,7 @@ ADVICE = " Set another IngestSettings.renderer (--renderer)."
 BLANK = "The page has content, but the screenshot is blank." + ADVICE
 UNIFORM = "The page has content, but the screenshot has a single color." + ADVICE
 UNDRAWN = "A picture on the page cannot be decoded and is missing in the screenshot." + ADVICE
+MISSING_PAGE = "The page is missing in the file, and the screenshot is blank." + ADVICE
 REPAIRED = "The file is damaged and was repaired as far as possible. Check the pages."
 WRONG_COUNT = "The page tree of the file is damaged. The pages were counted again. Check the pages."
 BEYOND_REPAIR = "The file is damaged and cannot be repaired"
@@ -51,7 +52,7 @@ def missing_contents(warnings: Sequence[str]) -> int:
     Args:
         warnings: Warnings of the page.
     """
-    levels = {BLANK: 2, UNIFORM: 2}
+    levels = {BLANK: 2, UNIFORM: 2, MISSING_PAGE: 2}
     return max((levels.get(warning, int(warning.endswith(ADVICE))) for warning in warnings), default=0)
 
 

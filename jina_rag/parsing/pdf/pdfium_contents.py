@@ -6,6 +6,7 @@ import re
 import zlib
 
 from jina_rag.parsing.pdf.pdfium_library import PdfiumFile
+from jina_rag.parsing.pdf.undrawn import paints
 
 # Names and abbreviations of the stream filters that PDFium supports.
 _FILTERS = {
@@ -14,8 +15,6 @@ _FILTERS = {
 }  # fmt: skip
 _FILTER = re.compile(rb"/Filter\s*(?:/([^\s/<>\[\]()]+)|\[([^\]]*)\])")
 _CONTENTS = re.compile(rb"/Contents\s*(?:(\d+)\s+\d+\s+R|\[([^\]]*)\])")
-# Operators that paint text, paths, images and forms.
-_PAINTS = re.compile(rb"(?:^|[\s\]>)])(?:Tj|TJ|Do|sh|EI|S|s|f|F|f\*|B|B\*|b|b\*)(?=\s|$)")
 # Maximum number of bytes that are read from the copy of a page or from a decoded stream.
 _MAX_BYTES = 16 * 1024**2
 
@@ -47,6 +46,8 @@ def _paints_or_is_damaged(copy: bytes, number: bytes) -> bool:
     if not stream:
         return False
     header, data = stream.groups()
+    if not data.strip():  # an empty stream is no damage, also with a filter that expects data
+        return False
     names = [name for match in _FILTER.finditer(header) for name in _names(match)]
     if names in ([b"FlateDecode"], [b"Fl"]):
         try:
@@ -55,4 +56,4 @@ def _paints_or_is_damaged(copy: bytes, number: bytes) -> bool:
             return True
     elif names:
         return False  # PDFium supports the filters, decoded the stream and found nothing to paint
-    return bool(_PAINTS.search(data))
+    return paints(data)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from types import ModuleType
 
+import numpy as np
+
 from jina_rag.parsing.pdf.base import Handle
 
 _MAX_DEPTH = 16
@@ -18,6 +20,9 @@ _PICTURE_FILTERS = (b"DCT", b"JPX", b"JBIG2", b"CCITT", b"CCF")
 # A picture with less than this fraction of its data is lost.
 _MIN_DATA_SHARE = 0.05
 _FILTER_BYTES = 64
+# Lower values (0 to 255) are colors, and higher values of the opacity can be seen.
+_WHITE = 250
+_VISIBLE = 16
 
 
 def has_lost_picture(raw: ModuleType, page: Handle) -> bool:
@@ -29,6 +34,33 @@ def has_lost_picture(raw: ModuleType, page: Handle) -> bool:
     """
     pictures = _pictures(raw, raw.FPDFPage_CountObjects(page), partial(raw.FPDFPage_GetObject, page), 0)
     return any(_is_lost(raw, page, picture) for picture, _ in zip(pictures, range(_MAX_PICTURES), strict=False))
+
+
+def has_colored_picture(raw: ModuleType, document: Handle, page: Handle) -> bool:
+    """Return whether a raster image of a page has pixels that are not white.
+
+    Args:
+        raw: The module ``pypdfium2.raw``.
+        document: An ``FPDF_DOCUMENT`` handle.
+        page: An ``FPDF_PAGE`` handle.
+    """
+    pictures = _pictures(raw, raw.FPDFPage_CountObjects(page), partial(raw.FPDFPage_GetObject, page), 0)
+    return any(
+        _is_colored(raw, document, page, picture) for picture, _ in zip(pictures, range(_MAX_PICTURES), strict=False)
+    )
+
+
+def _is_colored(raw: ModuleType, document: Handle, page: Handle, picture: Handle) -> bool:
+    bitmap = raw.FPDFImageObj_GetRenderedBitmap(document, page, picture)  # with the masks of the image
+    if not bitmap:
+        return True
+    try:
+        rows, stride = raw.FPDFBitmap_GetHeight(bitmap), raw.FPDFBitmap_GetStride(bitmap)
+        content = ctypes.string_at(raw.FPDFBitmap_GetBuffer(bitmap), rows * stride)
+        pixels = np.frombuffer(content, dtype=np.uint8).reshape(rows, -1, 4)  # always BGRA
+        return bool(((pixels[..., :3].min(axis=-1) < _WHITE) & (pixels[..., 3] >= _VISIBLE)).any())
+    finally:
+        raw.FPDFBitmap_Destroy(bitmap)
 
 
 def _pictures(raw: ModuleType, count: int, get: Callable[[int], Handle], depth: int) -> Iterator[Handle]:

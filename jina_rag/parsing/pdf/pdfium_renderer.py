@@ -22,7 +22,7 @@ from jina_rag.parsing.pdf.drawings import place_drawings
 from jina_rag.parsing.pdf.pdfium_contents import has_content
 from jina_rag.parsing.pdf.pdfium_fonts import undrawn_fonts
 from jina_rag.parsing.pdf.pdfium_library import LOCK, PdfiumFile
-from jina_rag.parsing.pdf.pdfium_pictures import has_lost_picture
+from jina_rag.parsing.pdf.pdfium_pictures import has_colored_picture, has_lost_picture
 from jina_rag.parsing.pdf.pdfium_runs import may_lose_text, read_runs
 from jina_rag.parsing.pdf.pdfium_shapes import Matrix, PageObjects, read_shapes, transform
 from jina_rag.parsing.pdf.pdfium_structure import SMALL_SIDE, user_unit, visible_area
@@ -113,13 +113,24 @@ class PdfiumRenderer(PdfRenderer):
             words,
             Shapes(width, height, tuple(box for _, box in images), drawings, curved),
             read_order=lambda: PdfiumPaintOrder(images, lambda: self._covers(number)),
-            has_hidden_content=lambda: not objects.count and has_content(self._file, number - 1),
+            has_hidden_content=lambda: self._has_hidden_content(number, objects.count),
             has_lost_picture=lambda is_plain: is_plain and self._has_lost_picture(number),
+            has_colored_picture=lambda: self._has_colored_picture(number),
         )
+
+    def _has_hidden_content(self, number: int, objects: int) -> bool:
+        if not objects and has_content(self._file, number - 1):
+            return True
+        with self._file.page(number - 1) as page:
+            return _has_annotations(self._file, page, drawn=True)
 
     def _has_lost_picture(self, number: int) -> bool:
         with self._file.page(number - 1) as page:
             return has_lost_picture(self._file.raw, page)
+
+    def _has_colored_picture(self, number: int) -> bool:
+        with self._file.page(number - 1) as page:
+            return has_colored_picture(self._file.raw, self._file.document, page)
 
     def _runs(self, number: int, width: float, height: float) -> list[TextRun]:
         with self._file.page(number - 1) as page:
@@ -209,14 +220,26 @@ def _display_box(box: Box, matrix: Matrix) -> Box:
     return *transform(box[:2], matrix), *transform(box[2:], matrix)
 
 
-def _has_annotations(file: PdfiumFile, page: Handle) -> bool:
-    """Return whether the page has annotations other than links and popups."""
+def _has_annotations(file: PdfiumFile, page: Handle, *, drawn: bool = False) -> bool:
+    """Return whether the page has annotations other than links and popups.
+
+    Args:
+        file: The open document.
+        page: An ``FPDF_PAGE`` handle.
+        drawn: Whether to ignore form fields, which may be empty, and hidden annotations, too.
+    """
     raw = file.raw
-    ignored_subtypes = (raw.FPDF_ANNOT_LINK, raw.FPDF_ANNOT_POPUP)
+    ignored_subtypes = [raw.FPDF_ANNOT_LINK, raw.FPDF_ANNOT_POPUP]
+    hidden = 0
+    if drawn:
+        ignored_subtypes += [raw.FPDF_ANNOT_WIDGET, raw.FPDF_ANNOT_UNKNOWN]
+        hidden = raw.FPDF_ANNOT_FLAG_HIDDEN | raw.FPDF_ANNOT_FLAG_NOVIEW
     for index in range(raw.FPDFPage_GetAnnotCount(page)):
         annotation = raw.FPDFPage_GetAnnot(page, index)
         try:
-            if annotation and raw.FPDFAnnot_GetSubtype(annotation) not in ignored_subtypes:
+            if not annotation or raw.FPDFAnnot_GetSubtype(annotation) in ignored_subtypes:
+                continue
+            if not raw.FPDFAnnot_GetFlags(annotation) & hidden:
                 return True
         finally:
             raw.FPDFPage_CloseAnnot(annotation)

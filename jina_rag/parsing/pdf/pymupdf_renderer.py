@@ -19,6 +19,7 @@ from jina_rag.parsing.pdf import xfa
 from jina_rag.parsing.pdf.base import Handle, PageContents, PdfRenderer
 from jina_rag.parsing.pdf.document_warnings import (
     BEYOND_REPAIR,
+    MISSING_PAGE,
     NO_AREA,
     NOT_RENDERED,
     REPAIRED,
@@ -26,10 +27,11 @@ from jina_rag.parsing.pdf.document_warnings import (
     encryption_message,
     undescribed_font,
 )
+from jina_rag.parsing.pdf.pymupdf_contents import has_colored_picture, has_hidden_content
 from jina_rag.parsing.pdf.pymupdf_fonts import undescribed_fonts
 from jina_rag.parsing.pdf.pymupdf_runs import LostTextFonts, read_runs
 from jina_rag.parsing.pdf.pymupdf_shapes import find_drawings
-from jina_rag.parsing.pdf.pymupdf_structure import count_pages, repair_page
+from jina_rag.parsing.pdf.pymupdf_structure import count_pages, repair_page, replace_missing_page
 from jina_rag.parsing.pdf.pymupdf_words import MuPdfPaintOrder, read_words, unrotated, without_text
 from jina_rag.parsing.pdf.visibility import TextFreePage
 from jina_rag.parsing.pdf.words import LayerWord, clean_words
@@ -39,7 +41,10 @@ from jina_rag.types import Box
 
 # Messages of MuPDF about images that it draws in a single color, and about images that it omits.
 _PICTURE_PROBLEM = re.compile(r"image|jpe?g|jbig2|jpx|fax|lzw|zlib|flate|run length|brotli|unpack|colorspace", re.I)
-_LOST_PICTURE = re.compile(r"JPX|openjpeg error|image (?:width|height) is|unknown colorspace|Unsupported combination")
+_LOST_PICTURE = re.compile(
+    r"JPX|openjpeg error|image (?:width|height) is|unknown colorspace|unknown filter|Unsupported combination"
+)
+_ERROR_CODE = re.compile(r"^code=\d+: ")
 
 
 class PyMuPdfRenderer(PdfRenderer):
@@ -78,17 +83,20 @@ class PyMuPdfRenderer(PdfRenderer):
         except (RuntimeError, ValueError, OSError, MemoryError, self._pymupdf.mupdf.FzErrorBase) as error:
             if isinstance(error, self._pymupdf.FileDataError):  # the message contains only the path
                 raise DocumentError(f"{problem}. Replace or re-export the file.") from error
-            detail = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+            message = _ERROR_CODE.sub("", str(error).strip())
+            detail = message.splitlines()[0][:200] if message else type(error).__name__
             raise DocumentError(f"{problem}: {detail.rstrip('.')}. Replace or re-export the file.") from error
 
     def _read(self, number: int, warnings: list[str]) -> PageContents:
+        if replace_missing_page(self._pymupdf, self._document, number):
+            warnings.append(MISSING_PAGE)
         unit = repair_page(self._pymupdf, self._document, number)
         page = self._document.load_page(number - 1)
         width, height = page.rect.width * unit, page.rect.height * unit
         if not (width > 0 and height > 0):
             raise DocumentError(NO_AREA)
         tools = self._pymupdf.TOOLS
-        tools.reset_mupdf_warnings()
+        tools.mupdf_warnings()  # `reset_mupdf_warnings` would leave the number of repetitions of the last message
         screenshot, pixels = self._screenshot(page, width, height, warnings)
         to_display = page.rotation_matrix * self._pymupdf.Matrix(unit, unit)
         with unrotated(page):
@@ -113,7 +121,8 @@ class PyMuPdfRenderer(PdfRenderer):
             words,
             shapes,
             read_order=lambda: self._paint_order(number, width),
-            has_hidden_content=lambda: bool(messages),
+            has_colored_picture=lambda: has_colored_picture(self._pymupdf, self._document, number),
+            has_hidden_content=lambda: bool(messages) and has_hidden_content(self._document, number, messages),
             has_lost_picture=lambda is_plain: bool((_PICTURE_PROBLEM if is_plain else _LOST_PICTURE).search(messages)),
         )
 

@@ -15,6 +15,7 @@ from jina_rag.types import Box
 
 _INHERITED = ("Resources", "MediaBox", "CropBox", "Rotate")
 _REMOVED_UNIT = "RemovedUserUnit"
+_REPLACED = "ReplacedMissingPage"
 _BOX_NAMES = ("MediaBox", "CropBox")
 
 
@@ -181,6 +182,29 @@ def _rebuild(library: ModuleType, pdf: Handle, catalog: Handle, tree: _Tree) -> 
     library.pdf_dict_puts(root, "Kids", kids)
     library.pdf_dict_puts(root, "Count", library.pdf_new_int(len(tree.pages)))
     library.pdf_dict_puts(catalog, "Pages", root)
+
+
+def replace_missing_page(pymupdf: ModuleType, document: Handle, number: int) -> bool:
+    """Replace a page whose object does not exist or is no dictionary by an empty page, in memory.
+
+    Args:
+        pymupdf: The module ``pymupdf``.
+        document: A pymupdf.Document.
+        number: Page number, 1-based.
+
+    Returns:
+        Whether the page is missing in the file.
+    """
+    library = pymupdf.mupdf
+    pdf = _pdf_document(library, document)
+    page = library.pdf_lookup_page_obj(pdf, number - 1)
+    if library.pdf_is_dict(page):
+        return not library.pdf_is_null(library.pdf_dict_gets(page, _REPLACED))
+    empty = library.pdf_new_dict(pdf, 2)
+    for name, value in (("Type", "Page"), (_REPLACED, "true")):
+        library.pdf_dict_puts(empty, name, library.pdf_new_name(value))
+    library.pdf_update_object(pdf, library.pdf_to_num(page), empty)
+    return True
 
 
 def repair_page(pymupdf: ModuleType, document: Handle, number: int) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Callable
 
 from jina_rag.parsing.layout.boxes import area
@@ -18,6 +19,8 @@ _SAMPLE = (17, 5)
 # Images that cover less than this fraction of the page are not checked, and images after the first `_MAX_PICTURES`.
 _MIN_PICTURE_SHARE = 0.01
 _MAX_PICTURES = 50
+# Operators that paint text, paths, images and forms.
+_PAINTS = re.compile(rb"(?:^|[\s\]>)])(?:Tj|TJ|'|\"|Do|sh|EI|S|s|f|F|f\*|B|B\*|b|b\*)(?=\s|$)")
 
 
 def find_undrawn(
@@ -25,6 +28,7 @@ def find_undrawn(
     shapes: Shapes,
     *,
     has_words: bool,
+    has_colored_picture: Callable[[], bool],
     has_hidden_content: Callable[[], bool],
     has_lost_picture: Callable[[bool], bool],
 ) -> list[str]:
@@ -34,19 +38,34 @@ def find_undrawn(
         pixels: RGB pixels of the page, shape (height, width, 3), uint8.
         shapes: Images and vector shapes of the page.
         has_words: Whether the text layer of the page has words.
+        has_colored_picture: Function as in `base.PageContents`.
         has_hidden_content: Function as in `base.PageContents`.
         has_lost_picture: Function as in `base.PageContents`.
     """
     size = pixels.shape[1], pixels.shape[0]
     color = _single_color(pixels, (0, 0, *size))
     if color == _PAPER_WHITE:
-        return [BLANK] if has_words or shapes.images or len(shapes.drawings) or has_hidden_content() else []
+        has_content = (
+            has_words
+            or len(shapes.drawings)
+            or bool(shapes.images and (has_colored_picture() or has_lost_picture(True)))
+        )
+        return [BLANK] if has_content or has_hidden_content() else []
     if color is not None:
         return [UNIFORM] if has_words or has_lost_picture(True) else []
     smallest = _MIN_PICTURE_SHARE * shapes.width * shapes.height
     boxes = (_pixels_inside(box, shapes, size) for box in shapes.images if area(box) >= smallest)
     has_plain_picture = any(_single_color(pixels, box) is not None for box in itertools.islice(boxes, _MAX_PICTURES))
     return [UNDRAWN] if has_lost_picture(has_plain_picture) else []
+
+
+def paints(content: bytes) -> bool:
+    """Return whether a content stream has operators that paint something.
+
+    Args:
+        content: The decoded content stream.
+    """
+    return bool(_PAINTS.search(content))
 
 
 def _pixels_inside(box: Box, shapes: Shapes, size: tuple[int, int]) -> tuple[int, int, int, int]:
