@@ -1,7 +1,8 @@
 """Image formats by the first bytes of a file, and registration of the decoders that Pillow does not load itself.
 
-HEIC requires the package pi-heif (or pillow-heif), JPEG XL the package pillow-jxl-plugin, and AVIF a Pillow of version
-11.3 or later. A decoder is imported when the first file of its format is opened, in the process that decodes the file.
+HEIC requires the package pi-heif (or pillow-heif), JPEG XL the package pillow-jxl-plugin, AVIF a Pillow of version 11.3
+or later, and JPEG 2000 a Pillow with OpenJPEG. A decoder is imported when the first file of its format is opened, in
+the process that decodes the file.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import importlib
 from collections.abc import Callable
 from typing import Literal, TypeAlias
 
-ModernFormat: TypeAlias = Literal["HEIC", "AVIF", "JPEG XL"]
+ModernFormat: TypeAlias = Literal["HEIC", "AVIF", "JPEG XL", "JPEG 2000"]
 """Format that not every installation of Pillow reads."""
 
 FORMATS = ("PNG", "JPEG", "TIFF", "GIF", "WEBP", "BMP")
@@ -22,24 +23,28 @@ _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b
 _AVIF_BRANDS = {b"avif", b"avis"}
 _IMAGE_BRANDS = {b"mif1", b"mif2", b"msf1", b"miaf"}
 """Brands of image files whose codec is in the list of compatible brands."""
+_JPEG2000_STARTS = (b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 _JXL_STARTS = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
-_NAMES: dict[ModernFormat, str] = {"HEIC": "HEIF", "AVIF": "AVIF", "JPEG XL": "JXL"}
+_NAMES: dict[ModernFormat, str] = {"HEIC": "HEIF", "AVIF": "AVIF", "JPEG XL": "JXL", "JPEG 2000": "JPEG2000"}
 """Format → name of the format in Pillow."""
 _REMEDIES: dict[ModernFormat, str] = {
     "HEIC": 'requires pi-heif. Run: pip install pi-heif (or "jina-rag[images]"), or convert the file to JPEG',
     "AVIF": 'requires Pillow 11.3. Run: pip install "pillow>=11.3", or convert the file to PNG',
+    "JPEG 2000": "requires a Pillow with OpenJPEG. Run: pip install -U pillow, or convert the file to PNG",
     "JPEG XL": "requires pillow-jxl-plugin (GPL). Run: pip install pillow-jxl-plugin, or convert the file to PNG",
 }
 
 
 def modern_format(head: bytes) -> ModernFormat | None:
-    """Return the format of a HEIC, AVIF or JPEG XL file; None for other files.
+    """Return the format of a HEIC, AVIF, JPEG 2000 or JPEG XL file; None for other files.
 
     Args:
         head: The first `HEAD_BYTES` of the file, or more.
     """
     if head.startswith(_JXL_STARTS):
         return "JPEG XL"
+    if head.startswith(_JPEG2000_STARTS):
+        return "JPEG 2000"
     if head[4:8] != b"ftyp":
         return None
     # The box `ftyp` contains the major brand, a version of 4 bytes, and the compatible brands.
@@ -57,8 +62,8 @@ def readable_formats(head: bytes) -> tuple[str, ...]:
         head: The first `HEAD_BYTES` of the file, or more.
 
     Returns:
-        The formats of every Pillow, or the only format of a HEIC, AVIF or JPEG XL file; empty if no decoder of the
-        format is installed (see `missing_decoder`).
+        The formats of every Pillow, or the only format of a HEIC, AVIF, JPEG 2000 or JPEG XL file; empty if no decoder
+        of the format is installed (see `missing_decoder`).
     """
     image_format = modern_format(head)
     if image_format is None:
@@ -70,7 +75,7 @@ def missing_decoder(head: bytes) -> str:
     """Return a sentence that says which package reads the format of a file.
 
     Args:
-        head: The first `HEAD_BYTES` of a HEIC, AVIF or JPEG XL file.
+        head: The first `HEAD_BYTES` of a HEIC, AVIF, JPEG 2000 or JPEG XL file.
     """
     image_format = modern_format(head)
     return f"The image format {image_format} {_REMEDIES[image_format]}." if image_format else ""
@@ -101,8 +106,15 @@ def _has_avif() -> bool:
     return "avif" in features.modules and bool(features.check("avif"))
 
 
+def _has_jpeg2000() -> bool:
+    from PIL import features
+
+    return bool(features.check("jpg_2000"))
+
+
 _REGISTRATIONS: dict[ModernFormat, Callable[[], bool]] = {
     "HEIC": _register_heif,
     "AVIF": _has_avif,
+    "JPEG 2000": _has_jpeg2000,
     "JPEG XL": _register_jxl,
 }

@@ -1,5 +1,7 @@
 """Renderer of image files with Pillow. Images of any pixel format become upright 8-bit RGB images on white.
 
+If PyMuPDF is installed, MuPDF reads the first frame of a file that Pillow cannot read.
+
 Each frame of a TIFF file is a page. In an animation (GIF, WebP, PNG), only the first frame is read. A very tall or very
 wide frame is divided into slices, and each slice is a page (see `slices`). Pages are numbered through.
 """
@@ -31,6 +33,10 @@ if TYPE_CHECKING:
 
 _FULL_PAGE: Box = (0.0, 0.0, 1.0, 1.0)
 _DEFAULT_DPI = 72.0
+# The decoders of Pillow raise these errors for damaged files.
+_DAMAGED = (ValueError, SyntaxError, EOFError, MemoryError, TypeError, KeyError, IndexError, RuntimeError)
+# Maximum length of an error message inside a warning, in characters.
+_MAX_REASON = 90
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,7 @@ class ImageRenderer(DocumentRenderer):
         warnings: list[str] = []
         with self._convert_errors(), _collect_warnings(warnings):
             file = resources.enter_context(self._source.path.open("rb"))
-            self._image = self._load_header(file)
+            self._image = self._load_any(file, warnings)
             resources.callback(self._image.close)
             frames = int(getattr(self._image, "n_frames", 1))
         count = frames if self._image.format == "TIFF" else 1
@@ -96,6 +102,32 @@ class ImageRenderer(DocumentRenderer):
         screenshot = PageScreenshot(image=image, dpi=frame.dpi)
         return self._make_page(number, screenshot, warnings), (_FULL_PAGE,)
 
+    def _load_any(self, file: BinaryIO, warnings: list[str]) -> Image:
+        """Return the image with its header read by Pillow, or the decoded image of MuPDF if Pillow fails."""
+        try:
+            return self._load_header(file)
+        except LimitExceededError:
+            raise
+        except (DocumentError, OSError, *_DAMAGED) as error:
+            image = self._read_with_mupdf(error, warnings)
+            if image is None:
+                raise
+            return image
+
+    def _read_with_mupdf(self, error: Exception, warnings: list[str]) -> Image | None:
+        """Return the first frame decoded by MuPDF, and append a warning; None if MuPDF cannot or must not read it."""
+        if self._settings.renderer == "pypdfium2" or isinstance(error, MemoryError):
+            return None
+        if isinstance(error, OSError) and error.errno:
+            return None
+        from jina_rag.parsing.pdf.pymupdf_images import read_image
+
+        image = read_image(self._source.path, self._settings.limits.max_pixels)
+        if image is not None:
+            reason = " ".join(str(error).split())[:_MAX_REASON].rstrip(". ") or type(error).__name__
+            warnings.append(f"The image was read with pymupdf, because Pillow could not read it ({reason}).")
+        return image
+
     def _load_header(self, file: BinaryIO) -> Image:
         pillow = require("PIL.Image", package="pillow")
         try:
@@ -131,7 +163,7 @@ class ImageRenderer(DocumentRenderer):
         if frame is None or frame.index != index:
             self._forget_frame()
             # Opened again, because `_image` would keep a second copy of the pixels.
-            with self._source.path.open("rb") as file, self._load_header(file) as image:
+            with self._source.path.open("rb") as file, self._load_any(file, []) as image:
                 frame = self._divided_frame = self._decode_frame(image, index)
         return frame
 
@@ -156,7 +188,7 @@ class ImageRenderer(DocumentRenderer):
         size = scaled_size(*full_size, scale)
         # The JPEG decoder can scale the image by 1/2, 1/4 or 1/8 during decoding, which saves time and memory.
         reduce_jpeg(image, size)
-        image = self._decode(image, warnings)
+        image = self._decode(image, full_size, index, warnings)
         image = _to_8_bit(image)
         if scale < LEGIBLE_SCALE and detail_lost(image, size):
             warnings.append(
@@ -165,7 +197,18 @@ class ImageRenderer(DocumentRenderer):
             )
         return _Frame(index, ImageOps.exif_transpose(to_rgb(image, size)), dpi * scale, tuple(warnings))
 
-    def _decode(self, image: Image, warnings: list[str]) -> Image:
+    def _decode(self, image: Image, full_size: tuple[int, int], index: int, warnings: list[str]) -> Image:
+        try:
+            return self._decode_with_pillow(image, warnings)
+        except (OSError, *_DAMAGED) as error:
+            other_warnings: list[str] = []
+            other = self._read_with_mupdf(error, other_warnings) if index == 0 else None
+            if other is None or other.size != full_size:
+                raise
+            warnings += other_warnings
+            return other
+
+    def _decode_with_pillow(self, image: Image, warnings: list[str]) -> Image:
         try:
             image.load()
         except (OSError, SyntaxError):
@@ -182,11 +225,12 @@ class ImageRenderer(DocumentRenderer):
         try:
             yield
         except OSError as error:
-            raise DocumentError(
-                f"The image cannot be read: {error.strerror or error}. Check the permissions, or re-export the image."
-            ) from error
-        except (ValueError, SyntaxError, EOFError, MemoryError, TypeError, KeyError, IndexError, RuntimeError) as error:
-            # The decoders of Pillow raise these errors for damaged files.
+            if error.errno:
+                reason = f"{error.strerror or error}. Check the permissions, or re-export the image."
+            else:  # of a decoder of Pillow
+                reason = f"{str(error).rstrip('.')}. Convert the file to PNG, or re-export the image."
+            raise DocumentError(f"The image cannot be read: {reason}") from error
+        except _DAMAGED as error:
             raise DocumentError(
                 f"The image is damaged: {error or type(error).__name__}. Replace or re-export the file."
             ) from error

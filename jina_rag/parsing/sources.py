@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ INDEX_FILES = frozenset({"manifest.sqlite3", "images"})
 """Names of entries of an index folder. A folder that contains all these names is an index and is skipped."""
 _SUFFIXES = {
     "a PDF": ".pdf",
-    "an image": ".png .jpg .jpeg .jpe .jfif .tif .tiff .gif .bmp .webp .heic .heif .hif .avif .jxl",
+    "an image": ".png .jpg .jpeg .jpe .jfif .tif .tiff .gif .bmp .webp .heic .heif .hif .avif .jxl .jp2 .j2k .jpf .jpx",
     "an office file": ".docx .docm .dotx .doc .odt .rtf .pptx .pptm .ppsx .ppt .pps .odp .xlsx .xlsm .xlsb .xls .ods",
     **{
         phrase: " ".join(suffix for suffix, text_format in SUFFIXES.items() if text_format in formats)
@@ -57,6 +58,8 @@ HIDDEN = "The file or folder is hidden."
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 # PDF readers accept a header anywhere in the first 1,024 bytes of a file (PDF 1.7, annex H, note 13).
 _HEADER_BYTES = 1024
+# Many readers also open a PDF with an incomplete header, or without a header: the file then starts with an object.
+_PDF_SIGN = re.compile(rb"%PDF|(?:^|\s)\d+[\s\0]+\d+[\s\0]+obj\b")
 _BMP_HEADER_SIZES = {12, 40, 52, 56, 64, 108, 124}
 
 
@@ -355,7 +358,7 @@ def _classify(path: Path, root: Path, *, is_root: bool) -> SourceEvent:
         return Failure(path, f"The file cannot be read: {_error_reason(error)}. Check the path and the permissions.")
     suffix_kind = _KIND_OF_SUFFIX.get(path.suffix.lower())
     kind = sniff(head)
-    if kind is None and suffix_kind == "a PDF" and b"%PDF-" in head:
+    if kind is None and suffix_kind == "a PDF" and _PDF_SIGN.search(head):
         kind = "pdf"
     if kind is None and suffix_kind == "an office file" and head.startswith((_OLE, b"PK\3\4")):
         kind = "office"

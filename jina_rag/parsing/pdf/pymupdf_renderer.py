@@ -47,11 +47,14 @@ _LOST_PICTURE = re.compile(
 _ERROR_CODE = re.compile(r"^code=\d+: ")
 
 
+LOCK = threading.RLock()
+"""MuPDF has global state that all documents share, so only one thread at a time may call MuPDF."""
+
+
 class PyMuPdfRenderer(PdfRenderer):
     """A `Renderer` for a PDF with MuPDF."""
 
-    # MuPDF has global state that all documents share, so only one thread at a time may call MuPDF.
-    _lock = threading.RLock()
+    _lock = LOCK
     _lost_text_fonts: LostTextFonts | None = None
     _lost_characters = 0
     """Number of characters without a valid code on the page whose words were read last."""

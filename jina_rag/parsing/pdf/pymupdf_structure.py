@@ -166,7 +166,11 @@ def _all_pages(library: ModuleType, pdf: Handle, limit: int) -> _Tree:
 
 
 def _rebuild(library: ModuleType, pdf: Handle, catalog: Handle, tree: _Tree) -> None:
-    """Replace the page tree by a tree with one node."""
+    """Replace the page tree by a tree with one node, and a missing catalog by a catalog with the page tree."""
+    if not library.pdf_is_dict(catalog):
+        catalog = library.pdf_add_object(pdf, library.pdf_new_dict(pdf, 2))
+        library.pdf_dict_puts(catalog, "Type", library.pdf_new_name("Catalog"))
+        library.pdf_dict_puts(library.pdf_trailer(pdf), "Root", catalog)
     root = library.pdf_add_object(pdf, library.pdf_new_dict(pdf, 4))
     kids = library.pdf_new_array(pdf, len(tree.pages))
     for page, inherited in tree.pages:
