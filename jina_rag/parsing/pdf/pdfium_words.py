@@ -19,7 +19,7 @@ from typing import NamedTuple
 from jina_rag.parsing.layout.boxes import touch, union
 from jina_rag.parsing.pdf.base import Handle
 from jina_rag.parsing.pdf.ligatures import glyph_in_order, is_right_to_left
-from jina_rag.parsing.pdf.words import Color, LayerWord
+from jina_rag.parsing.pdf.words import BITMAP_HEIGHT, SMALLEST, Color, LayerWord
 from jina_rag.types import Box
 
 # Distances are fractions of the font size. A gap above `_SPACE` starts a new word. After a character of a script
@@ -209,7 +209,24 @@ class _Reader:
         length = math.hypot(matrix.a, matrix.b) or 1.0
         scale = math.sqrt(abs(matrix.a * matrix.d - matrix.b * matrix.c))
         size = raw.FPDFText_GetFontSize(text, index) * scale
+        if size <= SMALLEST:
+            size = self._glyph_size(index, size)
         return _Position(x.value, y.value, (matrix.a / length, matrix.b / length), size or 1.0)
+
+    def _glyph_size(self, index: int, size: float) -> float:
+        """Return the size in points of a glyph of a bitmap font, and `size` for a glyph of another font."""
+        raw, rect = self._raw, self._raw.FS_RECTF()
+        sides = tuple(ctypes.c_float() for _ in range(4))
+        glyph = text = 0.0
+        if raw.FPDFText_GetLooseCharBox(self._text, index, ctypes.byref(rect)):
+            glyph = max(abs(rect.right - rect.left), abs(rect.top - rect.bottom))
+        if glyph <= BITMAP_HEIGHT * size:
+            return size
+        item = raw.FPDFText_GetTextObject(self._text, index)
+        if item and raw.FPDFPageObj_GetBounds(item, *map(ctypes.byref, sides)):
+            left, bottom, right, top = (side.value for side in sides)
+            text = min(abs(right - left), abs(top - bottom))
+        return max(glyph, text)
 
 
 def _join_letters(letters: list[str]) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from jina_rag.parsing.pdf.repeated_text import repeats_picture
-from jina_rag.parsing.pdf.words import Color, LayerWord
+from jina_rag.parsing.pdf.words import SMALLEST, Color, LayerWord
 from jina_rag.types import Box
 
 Pixels: TypeAlias = npt.NDArray[np.uint8]
@@ -32,8 +32,6 @@ _SAME_COLOR = 32
 _LETTER_SHARE = 0.6
 # The pixel of a word that is nearest to the color of the text has at most this fraction of the maximum distance.
 _NEAREST = 0.5
-# Text of this font size in points, or smaller, cannot be read.
-_SMALLEST = 1.0
 # Rows and columns of the pixels that are compared first, as fractions of the box of a word.
 _ROWS = (0.4, 0.55, 0.7)
 _COLUMNS = (np.arange(14) + 0.5) / 14
@@ -136,7 +134,7 @@ class _Check:
 
     def run(self) -> list[bool]:
         words = self._words
-        visible = [word.size > _SMALLEST for word in words]
+        visible = [word.size > SMALLEST for word in words]
         unpainted = {number for number, word in enumerate(words) if visible[number] and not word.is_painted}
         suspects: set[int] = set()
         for number in self._unclear():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -18,6 +19,14 @@ _JOINERS = "\u200c\u200d"
 _SHADOW = 0.52
 # Side of the cells in which repeated words are searched, in points.
 _CELL = 4.0
+SMALLEST = 1.0
+"""Text of this font size in points, or smaller, cannot be read."""
+BITMAP_HEIGHT = 2.0
+"""The font size of a bitmap font is the size of a pixel; its letters are higher than this many times the font size."""
+# The letters of a bitmap font are wider than this many times the font size, on average.
+_BITMAP_ADVANCE = 1.25
+# Average width of a letter, and its height above and below the baseline, as fractions of the font size.
+_ADVANCE, _ASCENT, _DESCENT = 0.5, 0.8, 0.2
 # A word that is repeated next to itself is at least one word width away. A shadow is closer than this fraction.
 _SHADOW_SHARE = 0.75
 
@@ -58,11 +67,28 @@ def clean_words(words: Iterable[LayerWord], width: float, height: float) -> list
     cleaned = []
     for word in words:
         text = clean(word.text)
+        if text and word.size <= SMALLEST:
+            _measure(word, text)
         box = clip_to_page(word.box, width, height)
         if text and box:
             word.text, word.box = text, box
             cleaned.append(word)
     return cleaned
+
+
+def _measure(word: LayerWord, text: str) -> None:
+    """Set the font size of a word in a bitmap font from its box, and a box without height to that of its letters."""
+    (x0, x1), (y0, y1) = sorted(word.box[::2]), sorted(word.box[1::2])
+    across, along = sorted((x1 - x0, y1 - y0))
+    if math.hypot(across, along) <= (BITMAP_HEIGHT + _BITMAP_ADVANCE * len(text)) * word.size:
+        return
+    word.size = max(across, min(along, along / len(text) / _ADVANCE))
+    if across >= word.size / 2:
+        return
+    if x1 - x0 >= y1 - y0:
+        word.box = x0, y1 - _ASCENT * word.size, x1, y1 + _DESCENT * word.size
+    else:
+        word.box = x1 - _ASCENT * word.size, y0, x1 + _DESCENT * word.size, y1
 
 
 def place_words(words: Sequence[LayerWord], is_visible: Sequence[bool], width: float, height: float) -> list[Word]:
