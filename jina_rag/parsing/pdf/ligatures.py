@@ -1,8 +1,11 @@
-"""Letters of one glyph in right-to-left text, in the order of reading.
+"""Letters and digits of right-to-left text, in the order of reading.
 
 A font may map one glyph to several letters, for example the lam-alef of Arabic. The PDF libraries reverse text that a
 page draws from left to right, letter by letter, and so reverse the letters inside such a glyph: األدوات for الأدوات.
 The positions of the letters tell which letters belong to one glyph. Text in the order of reading stays as it is.
+
+MuPDF also reverses Arabic-Indic digits, which are read from left to right, and ends a word where the direction changes,
+for example in the middle of KX-٤٤٧١-B.
 """
 
 from __future__ import annotations
@@ -14,7 +17,10 @@ from typing import Any
 
 _TOLERANCE = 0.02
 """Maximum distance of two positions that count as equal, as a fraction of the font size."""
+_MAX_GAP = 0.15
+"""Maximum distance of the parts of one word, as a fraction of the font size."""
 _ALEFS = "اأإآٱ"
+_ARABIC_NUMBER = re.compile(r"[\u0660-\u0669](?:[./,:\u066b\u066c]?[\u0660-\u0669])+")
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefe]")
 
 
@@ -44,34 +50,50 @@ def _is_lam_alef(first: str, second: str) -> bool:
 
 
 def words_in_order(entries: Sequence[tuple[Any, ...]], blocks: Sequence[Mapping[str, Any]]) -> list[tuple[Any, ...]]:
-    """Return the words of MuPDF with the letters of each glyph in the order of reading.
+    """Return the words of MuPDF with letters and digits in the order of reading, and the parts of each word joined.
 
     Args:
         entries: Words of ``TextPage.extractWORDS``.
         blocks: Blocks of ``TextPage.extractRAWDICT``. Each span gets the key ``text``, in the order of reading, too.
     """
     lines: dict[tuple[int, int], tuple[str, str]] = {}
+    gaps: dict[tuple[int, int], float] = {}
     for block in blocks:
         for number, line in enumerate(block.get("lines", ())):
             for span in line["spans"]:
                 span["text"] = text_in_order(span["chars"], line["dir"], span["size"])
             original = "".join(character["c"] for span in line["spans"] for character in span["chars"])
             lines[block["number"], number] = original, "".join(span["text"] for span in line["spans"])
+            gaps[block["number"], number] = _MAX_GAP * max((span["size"] for span in line["spans"]), default=0.0)
     ends: dict[tuple[int, int], int] = {}
     words: list[tuple[Any, ...]] = []
     for x0, y0, x1, y1, text, *numbers in entries:
         line_number = numbers[0], numbers[1]
         original, in_order = lines.get(line_number, ("", ""))
-        start = original.find(text, ends.get(line_number, 0))
+        previous_end = ends.get(line_number)
+        start = original.find(text, previous_end or 0)
+        word = x0, y0, x1, y1, text, *numbers
         if start >= 0:
             ends[line_number] = start + len(text)
-            text = in_order[start : start + len(text)]
-        words.append((x0, y0, x1, y1, text, *numbers))
+            word = x0, y0, x1, y1, in_order[start : start + len(text)], *numbers
+            if start == previous_end and _distance(words[-1], word) <= gaps[line_number]:
+                word = _joined(words.pop(), word)
+        words.append(word)
     return words
 
 
+def _distance(first: Sequence[Any], second: Sequence[Any]) -> float:
+    """Return the distance of the boxes of two words, at most 0 if the boxes touch."""
+    return float(max(max(first[axis], second[axis]) - min(first[axis + 2], second[axis + 2]) for axis in (0, 1)))
+
+
+def _joined(first: Sequence[Any], second: Sequence[Any]) -> tuple[Any, ...]:
+    low, high = map(min, first[:2], second[:2]), map(max, first[2:4], second[2:4])
+    return (*low, *high, first[4] + second[4], *first[5:])
+
+
 def text_in_order(characters: Sequence[Mapping[str, Any]], along: tuple[float, float], size: float) -> str:
-    """Return the text of a span of MuPDF with the letters of each glyph in the order of reading.
+    """Return the text of a span of MuPDF with digits, and the letters of each glyph, in the order of reading.
 
     MuPDF gives the width of a glyph to the first of its letters, and places the others at the end of the glyph. Where
     MuPDF has reversed the text, letters without width come before a letter that ends at their position.
@@ -107,6 +129,10 @@ def text_in_order(characters: Sequence[Mapping[str, Any]], along: tuple[float, f
         else:
             letters[first : index + 1] = glyph_in_order(letters[first : index + 1])
         used = last + 1
+    for number in _ARABIC_NUMBER.finditer("".join(letters)):
+        first, last = number.start(), number.end() - 1
+        if extents[last] < extents[first]:
+            letters[first : last + 1] = reversed(letters[first : last + 1])
     return "".join(letters)
 
 

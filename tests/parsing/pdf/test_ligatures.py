@@ -1,4 +1,4 @@
-"""Glyphs of several letters in right-to-left text: the letters are in the order of reading with both renderers."""
+"""Right-to-left text: letters of one glyph and Arabic digits are in the order of reading with both renderers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from jina_rag import load_pages
 from jina_rag.config import IngestSettings
 
 LETTERS = {"a": "ت", "b": "ا", "c": "و", "d": "د", "f": "ب", "g": "ل", "h": "م"}
+SAME = {letter: letter for letter in " KXB-:/.,"}
 # Glyphs of each word in the order of reading; e is lam-alef, i is a glyph of three letters.
 WORDS = {
     "bedcba": "الأدوات",
@@ -21,8 +22,8 @@ WORDS = {
 }
 
 
-def arabic_page(path, content, lam_alef="لأ"):
-    letters = {**LETTERS, "e": lam_alef, "i": "الله"}
+def arabic_page(path, content, lam_alef="لأ", more=None):
+    letters = {**LETTERS, "e": lam_alef, "i": "الله", **(more or {})}
     codes = "".join(f"<{ord(code):02x}> <{text.encode('utf-16-be').hex()}>\n" for code, text in letters.items())
     cmap = (
         "/CIDInit /ProcSet findresource begin 12 dict begin begincmap /CMapName /X def /CMapType 2 def\n"
@@ -61,3 +62,23 @@ def test_text_drawn_in_the_order_of_reading_stays_as_it_is(tmp_path, renderer):
     content = "".join(right_to_left(word, 700 - 40 * number) for number, word in enumerate(WORDS))
     text = "".join(words_of(arabic_page(tmp_path / "a.pdf", content), renderer))
     assert text == "".join(WORDS.values())
+
+
+@pytest.mark.parametrize("renderer", ["pymupdf", "pypdfium2"])
+@pytest.mark.parametrize("zero", ["\u0660", "\u06f0", "\u0966", "\uff10"])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("KX-4471-B: 4471", ["KX-4471-B:", "4471"]),
+        ("12/05/2024 1,250.75 7", ["12/05/2024", "1,250.75", "7"]),
+        ("KX 4471 bcb", ["KX", "4471", "اوا"]),
+    ],
+)
+def test_digits_of_other_scripts_are_in_order_and_parts_of_their_word(tmp_path, renderer, zero, content, words):
+    digits = {str(digit): chr(ord(zero) + digit) for digit in range(10)}
+    translation = str.maketrans(digits)
+    drawn = f"BT /F1 24 Tf 72 600 Td ({content}) Tj ET\n"
+    for name, turn in (("upright", ""), ("turned", "0 1 -1 0 900 0 cm\n")):
+        path = arabic_page(tmp_path / f"{name}.pdf", f"q {turn}{drawn}Q\n", more={**SAME, **digits})
+        # The order of the words depends on the direction of the line, which a PDF does not tell.
+        assert sorted(words_of(path, renderer)) == sorted(word.translate(translation) for word in words), name
