@@ -15,6 +15,8 @@ from jina_rag._files import write_atomic
 
 _MAX_PROCESSES = 3
 _MAX_COMMAND_LENGTH = 60
+_KILLED = 1 << (9 - 1)  # SIGKILL in a set of signals
+_PF_EXITING = 0x4
 
 
 def describe_users(path: Path, record: Path | None = None) -> str:
@@ -35,6 +37,22 @@ def describe_users(path: Path, record: Path | None = None) -> str:
         names = _recorded(record)
     shown_names = names[:_MAX_PROCESSES] + (["others"] if len(names) > _MAX_PROCESSES else [])
     return " and ".join(shown_names)
+
+
+def has_live_user(path: Path, record: Path | None = None) -> bool:
+    """Return whether a process that goes on has a file or folder open, as far as `describe_users` knows the processes.
+
+    A killed process keeps the locks of its files until the operating system has freed the memory of the process.
+
+    Args:
+        path: The file or folder.
+        record: File that `record_user` has written; None for none.
+    """
+    pids = list(_users(path))
+    if pids:
+        return not all(_is_ending(pid) for pid in pids)
+    user = None if record is None else _read_record(record)
+    return user is not None and (user[1] != platform.node() or (_exists(user[0]) and not _is_ending(user[0])))
 
 
 def record_user(record: Path) -> None:
@@ -71,6 +89,21 @@ def _has_open(pid: int, target: os.stat_result) -> bool:
     return False
 
 
+def _is_ending(pid: int) -> bool:
+    """Return whether a process has been killed or is exiting; False on other systems than Linux."""
+    if sys.platform != "linux":
+        return False
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(errors="replace")
+        flags = int(Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[6])
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, IndexError):
+        return False
+    pending = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigPnd:", "ShdPnd:"))]
+    return bool(flags & _PF_EXITING) or any(signals & _KILLED for signals in pending)
+
+
 def _command(pid: int) -> str:
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
@@ -78,21 +111,33 @@ def _command(pid: int) -> str:
 
 
 def _recorded(record: Path) -> list[str]:
-    try:
-        user = json.loads(record.read_bytes())
-        pid, host, command = int(user["pid"]), str(user["host"]), str(user["command"])
-    except (OSError, ValueError, TypeError, KeyError):
+    user = _read_record(record)
+    if user is None:
         return []
+    pid, host, command = user
     if host != platform.node():
         return [f"{_describe(pid, command)} on {host}"]
+    return [_describe(pid, command)] if _exists(pid) else []
+
+
+def _read_record(record: Path) -> tuple[int, str, str] | None:
+    """Return (id, host, command) of the process that wrote a record; None if the record cannot be read."""
+    try:
+        user = json.loads(record.read_bytes())
+        return int(user["pid"]), str(user["host"]), str(user["command"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _exists(pid: int) -> bool:
     if os.name == "posix":  # on Windows, os.kill would end the process
         try:
             os.kill(pid, 0)
         except ProcessLookupError:
-            return []
+            return False
         except OSError:
             pass  # a process of another user
-    return [_describe(pid, command)]
+    return True
 
 
 def _describe(pid: int, command: str) -> str:

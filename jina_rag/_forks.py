@@ -10,10 +10,16 @@ and of the file descriptors of its parent, but none of its threads. In the child
   descriptors of the null device.
 - the destructor of a native object may wait for threads, or write to files of the parent. `keep_in_children` makes the
   copy of the child immortal.
+
+Python runs the hooks of this module at a fork. A server that is written in C and forks its workers, such as uWSGI, may
+run only the hook of the child, or no hook. `settle_fork` makes up for the hooks as soon as such a child uses or
+destroys an object of this package.
 """
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import sys
 import threading
@@ -37,6 +43,9 @@ _forking: list[tuple[OwnedFiles, bool]] = []
 """During a fork: the owned files, and whether no other thread uses them."""
 _unusable_paths: set[str] = set()
 """Paths of files that another thread of the parent was using at the fork."""
+_child_callbacks: list[Callable[[], object]] = []
+_first_process = _process = os.getpid()
+"""Process that imported this module, and process whose hooks have run."""
 
 
 class OwnedLock:
@@ -50,6 +59,14 @@ class OwnedLock:
         """
         self._check = check
         self._lock = threading.RLock()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no other thread holds the lock, also in a forked child."""
+        is_free = self._lock.acquire(blocking=False)
+        if is_free:
+            self._lock.release()
+        return is_free
 
     def acquire(self, timeout: float = -1) -> bool:
         """Acquire the lock and return whether the lock was acquired.
@@ -88,6 +105,7 @@ class RenewedLock:
         self._lock = threading.Lock()
 
     def __enter__(self) -> None:
+        settle_fork()
         self._lock.acquire()
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
@@ -117,6 +135,7 @@ class OwnedFiles:
         Raises:
             IndexStateError: If this process was forked while another thread of the parent used the files.
         """
+        settle_fork()
         self._location, self._path, self._quiet = os.fspath(location), os.path.realpath(path), quiet
         if self._path in _unusable_paths:
             raise IndexStateError(
@@ -156,6 +175,11 @@ class OwnedFiles:
         """Wait until no other thread uses the files; return False after the deadline."""
         return not self._quiet or self.lock.acquire(timeout=max(0.0, deadline - time.monotonic()))
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no other thread of the parent used the files at the fork; for a child without `acquire_for_fork`."""
+        return not self._quiet or self.lock.is_free
+
     def release_after_fork(self) -> None:
         """Let other threads use the files again."""
         if self._quiet:
@@ -185,6 +209,7 @@ def check_process(owner: int, location: str) -> None:
         IndexStateError: If this process was forked from `owner`.
     """
     if os.getpid() != owner:
+        settle_fork()
         remedy = "Open" if "://" in location else "Close the index there, and open"
         raise IndexStateError(
             f"The index at {location} was opened in process {owner}, from which this process was forked. {remedy} the "
@@ -204,13 +229,22 @@ def keep_in_children(handle: object) -> None:
 
 
 def after_fork_in_child(callback: Callable[[], object]) -> None:
-    """Call a function in each forked child, immediately after the fork; no effect on a system without fork.
+    """Call a function in each forked child, immediately after the fork or in `settle_fork`.
 
     Args:
         callback: The function. Its return value is ignored.
     """
-    if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=callback)
+    _child_callbacks.append(callback)
+
+
+def settle_fork() -> None:
+    """Give up the objects of the parent in a child that was forked without the hooks of Python.
+
+    Call this function where a child may use or destroy an object of its parent without an error. In other processes,
+    the call takes less than a microsecond.
+    """
+    if os.getpid() != _process:
+        _after_fork_in_child()
 
 
 def redirect_to_null(*descriptors: int) -> None:
@@ -273,9 +307,12 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _registry_lock
-    _registry_lock = threading.RLock()
-    files = _forking[:]
+    global _registry_lock, _process
+    if os.getpid() == _process:  # the hook of Python, called after `settle_fork`
+        return
+    _process, _registry_lock = os.getpid(), threading.RLock()
+    # Without the hook before the fork, the files that other threads of the parent used are known from their locks only.
+    files = _forking[:] or [(owned, owned.is_quiet) for owned in _owned_files if not owned.is_owner]
     _forking.clear()
     for lock in list(_renewed_locks):
         lock.renew()
@@ -285,7 +322,22 @@ def _after_fork_in_child() -> None:
         owned.abandon(is_usable=is_quiet)
     if files:
         redirect_to_null(*[number for number, path in _open_files() if any(o.contains(path) for o, _ in files)])
+    for callback in _child_callbacks:
+        callback()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+
+
+def _at_exit() -> None:
+    """Prevent that the end of a forked child waits for threads of its parent, or changes files of its parent."""
+    settle_fork()
+    # PyMuPDF keeps sessions of its own, whose destructors wait for the threads of the sessions.
+    runtime = sys.modules.get("onnxruntime")
+    if _process != _first_process and runtime is not None:
+        for session in [each for each in gc.get_objects() if issubclass(type(each), runtime.InferenceSession)]:
+            make_immortal(session)
+
+
+atexit.register(_at_exit)

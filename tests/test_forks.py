@@ -165,3 +165,15 @@ def test_model_of_the_parent_works_in_a_child(request, tmp_path, model):
         check_child(lambda: np.testing.assert_allclose(embedder.encode_document(texts).single, expected, atol=1e-5))
         """,
     )
+
+
+def test_child_ends_although_pymupdf_has_sessions(tmp_path):
+    """The module of PyMuPDF that analyzes layouts opens sessions of onnxruntime, whose destructors wait for threads."""
+    run(
+        tmp_path,
+        """
+        import pymupdf
+
+        check_child(lambda: None)
+        """,
+    )

@@ -16,7 +16,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from jina_rag._forks import after_fork_in_child
+from jina_rag._forks import after_fork_in_child, settle_fork
 from jina_rag.errors import InvalidInputError
 from jina_rag.index.session import IndexSession, OpenOptions, open_folder
 
@@ -54,6 +54,7 @@ class SharedSession:
                 run in a thread that already holds the lock. The thread that holds the lock then completes the release.
         """
         if os.getpid() != self._process:  # a forked child: the session belongs to the parent process
+            settle_fork()
             return
         self._releases.append(None)
         with self._exclusively() if wait else nullcontext():
@@ -130,6 +131,7 @@ def open_session(location: str, options: OpenOptions) -> tuple[SharedSession, In
     else:
         root = Path(os.path.abspath(location))
         key, open_new = os.path.normcase(os.path.realpath(root)), partial(open_folder, root)
+    settle_fork()
     with _sessions_lock:
         shared_session = _sessions.setdefault(key, SharedSession())
     return shared_session, shared_session.acquire(open_new, options)

@@ -212,3 +212,37 @@ def test_pickled_index_and_adapter_report_the_lock_in_a_process_pool(tmp_path):
                 assert pool.submit(search, lazy[1], lazy[0]).result(60) == ["p0"]
         """,
     )
+
+
+@pytest.mark.parametrize("hooks", ["none", "child"])
+@pytest.mark.parametrize("is_used", [False, True])
+def test_child_of_a_server_that_forks_without_all_hooks_leaves_the_parent_unharmed(tmp_path, hooks, is_used):
+    """A server in C, such as uWSGI, forks its workers itself. The child ends with the destruction of all objects."""
+    run(
+        tmp_path,
+        f"""
+        index = open_index()
+        index.add(["pump"], ids=["p0"])
+        pid = ctypes.PyDLL(None).fork()
+        if pid == 0:
+            signal.alarm(20)
+            if {hooks!r} == "child":
+                ctypes.pythonapi.PyOS_AfterFork_Child()
+            if {is_used}:
+                assert str(os.getppid()) in str(error_of(lambda: index.search("pump")))
+                assert str(os.getppid()) in str(error_of(lambda: index.add(["child"], ids=["child"])))
+                error = error_of(open_index)
+                assert isinstance(error, IndexLockedError) and str(os.getppid()) in str(error), error
+                with DocumentIndex.open("other", embedder=FakeEmbedder()) as other:
+                    other.add(["pump"], ids=["p0"])
+                    assert is_usable(other)
+            del index
+            gc.collect()
+            sys.exit(0)
+        wait(pid)
+        assert is_usable(index)
+        index.close()
+        with open_index() as again:
+            assert is_usable(again)
+        """,
+    )

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from jina_rag._forks import after_fork_in_child
+from jina_rag._forks import after_fork_in_child, settle_fork
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, LimitExceededError, MissingDependencyError
 from jina_rag.parsing.documents import open_document, renderer_name, renderer_names
@@ -52,6 +52,7 @@ class _IdleWorkers:
             document: Key of the document.
             libraries: Names of the packages that a new worker imports.
         """
+        settle_fork()
         with self._lock:
             while self._workers:
                 last = len(self._workers) - 1
@@ -108,6 +109,7 @@ class _IdleWorkers:
 
     def close(self) -> None:
         """Kill all idle workers. Called when the process exits."""
+        settle_fork()
         with self._lock:
             workers, self._workers = self._workers, []
         for idle in workers:

@@ -12,13 +12,13 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from jina_rag._file_users import describe_users, record_user
+from jina_rag._file_users import describe_users, has_live_user, record_user
 from jina_rag._files import acquire_lock, size_on_disk
 from jina_rag._forks import OwnedFiles
 from jina_rag.config import Storage
@@ -59,6 +59,11 @@ _VACUUM_THRESHOLD: Final = 0.2
 _LOG_LOCK_SECONDS: Final = 2.0
 """Maximum wait for the lock of the log, in seconds. A process that this process starts may hold the lock for some
 milliseconds, until it replaces its program or closes the file."""
+_FOLDER_LOCK_SECONDS: Final = 0.2
+"""Maximum wait for the lock of the folder, in seconds, for the same reason."""
+_KILLED_SECONDS: Final = 10.0
+"""Maximum wait for a lock of a killed process, in seconds, while the operating system ends the process."""
+_POLL_SECONDS: Final = 0.02
 _FORMAT: Final = 3
 """Format version of the store. Points of earlier formats lack the numbers for range filters."""
 _DATATYPES: Final = {"float16": "Float16", "int8": "Turbo8", "int4": "Turbo4"}
@@ -142,7 +147,7 @@ def load_shard(
     """
     optimizers = _OPTIMIZERS | ({"deleted_threshold": _VACUUM_THRESHOLD} if vacuum else {})
     config = _config(engine, dim, multi_dim, storage, optimizers)
-    deadline = time.monotonic() + _LOG_LOCK_SECONDS
+    may_wait = _waiting(_LOG_LOCK_SECONDS, lambda: has_live_user(shard_folder(folder) / "wal"))
     while True:
         try:
             with engine_errors(folder, "be opened"):
@@ -151,9 +156,25 @@ def load_shard(
         except IndexCorruptError as exc:
             if not _is_log_locked(exc.__cause__):
                 raise
-            if time.monotonic() > deadline:
+            if not may_wait():
                 raise _log_locked_error(folder) from exc.__cause__
-        time.sleep(_LOG_LOCK_SECONDS / 100)
+        time.sleep(_POLL_SECONDS)
+
+
+def _waiting(seconds: float, has_live_user: Callable[[], bool]) -> Callable[[], bool]:
+    """Return a function that returns whether to go on with the wait for a lock.
+
+    Args:
+        seconds: Maximum wait in seconds if a process that goes on holds the lock.
+        has_live_user: Function that returns whether such a process may hold the lock.
+    """
+    start = time.monotonic()
+
+    def may_wait() -> bool:
+        elapsed = time.monotonic() - start
+        return elapsed < seconds or (elapsed < _KILLED_SECONDS and not has_live_user())
+
+    return may_wait
 
 
 def _is_log_locked(exc: BaseException | None) -> bool:
@@ -227,7 +248,15 @@ def _lock_folder(folder: Path) -> BaseFileLock:
 
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = acquire_lock(folder / "lock", message)
+        may_wait = _waiting(_FOLDER_LOCK_SECONDS, lambda: has_live_user(folder / "lock", record))
+        while True:
+            try:
+                lock = acquire_lock(folder / "lock", message)
+                break
+            except IndexLockedError:
+                if not may_wait():
+                    raise
+            time.sleep(_POLL_SECONDS)
         try:
             record_user(record)
         except BaseException:

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 import uuid
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -394,6 +395,39 @@ def test_second_process_gets_locked_error_with_the_path(tmp_path):
         with pytest.raises(IndexLockedError):
             open_store(tmp_path)
     assert subprocess.run(command, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("error", ["folder", "log"])
+@pytest.mark.parametrize("is_ending", [True, False])
+def test_open_waits_for_the_locks_of_a_process_that_is_ending(tmp_path, monkeypatch, error, is_ending):
+    """The operating system keeps the locks of a killed process until it has freed the memory of the process."""
+    open_store(tmp_path).close()
+    release = time.monotonic() + 0.5
+    acquire_lock, load = edge_folder.acquire_lock, edge_folder.engine_errors
+
+    def acquire(*args):
+        if error == "folder" and time.monotonic() < release:
+            raise IndexLockedError("locked")
+        return acquire_lock(*args)
+
+    @contextmanager
+    def fail_open(folder, action):
+        with load(folder, action):
+            if error == "log" and time.monotonic() < release:
+                raise RuntimeError("failed to open WAL: WouldBlock")
+            yield
+
+    monkeypatch.setattr(edge_folder, "acquire_lock", acquire)
+    monkeypatch.setattr(edge_folder, "engine_errors", fail_open)
+    monkeypatch.setattr(edge_folder, "has_live_user", lambda *_: not is_ending)
+    monkeypatch.setattr(edge_folder, "_LOG_LOCK_SECONDS", 0.1)
+    if is_ending:
+        open_store(tmp_path).close()
+        assert time.monotonic() >= release
+    else:
+        with pytest.raises(IndexLockedError):
+            open_store(tmp_path)
+        assert time.monotonic() < release
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
