@@ -12,6 +12,8 @@ from jina_rag.parsing.pdf.undrawn import paints
 _UNDECODED = re.compile(r"read error|not a stream|filter|lzw|zlib|flate|RLE|cannot load|crypt|image only stream", re.I)
 _WHITE = 250
 _MAX_PICTURES = 50
+# MuPDF skips parts of JBIG2 data without a message. White pictures have fewer bytes, and fewer bytes per pixel.
+_WHITE_JBIG2 = 200, 0.001
 
 
 def has_hidden_content(document: Handle, number: int, messages: str) -> bool:
@@ -23,7 +25,7 @@ def has_hidden_content(document: Handle, number: int, messages: str) -> bool:
         messages: Messages of MuPDF while the page was drawn.
     """
     page = document.load_page(number - 1)
-    if page.first_annot or page.first_widget:
+    if page.first_annot:
         return True
     streams = page.get_contents()
     try:
@@ -50,6 +52,10 @@ def has_colored_picture(pymupdf: ModuleType, document: Handle, number: int) -> b
 def _is_colored(pymupdf: ModuleType, document: Handle, xref: int) -> bool:
     try:
         pixels = pymupdf.Pixmap(document, xref)
+        if "JBIG2" in document.xref_get_key(xref, "Filter")[1]:
+            least, share = _WHITE_JBIG2
+            if len(document.xref_stream_raw(xref)) > least + share * pixels.width * pixels.height:
+                return True
         if pixels.colorspace is None:
             return False
         if pixels.colorspace.n > 1 or pixels.alpha:

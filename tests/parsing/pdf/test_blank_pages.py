@@ -44,6 +44,24 @@ def test_a_white_scan_is_no_warning(tmp_path, renderer, image):
     assert warnings_of(path, renderer) == ()
 
 
+@pytest.mark.parametrize("extension_bytes", [0, 2_000])
+def test_a_white_jbig2_picture_with_much_data_is_a_warning(tmp_path, extension_bytes):
+    """The extension, which MuPDF ignores without a message, stands for data that MuPDF cannot decode."""
+    data = bytes.fromhex("00000000300001000000130000006400000064" + "00" * 11)
+    if extension_bytes:
+        data += bytes.fromhex("000000013e0001") + extension_bytes.to_bytes(4, "big") + bytes(extension_bytes)
+    image = stream(data, f"{IMAGE}/ColorSpace/DeviceGray/BitsPerComponent 1/Filter/JBIG2Decode")
+    path = one_page(tmp_path / "a.pdf", DRAW, resources="/XObject<</I 10 0 R>>", objects={10: image})
+    assert len(warnings_of(path, "pymupdf")) == bool(extension_bytes)
+
+
+@pytest.mark.parametrize("renderer", RENDERERS)
+def test_empty_form_fields_are_no_warning(tmp_path, renderer):
+    field = "/Annots[<</Type/Annot/Subtype/Widget/FT/Tx/T(name)/Rect[100 100 400 130]>>]"
+    path = one_page(tmp_path / "a.pdf", page=field, objects={4: stream("", "/Filter/FlateDecode")})
+    assert warnings_of(path, renderer) == ()
+
+
 @pytest.mark.parametrize("renderer", RENDERERS)
 def test_a_picture_that_is_covered_is_a_warning(tmp_path, renderer):
     black = stream(bytes(10_000), f"{IMAGE}/ColorSpace/DeviceGray/BitsPerComponent 8")
