@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 _TOLERANCE = 0.02
@@ -43,6 +44,31 @@ def glyph_in_order(letters: Sequence[str]) -> list[str]:
         letters: The letters of the glyph in the order of the library.
     """
     return list(letters) if len(letters) == 2 and _is_lam_alef(*letters) else list(reversed(letters))
+
+
+def letters_in_order(letters: Sequence[str], boxes: Sequence[Sequence[float]], along: tuple[float, float]) -> list[str]:
+    """Return the letters of a word of PDFium, with right-to-left letters in the order of reading.
+
+    PDFium reverses right-to-left text, because most files draw it from left to right. Where a file draws it from right
+    to left, by moving back between the letters of a drawing command, each letter stands to the right of the previous
+    one.
+
+    Args:
+        letters: The letters.
+        boxes: Box of each letter; the letters of one glyph have the same box, and are in the order of reading.
+        along: Direction of the line, a unit vector.
+    """
+    in_order = list(letters)
+    is_part = [is_right_to_left(letter) or unicodedata.category(letter) == "Mn" for letter in letters]
+    start = 0
+    for is_right, run in groupby(is_part):
+        end = start + len(list(run))
+        centers = [sum(_extent(box, along)) for box in boxes[start:end]] if is_right else []
+        if is_right and centers[-1] > centers[0] and centers == sorted(centers):
+            glyphs = [[number for number, _ in glyph] for _, glyph in groupby(enumerate(centers), lambda item: item[1])]
+            in_order[start:end] = [letters[start + number] for glyph in reversed(glyphs) for number in glyph]
+        start = end
+    return in_order
 
 
 def _is_lam_alef(first: str, second: str) -> bool:

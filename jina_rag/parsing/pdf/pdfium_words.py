@@ -11,14 +11,14 @@ import ctypes
 import math
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import NamedTuple
 
 from jina_rag.parsing.layout.boxes import touch, union
 from jina_rag.parsing.pdf.base import Handle
-from jina_rag.parsing.pdf.ligatures import glyph_in_order, is_right_to_left
+from jina_rag.parsing.pdf.ligatures import glyph_in_order, has_right_to_left, is_right_to_left, letters_in_order
 from jina_rag.parsing.pdf.words import BITMAP_HEIGHT, SMALLEST, Color, LayerWord
 from jina_rag.types import Box
 
@@ -86,6 +86,7 @@ class _Reader:
 
     def __init__(self, raw: ModuleType, text: Handle, orders: Mapping[int, int]) -> None:
         self._orders = orders
+        self._reversed: tuple[float, float] | None = None  # direction of the last word, if PDFium has reversed it
         self._bytes = tuple(ctypes.c_uint() for _ in range(4))
         self._raw = raw
         self._text = text
@@ -94,11 +95,24 @@ class _Reader:
 
     def words(self, page: Box) -> Iterator[LayerWord]:
         """Yield the words. Characters that are completely outside the page are ignored."""
+        line: list[LayerWord] = []  # words of a line of right-to-left text that PDFium has reversed
+        for word in self._words(page):
+            if line and (self._reversed is None or word.continues or not _follows(line[-1], word, self._reversed)):
+                yield from reversed(line)
+                line = []
+            if self._reversed is None:
+                yield word
+            else:
+                line.append(word)
+        yield from reversed(line)
+
+    def _words(self, page: Box) -> Iterator[LayerWord]:
         raw, text = self._raw, self._text
         code_at, box_at = raw.FPDFText_GetUnicode, raw.FPDFText_GetLooseCharBox
         rect = raw.FS_RECTF()
         reference = ctypes.byref(rect)
         letters: list[str] = []
+        boxes: list[Box] = []  # of the letters
         bounds: Box = (0.0, 0.0, 0.0, 0.0)
         last, last_box = -1, bounds
         last_address: int | None = -1
@@ -132,8 +146,8 @@ class _Reader:
                 next_paint = self._paint(item, address)
             ends = letters and (gap or _has_gap(box, last_box)) and self._ends(gap, letter, index, box, last, last_box)
             if ends or (letters and next_paint[:2] != paint[:2]):
-                yield self._word(letters, bounds, paint, last, continues)
-                letters, continues = [], not ends
+                yield self._word(letters, boxes, bounds, paint, last, continues)
+                letters, boxes, continues = [], [], not ends
             elif not letters:
                 continues = False
             if not letters:
@@ -146,14 +160,23 @@ class _Reader:
             else:
                 given, glyph_address = [letter], address
                 letters.append(letter)
+            boxes.append(box)
             last, last_box, gap = index, box, ""
         if letters:
-            yield self._word(letters, bounds, paint, last, continues)
+            yield self._word(letters, boxes, bounds, paint, last, continues)
 
-    def _word(self, letters: list[str], box: Box, paint: _Paint, index: int, continues: bool) -> LayerWord:
+    def _word(
+        self, letters: list[str], boxes: Sequence[Box], box: Box, paint: _Paint, index: int, continues: bool
+    ) -> LayerWord:
         color, is_painted, order = paint
-        size = self._position(index).size
-        return LayerWord(_join_letters(letters), box, color, is_painted, size, continues, order)
+        position = self._position(index)
+        text = _join_letters(letters)
+        self._reversed = None
+        if len(boxes) == len(letters) > 1 and has_right_to_left(text):
+            in_order = _join_letters(letters_in_order(letters, boxes, position.along))
+            if in_order != text:
+                text, self._reversed = in_order, position.along
+        return LayerWord(text, box, color, is_painted, position.size, continues, order)
 
     def _paint(self, item: Handle, address: int | None) -> _Paint:
         """Return color, whether text is painted, and the number of the drawing operation, of a text object."""
@@ -248,6 +271,15 @@ def _may_precede_space(code: int) -> bool:
     return not (
         0x20D0 <= code <= 0x9FFF or 0xF900 <= code <= 0xFAFF or 0xFF00 <= code <= 0xFF60 or 0x20000 <= code < 0xE0000
     )
+
+
+def _follows(first: LayerWord, second: LayerWord, along: tuple[float, float]) -> bool:
+    """Return whether a word stands on the line of another one, farther along the direction of the line."""
+    across = -along[1], along[0]
+    (low, high), (second_low, second_high) = _extent(first.box, across), _extent(second.box, across)
+    overlap = min(high, second_high) - max(low, second_low)
+    is_ahead = _extent(second.box, along)[0] > _extent(first.box, along)[0]
+    return is_ahead and overlap > 0.5 * min(high - low, second_high - second_low)
 
 
 def _extent(box: Box, along: tuple[float, float]) -> tuple[float, float]:

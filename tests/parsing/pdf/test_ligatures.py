@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from helpers.raw_pdf import one_page, stream
 
@@ -9,6 +11,7 @@ from jina_rag import load_pages
 from jina_rag.config import IngestSettings
 
 LETTERS = {"a": "ت", "b": "ا", "c": "و", "d": "د", "f": "ب", "g": "ل", "h": "م"}
+WIDTHS = dict.fromkeys("abdegh", 556) | {"c": 500, "f": 278, "i": 222, " ": 278}  # of Helvetica
 SAME = {letter: letter for letter in " KXB-:/.,"}
 # Glyphs of each word in the order of reading; e is lam-alef, i is a glyph of three letters.
 WORDS = {
@@ -43,6 +46,13 @@ def right_to_left(word, y):
     return "".join(f"BT /F1 24 Tf {x} {y} Td ({code}) Tj ET\n" for x, code in positions)
 
 
+def right_to_left_in_one_command(text, y):
+    """Return a drawing command that moves back before each letter, to the left of the previous letter."""
+    moves = [WIDTHS[code] + WIDTHS[following] for code, following in pairwise(text)]
+    letters = "".join(f"({code}){move}" for code, move in zip(text, [*moves, 0], strict=True))
+    return f"BT /F1 24 Tf 400 {y} Td [{letters}] TJ ET\n"
+
+
 def words_of(path, renderer):
     [page] = load_pages(path, settings=IngestSettings(renderer=renderer, ocr="never", isolate=False))
     return [word.text for word in page.words]
@@ -62,6 +72,17 @@ def test_text_drawn_in_the_order_of_reading_stays_as_it_is(tmp_path, renderer):
     content = "".join(right_to_left(word, 700 - 40 * number) for number, word in enumerate(WORDS))
     text = "".join(words_of(arabic_page(tmp_path / "a.pdf", content), renderer))
     assert text == "".join(WORDS.values())
+
+
+@pytest.mark.parametrize("renderer", ["pymupdf", "pypdfium2"])
+def test_text_drawn_from_right_to_left_in_one_command(tmp_path, renderer):
+    lines = [*WORDS, "bedcba dchb"]
+    content = "".join(right_to_left_in_one_command(word, 700 - 40 * number) for number, word in enumerate(lines))
+    content += "BT /F1 24 Tf 72 300 Td (KX bcdcb 4) Tj ET\n"
+    expected = [*WORDS.values(), "الأدوات", "دوما", "KX", "اودوا", "4"]
+    for name, turn in (("upright", ""), ("turned", "0 1 -1 0 900 0 cm\n")):
+        path = arabic_page(tmp_path / f"{name}.pdf", f"q {turn}{content}Q\n", more={**SAME, "4": "4"})
+        assert words_of(path, renderer) == expected, name
 
 
 @pytest.mark.parametrize("renderer", ["pymupdf", "pypdfium2"])
