@@ -45,6 +45,21 @@ def test_part_numbers_rank_first_in_each_spelling_of_page_and_query(default_inde
         assert [hits[0].doc_id for hits in results] == [str(number) for number in range(40)]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["Arabic, lam-alef reversed", "Arabic with points", "Devanagari, NFD", "Latin, ligatures", "Latin, soft hyphens"],
+)
+def test_words_rank_first_in_another_spelling_of_page_and_query(tmp_path, name):
+    benchmark = runpy.run_path(str(ROOT / "benchmarks" / "spellings.py"))
+    (page, query), letters, start, spelling = benchmark["WORDS"][name]
+    words = benchmark["words"](letters, start, 120, random.Random(7))
+    with DocumentIndex.open(tmp_path / "kb") as index:
+        for pages, queries in ((map(spelling, words), words[:40]), (words, map(spelling, words[:40]))):
+            index.add([page.format(word) for word in pages], ids=[str(number) for number in range(120)])
+            results = index.search_many([query.format(word) for word in queries], k=1, details=False)
+            assert [hits[0].doc_id for hits in results] == [str(number) for number in range(40)]
+
+
 def test_hits_snippets_citations_and_heat_maps_show_the_text_of_the_page(default_index):
     words = ["Reference", "KX‑٤٤٧١–B", "Donau\u00addampf", "مَكْتَبَة", "ﬁne", "10²", "Müller’s"]
     page = make_page(" ".join(words), doc_id="spelled")
