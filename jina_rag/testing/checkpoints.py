@@ -13,6 +13,7 @@ from typing import Any
 from jina_rag._extras import require
 from jina_rag.errors import InvalidInputError
 from jina_rag.models.runtime.checkpoints import Checkpoint, family_of
+from jina_rag.models.runtime.config_schemas import CONFIGS
 from jina_rag.models.tiny_checkpoints import tiny_archive, unpack_tiny
 from jina_rag.testing.checkpoint_shapes import Shapes, adapter_shapes, config_of, shapes_of
 
@@ -135,7 +136,8 @@ def random_checkpoint(
         return RandomWeights(paths[0].parent, shapes, device=device, dtype=dtype, seed=seed)
 
     weights = (folder / "model.safetensors",)  # no such file: `draw` uses only the folder
-    return Checkpoint(str(folder), folder, family_of(config, folder), config, weights=weights, opener=draw)
+    checked = CONFIGS[family_of(config, folder)].check(config, folder / "config.json")
+    return Checkpoint(str(folder), folder, family_of(config, folder), checked, weights=weights, opener=draw)
 
 
 def _write_folder(family: str, config: Mapping[str, Any], path: Path | str | None) -> Path:

@@ -138,6 +138,7 @@ class ColbertV2(CheckpointModel):
         self._options = options or ColbertOptions()
         self._max_length = length_limit(max_length, MAX_LENGTH, minimum=4, maximum=MAX_LENGTH)
         self._tokenizer = TextTokenizer(checkpoint.folder, fallback="XLMRobertaTokenizer")
+        self._tokenizer.check_rows(checkpoint.config["vocab_size"])
         with open_weights(checkpoint) as files:
             out = files.shape("linear.weight")[0] if "linear.weight" in files else 128
             self._full_dim = int(out)

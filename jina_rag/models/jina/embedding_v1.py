@@ -23,7 +23,8 @@ from jina_rag.errors import CheckpointError, InvalidInputError
 from jina_rag.inputs import EncodeSettings, as_input_list, check_truncate_dim, length_limit, text_of
 from jina_rag.models.jina.text_tokens import TextTokenizer
 from jina_rag.models.runtime.batching import BatchRunner, Reader
-from jina_rag.models.runtime.checkpoints import UNRELATED_TO_VECTORS, Checkpoint, CheckpointModel
+from jina_rag.models.runtime.checkpoints import Checkpoint, CheckpointModel, invalid_config
+from jina_rag.models.runtime.config_schemas import POOLING, SENTENCE_TRANSFORMER
 from jina_rag.models.runtime.devices import HostCopy, Placement, in_host_memory, no_autocast, to_device
 from jina_rag.models.runtime.output_checks import check_vectors
 from jina_rag.models.runtime.weights import load, open_weights
@@ -71,14 +72,16 @@ class EmbeddingV1(CheckpointModel):
         if placement.dtype == torch.float16:
             name = checkpoint.name
             raise InvalidInputError(f"{name} overflows in float16. Pass dtype='bfloat16' or 'float32' (--dtype).")
-        pooling = checkpoint.json("1_Pooling/config.json", required=False)
+        pooling = checkpoint.json("1_Pooling/config.json", POOLING, required=False)
         if not pooling.get("pooling_mode_mean_tokens", True):
             raise CheckpointError(f"{checkpoint.folder} does not use mean pooling. Pass another checkpoint.")
         super().__init__(checkpoint, placement)
         self.dim = self.multi_dim = int(checkpoint.config["d_model"])  # 512 (s), 768 (b), 1024 (l)
-        seq_length = checkpoint.json("sentence_bert_config.json", required=False).get("max_seq_length")
-        self._max_length = length_limit(max_length, int(seq_length or MAX_LENGTH), minimum=2, maximum=MAX_LENGTH)
+        lengths = checkpoint.json("sentence_bert_config.json", SENTENCE_TRANSFORMER, required=False)
+        default_length = int(lengths.get("max_seq_length") or MAX_LENGTH)
+        self._max_length = length_limit(max_length, default_length, minimum=2, maximum=MAX_LENGTH)
         self._tokenizer = TextTokenizer(checkpoint.folder, fallback="T5Tokenizer")
+        self._tokenizer.check_rows(checkpoint.config["vocab_size"])
         self._eos = self._tokenizer.special("</s>")
         self._module = _empty_encoder(checkpoint)
         with open_weights(checkpoint) as files:
@@ -169,15 +172,9 @@ def _empty_encoder(checkpoint: Checkpoint) -> Any:  # noqa: ANN401  # transforme
     from accelerate import init_empty_weights
     from transformers import T5Config, T5EncoderModel
 
-    unused = ("architectures", *UNRELATED_TO_VECTORS)
-    options = {key: value for key, value in checkpoint.config.items() if key not in unused}
-    try:
-        with init_empty_weights(include_buffers=False):
-            module = T5EncoderModel(T5Config(**options))
-    except (ValueError, TypeError, KeyError) as exc:
-        raise CheckpointError(
-            f"{checkpoint.folder}: config.json is invalid ({exc}). Download the model again."
-        ) from exc
+    options = {key: value for key, value in checkpoint.config.items() if key != "architectures"}
+    with invalid_config(checkpoint), init_empty_weights(include_buffers=False):
+        module = T5EncoderModel(T5Config(**options))
     # `embed_tokens` and `shared` are one table; only the key `shared` of the weight file is loaded.
     del module.encoder.embed_tokens
     return module

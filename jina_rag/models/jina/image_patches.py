@@ -28,6 +28,7 @@ from jina_rag.config import usable_cpus
 from jina_rag.errors import CheckpointError, InvalidInputError
 from jina_rag.images import LoadedImage
 from jina_rag.models.runtime.checkpoints import Checkpoint
+from jina_rag.models.runtime.config_schemas import PREPROCESSOR
 from jina_rag.models.runtime.devices import empty_in_host_memory, to_device
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class ImagePatcher:
             CheckpointError: If preprocessor_config.json is invalid.
             InvalidInputError: If `max_pixels` is out of range.
         """
-        settings = checkpoint.json("preprocessor_config.json", required=False)
+        settings = checkpoint.json("preprocessor_config.json", PREPROCESSOR, required=False)
         vision = checkpoint.config.get("vision_config") or {}
         size = settings.get("size") or {}
         try:
@@ -95,10 +96,20 @@ class ImagePatcher:
             raise CheckpointError(
                 f"{checkpoint.folder}: preprocessor_config.json is invalid ({exc}). Download the model again."
             ) from exc
-        if self.patch != int(vision.get("patch_size", self.patch)):
+        for name, key, value in (
+            ("patch_size", "patch_size", self.patch),
+            ("merge_size", "spatial_merge_size", self.merge),
+            ("temporal_patch_size", "temporal_patch_size", self.frames),
+        ):
+            if vision.get(key) not in (None, value):
+                raise CheckpointError(
+                    f"{checkpoint.folder}: {key} is {vision[key]} in config.json, and {name} is {value} in "
+                    "preprocessor_config.json. Download the model again."
+                )
+        if self.min_pixels > self.max_pixels:
             raise CheckpointError(
-                f"{checkpoint.folder}: patch_size is {vision['patch_size']} pixels in config.json and {self.patch} in "
-                "preprocessor_config.json. Download the model again."
+                f"{checkpoint.folder / 'preprocessor_config.json'}: min_pixels is greater than max_pixels. "
+                "Download the model again."
             )
         self.max_pixels = self.limit(max_pixels)
         self._normalizers: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}

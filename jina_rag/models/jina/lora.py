@@ -18,6 +18,7 @@ from torch import nn
 
 from jina_rag.errors import CheckpointError
 from jina_rag.models.runtime.checkpoints import Checkpoint
+from jina_rag.models.runtime.config_schemas import ADAPTERS
 from jina_rag.models.runtime.devices import Placement
 from jina_rag.models.runtime.weight_source import WeightSource
 from jina_rag.models.runtime.weights import convert_tensor, open_weights, set_tensor
@@ -49,29 +50,37 @@ def add_adapters(
     from peft import LoraConfig, inject_adapter_in_model
 
     folder = checkpoint.folder / "adapters"
-    config = checkpoint.json("adapters/adapter_config.json")
+    config = checkpoint.json("adapters/adapter_config.json", ADAPTERS)
     for key, default in _UNSUPPORTED_OPTIONS.items():
         if config.get(key, default) not in (default, [] if default is None else default):
             raise CheckpointError(
                 f"{folder}: adapters with {key}={config[key]!r} are not supported. Use adapters without {key}."
             )
     lora_options = {
-        key: config[key]
-        for key in ("r", "lora_alpha", "target_modules", "exclude_modules", "rank_pattern", "alpha_pattern")
-        if config.get(key) is not None
+        key: config[key] for key in ("r", "lora_alpha", "rank_pattern", "alpha_pattern") if config.get(key) is not None
     }
-    try:
-        lora = LoraConfig(
-            **lora_options, use_rslora=bool(config.get("use_rslora")), lora_dropout=0.0, inference_mode=True
-        )
-        with warnings.catch_warnings():
-            # Suppress the warning of peft about several adapters on one module: several adapters are intended.
-            warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
-            for task in tasks:
-                inject_adapter_in_model(lora, module, adapter_name=task, low_cpu_mem_usage=True)
-    except (ValueError, TypeError, KeyError) as exc:
-        raise CheckpointError(f"{folder}: adapter_config.json is invalid ({exc}). Download the model again.") from exc
     with open_weights(checkpoint, [folder / "adapter_model.safetensors"]) as files:
+        # The names of the layers, not `target_modules`, which may be any regular expression.
+        names = sorted({rename(match["path"]) for key in files if (match := _KEY.fullmatch(key))})
+        if not names:
+            raise CheckpointError(f"{files.folder} has no LoRA matrices. Download the model again.")
+        try:
+            lora = LoraConfig(
+                **lora_options,
+                target_modules=names,
+                use_rslora=bool(config.get("use_rslora")),
+                lora_dropout=0.0,
+                inference_mode=True,
+            )
+            with warnings.catch_warnings():
+                # Suppress the warning of peft about several adapters on one module: several adapters are intended.
+                warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+                for task in tasks:
+                    inject_adapter_in_model(lora, module, adapter_name=task, low_cpu_mem_usage=True)
+        except (ValueError, TypeError, KeyError, AttributeError) as exc:
+            raise CheckpointError(
+                f"{folder}: the adapters do not fit the model ({exc}). Download the model again."
+            ) from exc
         _load_matrices(module, files, tasks, placement, rename=rename)
 
 

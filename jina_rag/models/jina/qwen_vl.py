@@ -15,6 +15,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +30,7 @@ from jina_rag.models.jina.image_patches import ImagePatcher
 from jina_rag.models.jina.text_tokens import TextTokenizer
 from jina_rag.models.jina.vision_attention import VisionTower
 from jina_rag.models.jina.vl_prompts import Int64, PlacedImage, Prompt, Segment, join_texts, mrope_positions
-from jina_rag.models.runtime.checkpoints import UNRELATED_TO_VECTORS, Checkpoint
+from jina_rag.models.runtime.checkpoints import Checkpoint, invalid_config
 from jina_rag.models.runtime.devices import Placement, in_host_memory, to_device
 from jina_rag.models.runtime.kv_cache import KVCache, attend_with_cache
 from jina_rag.models.runtime.offload import OffloadedWeights
@@ -46,7 +47,7 @@ rename_key = renamer(
 """Maps keys of the older published layout to the module names of transformers 5, and returns newer keys unchanged."""
 _IGNORED = (r"(model\.)?lm_head\.weight",)
 _FULL_ATTENTION = "full_attention"
-_IGNORED_CONFIG_KEYS = (*UNRELATED_TO_VECTORS, "architectures", "_attn_implementation", "model_type")
+_IGNORED_CONFIG_KEYS = ("architectures", "model_type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,7 @@ class QwenVL:
         self._cache_argument = "cache" if "cache" in parameters else "past_key_values"
         self.config: Any = base.config
         self.text_config: Any = base.config.get_text_config()
+        self.tokenizer.check_rows(self.text_config.vocab_size)
         self.image_id = _token_id(checkpoint, "image_token_id", self.tokenizer, "<|image_pad|>")
         self.vision_start = _token_id(checkpoint, "vision_start_token_id", self.tokenizer, "<|vision_start|>")
         self.vision_end = _token_id(checkpoint, "vision_end_token_id", self.tokenizer, "<|vision_end|>")
@@ -266,15 +268,33 @@ def _build(checkpoint: Checkpoint, kind: str) -> Any:  # noqa: ANN401  # one of 
 
     options = {key: value for key, value in checkpoint.config.items() if key not in _IGNORED_CONFIG_KEYS}
     is_qwen2_5 = kind == "qwen2_5_vl"
-    try:
-        with _silence_transformers(), init_empty_weights(include_buffers=False):
-            config = (Qwen2_5_VLConfig if is_qwen2_5 else Qwen2VLConfig)(**options)
-            config._attn_implementation = "sdpa"
-            return (Qwen2_5_VLModel if is_qwen2_5 else Qwen2VLModel)(config)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as exc:
-        raise CheckpointError(
-            f"{checkpoint.folder}: config.json is invalid ({exc}). Download the model again."
-        ) from exc
+    with invalid_config(checkpoint), _silence_transformers(), init_empty_weights(include_buffers=False):
+        config = (Qwen2_5_VLConfig if is_qwen2_5 else Qwen2VLConfig)(**options)
+        config._attn_implementation = "sdpa"
+        vision = config.vision_config
+        _check_heads(config, vision.hidden_size if is_qwen2_5 else vision.embed_dim, checkpoint.folder / "config.json")
+        return (Qwen2_5_VLModel if is_qwen2_5 else Qwen2VLModel)(config)
+
+
+def _check_heads(config: Any, vision_width: int, path: Path) -> None:  # noqa: ANN401  # one of two stock classes
+    """Check the dimensions that no tensor shape depends on, so that no forward pass fails.
+
+    Raises:
+        CheckpointError: If two values of the config contradict each other.
+    """
+    text, vision = config.get_text_config(), config.vision_config
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    sections = (getattr(text, "rope_parameters", None) or {}).get("mrope_section") or ()
+    contradictions = {
+        "hidden_size and num_attention_heads": text.hidden_size % text.num_attention_heads or width % 2,
+        "num_attention_heads and num_key_value_heads": text.num_attention_heads % text.num_key_value_heads,
+        "rope_scaling.mrope_section and the width of a head": len(sections) != 3 or 2 * sum(sections) != width,
+        "vision_config.num_heads and the width": vision_width % vision.num_heads
+        or vision_width // vision.num_heads % 4,
+    }
+    for keys, is_wrong in contradictions.items():
+        if is_wrong:
+            raise CheckpointError(f"{path}: {keys} contradict each other. Download the model again.")
 
 
 @contextmanager
@@ -292,4 +312,12 @@ def _silence_transformers() -> Iterator[None]:
 
 def _token_id(checkpoint: Checkpoint, key: str, tokenizer: TextTokenizer, content: str) -> int:
     value = checkpoint.config.get(key)
-    return int(value) if value is not None else tokenizer.special(content)
+    if value is None:
+        return tokenizer.special(content)
+    rows = (checkpoint.config.get("text_config") or checkpoint.config).get("vocab_size")
+    if rows is not None and value >= rows:
+        raise CheckpointError(
+            f"{checkpoint.folder / 'config.json'}: {key} is {value:,}; expected less than vocab_size, {rows:,}. "
+            "Download the model again."
+        )
+    return int(value)

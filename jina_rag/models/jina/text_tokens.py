@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from jina_rag._extras import require
 from jina_rag.errors import CheckpointError
+from jina_rag.models.jina.tokenizer_checks import MAX_BYTES, check_tokenizer
 
 _WORD_BOUNDARY = "\u2581"
 """Character that represents the space before a word in the pieces of SentencePiece."""
@@ -37,30 +39,72 @@ class TextTokenizer:
         Raises:
             CheckpointError: If the tokenizer is missing or cannot be read.
         """
+        self._folder = folder
         tokenizers = require("tokenizers")
         path = folder / "tokenizer.json"
         try:
-            data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else _convert(folder, fallback)
+            data = _read(path) if path.is_file() else _convert(folder, fallback)
+            check_tokenizer(data)
             data = _mark_special_tokens(data)
             self._special: dict[str, int] = {
                 token["content"]: int(token["id"]) for token in data["added_tokens"] if token["special"]
             }
             self._vocabulary = _vocabulary(data)
             self._sentencepiece = data["model"].get("type") == "Unigram"
-            self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(_disable_special_tokens(data, self._special)))
-        except Exception as exc:  # tokenizers raises `Exception` itself
-            raise CheckpointError(f"{folder}: the tokenizer cannot be read ({exc}). Download the model again.") from exc
+            content = json.dumps(_disable_special_tokens(data, self._special))
+            with self._panics_as_errors():
+                self._tokenizer = tokenizers.Tokenizer.from_str(content)
+        except CheckpointError:
+            raise
+        except (Exception, RecursionError) as exc:  # tokenizers raises `Exception` itself
+            detail = str(exc)[:100] or type(exc).__name__
+            raise CheckpointError(
+                f"{path}: the tokenizer cannot be read ({detail}). Download the model again."
+            ) from exc
         self._tokenizer.encode_special_tokens = True
-        self._folder = folder
+
+    @contextmanager
+    def _panics_as_errors(self) -> Iterator[None]:
+        """Convert a panic of tokenizers, which is no `Exception` and which only the tables of the file can cause.
+
+        Raises:
+            CheckpointError: Instead of a panic.
+        """
+        try:
+            yield
+        except BaseException as exc:
+            if type(exc).__name__ != "PanicException":
+                raise
+            raise CheckpointError(
+                f"{self._folder / 'tokenizer.json'}: the tokenizer failed ({str(exc)[:80]}). Download the model again."
+            ) from exc
+
+    def check_rows(self, rows: int) -> None:
+        """Check that the table of token embeddings has a row for each token id.
+
+        Args:
+            rows: Number of rows of the table.
+
+        Raises:
+            CheckpointError: If a token id has no row.
+        """
+        largest = max([*self._vocabulary.values(), *self._special.values()], default=0)
+        if largest >= rows:
+            raise CheckpointError(
+                f"{self._folder / 'tokenizer.json'} has the token id {largest:,}; expected less than vocab_size of "
+                f"config.json, {rows:,}. Download the model again."
+            )
 
     def encode(self, text: str) -> list[int]:
         """Return the token ids of a text, without special tokens."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        with self._panics_as_errors():
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_many(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, using all cores; see `encode`."""
-        return [item.ids for item in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
+        with self._panics_as_errors():
+            return [item.ids for item in self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def pieces_many(self, texts: Sequence[str], *, skip: int = 0) -> list[tuple[str, ...]]:
         """Return the text of each token id from `encode_many`.
@@ -76,7 +120,8 @@ class TextTokenizer:
                 texts.
         """
         pieces_of_texts = []
-        batch = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        with self._panics_as_errors():
+            batch = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         for text, encoding in zip(texts, batch, strict=True):
             ends = [end for _, end in encoding.offsets]
             if self._sentencepiece:
@@ -114,6 +159,15 @@ class TextTokenizer:
     def piece(self, content: str) -> int | None:
         """Return the id of the vocabulary entry `content`, or None if the vocabulary has no such entry."""
         return self._vocabulary.get(content)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise ValueError(f"{size:,} bytes, limit {MAX_BYTES:,}")
+    data = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(data, dict):
+        raise ValueError("no JSON object")  # the value is data of a file
+    return data
 
 
 def _mark_special_tokens(data: dict[str, Any]) -> dict[str, Any]:
@@ -166,6 +220,6 @@ def _convert(folder: Path, name: str) -> dict[str, Any]:
     if missing_files:
         raise ValueError(f"tokenizer.json and {missing_files[0]} are missing")
     transformers = require("transformers", extra="models")
-    tokenizer = getattr(transformers, name).from_pretrained(str(folder), trust_remote_code=False)
+    tokenizer = getattr(transformers, name).from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     data: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     return data

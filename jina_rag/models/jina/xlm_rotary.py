@@ -29,16 +29,16 @@ class RotaryEncoder(nn.Module):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
-        hidden, eps = int(config["hidden_size"]), float(config.get("layer_norm_eps", 1e-5))
+        hidden, eps = int(config["hidden_size"]), float(config.get("layer_norm_eps") or 1e-5)
         self.embeddings = nn.Module()
         self.embeddings.word_embeddings = nn.Embedding(int(config["vocab_size"]), hidden)
-        self.embeddings.token_type_embeddings = nn.Embedding(int(config.get("type_vocab_size", 1)), hidden)
+        self.embeddings.token_type_embeddings = nn.Embedding(int(config.get("type_vocab_size") or 1), hidden)
         self.emb_ln = nn.LayerNorm(hidden, eps=eps)
         heads, inner = int(config["num_attention_heads"]), int(config["intermediate_size"])
         self.encoder = nn.Module()
         layers = [_Layer(hidden, heads, inner, eps) for _ in range(int(config["num_hidden_layers"]))]
         self.encoder.layers = nn.ModuleList(layers)
-        self._base = float(config.get("rotary_emb_base", 10_000.0))
+        self._base = float(config.get("rotary_emb_base") or 10_000.0)
         self._head_dim = hidden // heads
 
     @classmethod
@@ -58,11 +58,14 @@ class RotaryEncoder(nn.Module):
                 raise CheckpointError(
                     f"{folder}: config.json has {key}={config[key]!r}; expected {value!r}. Pass jina-colbert-v2."
                 )
-        try:
-            with torch.device("meta"):
-                return cls(config)
-        except (KeyError, TypeError, ValueError) as exc:
-            raise CheckpointError(f"{folder}: config.json is invalid ({exc!r}). Download the model again.") from exc
+        hidden, heads = config["hidden_size"], config["num_attention_heads"]
+        if hidden % heads or hidden // heads % 2:
+            raise CheckpointError(
+                f"{folder / 'config.json'}: hidden_size ({hidden}) must be an even multiple of num_attention_heads "
+                f"({heads}). Download the model again."
+            )
+        with torch.device("meta"):
+            return cls(config)
 
     def forward(self, ids: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
         """Return the hidden states, shape (batch, tokens, hidden), in the dtype of the weights.

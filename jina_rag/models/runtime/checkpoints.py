@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from jina_rag.errors import CheckpointError, ModelNotFoundError
+from jina_rag.models.runtime.config_schemas import CONFIGS, Schema
 from jina_rag.protocols import EmbedderDefaults
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ _ARCHITECTURES: Mapping[str, Family] = {
 }
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SAMPLE_BYTES, _SAMPLE_COUNT = 4096, 64
+_MAX_DEPTH = 50
+_MAX_JSON_BYTES = 64 * 1024**2
+"""The largest JSON file of a published checkpoint is the weight index, with less than 1 MB."""
 UNRELATED_TO_VECTORS = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "auto_map")
 """Keys of config.json that do not affect vectors. The dtype keys are redundant, because weight files record dtypes."""
 
@@ -39,7 +44,7 @@ class Checkpoint:
         name: Hub id or path that the caller passed.
         folder: Folder of the checkpoint.
         family: Model family, which selects the code that runs the checkpoint.
-        config: Content of config.json.
+        config: Allowed keys of config.json; see `jina_rag.models.runtime.config_schemas`.
         revision: Commit hash, for a checkpoint from the hub; None for a local folder.
         weights: Safetensors files, in a fixed order.
         opener: Function that opens the weight files; None to read safetensors files. Another opener may create the
@@ -54,17 +59,20 @@ class Checkpoint:
     weights: tuple[Path, ...] = ()
     opener: WeightOpener | None = field(default=None, repr=False)
 
-    def json(self, name: str, *, required: bool = True) -> dict[str, Any]:
-        """Return the content of a JSON file in the folder.
+    def json(self, name: str, schema: Schema, *, required: bool = True) -> dict[str, Any]:
+        """Return the allowed keys of a JSON file in the folder.
 
         Args:
             name: Path of the file, relative to the folder.
+            schema: Allowed keys and values. A file that is not required may also lack the keys that are required.
             required: Whether to raise an error if the file is missing; if False, a missing file gives an empty dict.
 
         Raises:
-            CheckpointError: If the file is missing and required, or is not a JSON object.
+            CheckpointError: If the file is missing and required, is not a JSON object, or has a value that is not
+                allowed.
         """
-        return read_json(self.folder / name, required=required)
+        content = read_json(self.folder / name, required=required)
+        return schema.check(content, self.folder / name) if content or required else {}
 
     def fingerprint(self, *settings: str) -> str:
         """Return an identifier of the vectors that the checkpoint computes with `settings`.
@@ -74,6 +82,27 @@ class Checkpoint:
         """
         source = f"{self.name}@{self.revision[:12]}" if self.revision else self.family
         return "+".join([source, folder_fingerprint(self.folder)[:16], *settings])
+
+
+@contextmanager
+def invalid_config(checkpoint: Checkpoint) -> Iterator[None]:
+    """Convert each error that the construction of a module raises: only the config can cause it.
+
+    Args:
+        checkpoint: Checkpoint whose config describes the module.
+
+    Raises:
+        CheckpointError: Instead of any other error.
+    """
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as exc:
+        detail = str(exc).strip().splitlines()[:1] or [type(exc).__name__]
+        raise CheckpointError(
+            f"{checkpoint.folder / 'config.json'} is invalid ({detail[0][:100]}). Download the model again."
+        ) from exc
 
 
 class CheckpointModel(EmbedderDefaults):
@@ -105,11 +134,12 @@ def open_checkpoint(folder: Path, *, name: str, revision: str | None = None) -> 
     if not folder.is_dir():
         raise ModelNotFoundError(f"The checkpoint folder {folder} does not exist. Check the path.")
     config = read_json(folder / "config.json")
+    family = family_of(config, folder)
     return Checkpoint(
         name=name,
         folder=folder,
-        family=family_of(config, folder),
-        config=config,
+        family=family,
+        config=CONFIGS[family].check(config, folder / "config.json"),
         revision=revision,
         weights=weight_files(folder),
     )
@@ -125,8 +155,9 @@ def family_of(config: Mapping[str, Any], folder: Path) -> Family:
     Raises:
         CheckpointError: If the config belongs to no supported family.
     """
-    for name in config.get("architectures") or ():
-        if name in _ARCHITECTURES:
+    architectures = config.get("architectures")
+    for name in architectures if isinstance(architectures, list) else ():
+        if isinstance(name, str) and name in _ARCHITECTURES:
             return _ARCHITECTURES[name]
     if "multi_vector_projector_dim" in config:
         return "v4"
@@ -136,8 +167,8 @@ def family_of(config: Mapping[str, Any], folder: Path) -> Family:
     if model_type == "xlm-roberta" and config.get("position_embedding_type") == "rotary":
         return "colbert-v2"
     raise CheckpointError(
-        f"The architecture of {folder} is not supported (architectures {config.get('architectures')}, model_type "
-        f"{model_type!r}). Pass jina-embeddings-v4, jina-reranker-m0, jina-colbert-v2 or Jina Embeddings v1."
+        f"The architecture of {folder} is not supported (architectures {str(architectures)[:80]}, model_type "
+        f"{str(model_type)[:40]!r}). Pass jina-embeddings-v4, jina-reranker-m0, jina-colbert-v2 or Jina Embeddings v1."
     )
 
 
@@ -198,12 +229,20 @@ def read_json(path: Path, *, required: bool = True) -> dict[str, Any]:
             raise CheckpointError(f"{path.parent} has no {path.name}. Download the model again.")
         return {}
     try:
+        if (size := path.stat().st_size) > _MAX_JSON_BYTES:
+            raise CheckpointError(f"{path} has {size:,} bytes (limit {_MAX_JSON_BYTES:,}). Download the model again.")
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
+    except (OSError, ValueError, RecursionError) as exc:
         raise CheckpointError(f"{path} cannot be read ({exc}). Download the model again.") from exc
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is not a JSON object. Download the model again.")
-    return value
+    level: list[Any] = [value]
+    for _ in range(_MAX_DEPTH):
+        containers = [item.values() if isinstance(item, dict) else item for item in level]
+        level = [item for container in containers for item in container if isinstance(item, dict | list)]
+        if not level:
+            return value
+    raise CheckpointError(f"{path} is nested deeper than {_MAX_DEPTH} levels. Download the model again.")
 
 
 def commit_in(folder: Path) -> str | None:

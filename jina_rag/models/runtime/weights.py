@@ -80,8 +80,17 @@ class WeightFiles:
         return tuple(self._file_of[key].get_slice(key).get_shape())
 
     def tensor(self, key: str) -> torch.Tensor:
-        """Return a tensor in the stored shape and dtype, as a view of the memory-mapped file."""
-        tensor: torch.Tensor = self._file_of[key].get_tensor(key)
+        """Return a tensor in the stored shape and dtype, as a view of the memory-mapped file.
+
+        Raises:
+            CheckpointError: If the dtype is not supported, or the tensor is damaged.
+        """
+        try:
+            tensor: torch.Tensor = self._file_of[key].get_tensor(key)
+        except (SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as exc:
+            raise CheckpointError(
+                f"The tensor {key!r} in {self._path_of[key]} cannot be read ({exc}). Download the model again."
+            ) from exc
         return tensor
 
     def total_bytes(self) -> int:

@@ -266,9 +266,13 @@ def test_page_is_explained_by_its_image(m0):
 def test_bfloat16_attribution_correlates_with_float32(tiny, m0):
     bfloat16_model = load_reranker(tiny["m0"], device="cpu", dtype="bfloat16")
     for method in ("gradient", "attention"):
-        ours, exact = (model.explain("total revenue?", IMAGE, method=method).weights for model in (bfloat16_model, m0))
-        assert ours.dtype == np.float32
-        assert np.corrcoef(ours, exact)[0, 1] > 0.9
+        correlations = []
+        for query in ("total revenue?", "words", "late interaction", "price of pears", "table of sales"):
+            ours, exact = (model.explain(query, IMAGE, method=method).weights for model in (bfloat16_model, m0))
+            assert ours.dtype == np.float32
+            correlations.append(np.corrcoef(ours, exact)[0, 1])
+        # The median, because one query may be at the kink of a ReLU, where the gradient has two values.
+        assert np.median(correlations) > 0.9
 
 
 def test_explain_refuses_documents_without_image(m0):
