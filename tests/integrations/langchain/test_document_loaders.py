@@ -15,7 +15,7 @@ pytest.importorskip("langchain_core")
 from helpers.langchain_fakes import PAGES, PLAIN, no_network
 from langchain_core.document_loaders import BaseLoader
 from langchain_jina_rag import JinaPageLoader, JinaVectorStore
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from jina_rag import DocumentIndex, InvalidInputError, MissingDependencyError, load_pages, open_page
 from jina_rag.testing import FakeEmbedder, sample_pdf
@@ -141,3 +141,16 @@ def test_empty_image_folder_raises_invalid_input_error(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidInputError, match="image_folder is empty"):
         JinaPageLoader("docs", image_folder="")
+
+
+def test_tall_image_is_one_document_per_slice(tmp_path):
+    image = Image.new("RGB", (240, 2800), "white")
+    for word, top in (("harbour", 20), ("violin", 2700)):
+        ImageDraw.Draw(image).text((10, top), word, font=ImageFont.load_default(size=32), fill="black")
+    image.save(tmp_path / "chat.png")
+    docs = JinaPageLoader(tmp_path / "chat.png", image_folder=tmp_path / "pages").load()
+    assert [(doc.page_content, doc.metadata["page"], doc.metadata["total_pages"]) for doc in docs] == [
+        ("harbour", 0, 2),
+        ("violin", 1, 2),
+    ]
+    assert len({doc.id for doc in docs}) == len({doc.metadata["image"] for doc in docs}) == 2

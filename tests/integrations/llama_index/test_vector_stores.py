@@ -850,11 +850,26 @@ def test_empty_values_raise_invalid_input_error(tmp_path, monkeypatch, name):
     assert not list(tmp_path.iterdir())
 
 
-def test_node_of_several_pages_is_returned_once(store, tmp_path):
+@pytest.fixture
+def tall_image(tmp_path):
+    """Return the path of an image of two pages with one word each."""
     image = Image.new("RGB", (240, 2800), "white")
     for word, top in (("harbour", 20), ("violin", 2700)):
         ImageDraw.Draw(image).text((10, top), word, font=ImageFont.load_default(size=32), fill="black")
     image.save(tmp_path / "tall.png")
+    return tmp_path / "tall.png"
+
+
+def test_reader_returns_one_document_per_slice_of_a_tall_image(tmp_path, tall_image):
+    documents = JinaPageReader(tmp_path / "pages").load_data(tall_image)
+    assert [(document.text, document.metadata["page_label"]) for document in documents] == [
+        ("harbour", "1"),
+        ("violin", "2"),
+    ]
+    assert len({document.id_ for document in documents}) == 2
+
+
+def test_node_of_several_pages_is_returned_once(store, tmp_path, tall_image):
     store.add([ImageNode(id_="tall", image_path=str(tmp_path / "tall.png")), TextNode(id_="text", text="harbour")])
     assert store.client.info().pages == 3
     result = store.query(VectorStoreQuery(query_str="harbour violin", similarity_top_k=5))
