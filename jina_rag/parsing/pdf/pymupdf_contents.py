@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from types import ModuleType
 
+import numpy as np
+
 from jina_rag.parsing.pdf.base import Handle
 from jina_rag.parsing.pdf.undrawn import paints
 
@@ -60,6 +62,6 @@ def _is_colored(pymupdf: ModuleType, document: Handle, xref: int) -> bool:
             return False
         if pixels.colorspace.n > 1 or pixels.alpha:
             pixels = pymupdf.Pixmap(pymupdf.csGRAY, pixels)
-        return bool(min(pixels.samples[:: pixels.n]) < _WHITE)
+        return bool(np.frombuffer(pixels.samples, dtype=np.uint8)[:: pixels.n].min() < _WHITE)
     except (RuntimeError, ValueError, pymupdf.mupdf.FzErrorBase):  # the image cannot be decoded
         return True
