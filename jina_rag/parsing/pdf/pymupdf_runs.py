@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
 
-from jina_rag.parsing.layout.boxes import bounds, clip_to_page, to_fractions, touch, union
+import numpy as np
+import numpy.typing as npt
+
+from jina_rag.parsing.layout.boxes import clip_to_page, to_fractions
 from jina_rag.parsing.pdf.base import Handle
 from jina_rag.parsing.text_layer.suspects import TextRun, is_lost
-from jina_rag.types import Box
 
 # A run ends at a gap or shift of more than this, in font sizes.
 _GAP = 1.0
+_SPACES = (0x20, 0xA0)
+# Two spans of fonts with the same name have the same font if at least this share of their common glyphs are equal.
+_EQUAL_SHARE = 0.5
 # A control character as the target in a ToUnicode map. MuPDF treats them as spaces between words.
 _CONTROL = re.compile(rb"<00[01][0-9A-Fa-f]>\s*[\r\n]")
 # Names of glyphs that say nothing about the character, for example /g21.
@@ -70,37 +78,78 @@ def read_runs(library: Handle, page: Handle, to_display: Handle, width: float, h
     finally:
         library.TOOLS.set_subset_fontnames(False)
     spans.sort(key=lambda span: span["seqno"])
+    fonts = _font_names(spans)
+    codes = np.array([char[0] for span in spans for char in span["chars"]], np.int64)
+    boxes = np.array([char[3] for span in spans for char in span["chars"]], np.float64).reshape(-1, 4)
+    owners = np.repeat(np.arange(len(spans)), [len(span["chars"]) for span in spans])
+    is_letter = ~np.isin(codes, _SPACES)
+    codes, boxes, owners = codes[is_letter], boxes[is_letter], owners[is_letter]
+    if not len(codes):
+        return []
+    sizes = np.array([span["size"] for span in spans], np.float64)
+    starts = _starts(boxes, owners, _GAP * sizes[owners])
+    lost_codes = [code for code in np.unique(codes).tolist() if is_lost(code)]
+    lost = np.add.reduceat(np.isin(codes, lost_codes).astype(np.int64), starts)
+    lengths = np.diff(np.append(starts, len(codes)))
+    low, high = np.minimum.reduceat(boxes[:, :2], starts), np.maximum.reduceat(boxes[:, 2:], starts)
+    around = _transformed(np.concatenate([low, high], axis=1), tuple(to_display))
     runs: list[TextRun] = []
-    for span in spans:
-        for box, lost, length in _split(span):
-            corners = bounds(tuple(library.Point(x, y) * to_display) for x in box[::2] for y in box[1::2])
-            clipped = clip_to_page(corners, width, height)
-            if clipped:
-                runs.append(TextRun(span["font"], to_fractions(clipped, width, height), lost, length))
+    for owner, box, lost_count, length in zip(
+        owners[starts].tolist(), around.tolist(), lost.tolist(), lengths.tolist(), strict=True
+    ):
+        clipped = clip_to_page(tuple(box), width, height)
+        if clipped:
+            runs.append(TextRun(fonts[owner], to_fractions(clipped, width, height), lost_count, length))
     return runs
 
 
-def _split(span: dict[str, Handle]) -> list[tuple[Box, int, int]]:
-    """Return (box, lost characters, characters) of each part of a span without a wide gap."""
-    parts: list[tuple[Box, int, int]] = []
-    gap = _GAP * span["size"]
-    last: Box | None = None
-    for code, _, _, box in span["chars"]:
-        if code in (0x20, 0xA0):
-            continue
-        lost = int(is_lost(code))
-        if last and touch(last, box, gap, gap) and _is_level(last, box):
-            around, lost_before, length = parts[-1]
-            parts[-1] = union(around, box), lost_before + lost, length + 1
-        else:
-            parts.append((box, lost, 1))
-        last = box
-    return parts
+def _font_names(spans: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the name of the font of each span, numbered if fonts with different character maps have one name.
+
+    In one font, a glyph has one character. Two fonts with the same name differ in the characters of their glyphs.
+    """
+    names: list[str] = []
+    maps: defaultdict[str, list[dict[int, int]]] = defaultdict(list)
+    for span in spans:
+        characters = {glyph: code for code, glyph, *_ in span["chars"] if glyph >= 0 and code not in _SPACES}
+        candidates = maps[span["font"]]
+        shares = [_share_of_equal(characters, candidate) for candidate in candidates]
+        number = shares.index(max(shares)) if shares and max(shares) >= _EQUAL_SHARE else len(candidates)
+        if number == len(candidates):
+            candidates.append({})
+        candidates[number].update(characters)
+        names.append(f"{span['font']} ({number + 1})" if number else span["font"])
+    return names
 
 
-def _is_level(last: Box, box: Box) -> bool:
-    """Return whether two characters are on one line, horizontal or vertical."""
-    return any(
-        min(last[axis + 2], box[axis + 2]) - max(last[axis], box[axis]) > 0.5 * (box[axis + 2] - box[axis])
-        for axis in (0, 1)
-    )
+def _share_of_equal(a: dict[int, int], b: dict[int, int]) -> float:
+    """Return the share of the glyphs of both maps that have the same character; `_EQUAL_SHARE` without such glyphs."""
+    common = a.keys() & b.keys()
+    return sum(a[glyph] == b[glyph] for glyph in common) / len(common) if common else _EQUAL_SHARE
+
+
+def _starts(
+    boxes: npt.NDArray[np.float64], owners: npt.NDArray[np.intp], gaps: npt.NDArray[np.float64]
+) -> npt.NDArray[np.intp]:
+    """Return the index of the first character of each run.
+
+    Args:
+        boxes: Boxes of the characters, shape (n, 4).
+        owners: Span of each character, shape (n,).
+        gaps: Maximum gap before each character, shape (n,).
+    """
+    last, box, gap = boxes[:-1], boxes[1:], gaps[1:, None]
+    # Two neighbors of a run touch, and are on one line, horizontal or vertical.
+    touches = (last[:, :2] - gap <= box[:, 2:]) & (box[:, :2] - gap <= last[:, 2:])
+    overlaps = np.minimum(last[:, 2:], box[:, 2:]) - np.maximum(last[:, :2], box[:, :2])
+    is_level = overlaps > 0.5 * (box[:, 2:] - box[:, :2])
+    continues = (owners[1:] == owners[:-1]) & touches.all(axis=1) & is_level.any(axis=1)
+    return np.flatnonzero(np.append(True, ~continues))
+
+
+def _transformed(boxes: npt.NDArray[np.float64], matrix: tuple[float, ...]) -> npt.NDArray[np.float64]:
+    """Return the boxes around transformed boxes, shape (n, 4)."""
+    a, b, c, d, e, f = matrix
+    xs = np.stack([a * boxes[:, x] + c * boxes[:, y] + e for x in (0, 2) for y in (1, 3)])
+    ys = np.stack([b * boxes[:, x] + d * boxes[:, y] + f for x in (0, 2) for y in (1, 3)])
+    return np.stack([xs.min(axis=0), ys.min(axis=0), xs.max(axis=0), ys.max(axis=0)], axis=1)

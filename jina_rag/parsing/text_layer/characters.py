@@ -157,7 +157,7 @@ def _mean_trigrams(
 
 
 def character_classes() -> npt.NDArray[np.uint8]:
-    """Return the class of each code point below 0x10000, and one class for all other code points: shape (65,537,), uint8.
+    """Return the class of each code point below 0x10000, and one class for all others: shape (65,537,), uint8.
 
     The table takes 50 ms to compute, so it is stored with the statistics.
     """

@@ -39,6 +39,11 @@ _MIN_PLAUSIBLE = -3.3
 _LABEL_SHARE, _LABEL_LENGTH, _MIN_LABELS = 0.7, 3, 3
 # Characters that OCR confuses.
 _ALIKE = ("1liIjtf|!", "0oOQD", "5sS", "2zZ", "8B", "6bG", "9gq", "uvUV", "cCeo", "rn", "hnb", ".,'")
+# Phonetic letters and modifiers, and arrows, mathematical and other signs, which OCR does not read reliably.
+_PHONETIC = (range(0x250, 0x300), range(0x1D00, 0x1DC0))
+_SIGNS = range(0x2190, 0x2C00)
+# OCR cannot judge a text of which at least this share are such signs.
+_SIGN_SHARE = 0.25
 # A font that was sound on this many pages of a document is not compared again.
 _SOUND_PAGES = 2
 # Text of one line has gaps of at most this many line heights.
@@ -164,6 +169,8 @@ def _compare(page: Page, suspect: SuspectText) -> _Comparison | None:
     texts += [""] * len(suspect.lost)
     # Lines of medium length are enough for a judgement, and take less time than long ones.
     order = sorted(range(len(boxes)), key=lambda at: abs(_length(boxes[at], texts[at]) - _SAMPLE_LENGTH))
+    if suspect.kind == "letters" and _are_signs(texts):
+        return None
     image = page.screenshot.image
     readings: dict[int, BoxReading] = {}
     pairs: list[tuple[str, str]] = []
@@ -269,6 +276,13 @@ def _letters_differ(pairs: Sequence[tuple[str, str]]) -> bool:
     return share < _EQUAL and len(_exchanged(exchanges)) >= 2
 
 
+def _are_signs(texts: Sequence[str]) -> bool:
+    """Return whether many characters of the text layer are signs that OCR does not read reliably."""
+    codes = [ord(character) for text in texts for character in text if not character.isspace()]
+    count = sum(any(code in block for block in (_SIGNS, *_PHONETIC)) for code in codes)
+    return bool(codes) and count >= _SIGN_SHARE * len(codes)
+
+
 def _exchanged(exchanges: dict[str, Counter[str]]) -> list[tuple[str, str]]:
     """Return (character of the text layer, character of OCR) of consistent exchanges that are no errors of OCR."""
     results = []
@@ -276,6 +290,7 @@ def _exchanged(exchanges: dict[str, Counter[str]]) -> list[tuple[str, str]]:
         other, count = counts.most_common(1)[0]
         is_alike = other == character or any(character in group and other in group for group in _ALIKE)
         is_letter = character.isalnum() and other.isalnum()
+        is_letter &= not any(ord(character) in block for block in _PHONETIC)
         if is_letter and not is_alike and count >= _MIN_EXCHANGES and count >= _EXCHANGE_SHARE * counts.total():
             results.append((character, other))
     return results

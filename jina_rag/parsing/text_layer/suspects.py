@@ -37,8 +37,10 @@ _MIN_IMPLAUSIBLE_SHARE, _MIN_IMPLAUSIBLE = 0.25, 4
 _WINDOW, _WINDOW_MEAN, _MIN_WINDOW_WORDS = 5, -3.55, 12
 # Reversed letters score higher than the text by this much. In sound text, they score 0.8 lower.
 _REVERSED, _MIN_REVERSED_WORDS = 0.25, 4
-# Share of common pairs. Sound text of alphabets has 95 %, Chinese, Japanese and Korean text 40 to 60 %.
-_ALPHABET_PAIRS, _LARGE_SCRIPT_PAIRS, _MIN_PAIRS = 0.7, 0.15, 10
+# Share of common pairs. Sound text of alphabets has 93 to 100 %, Latin text in Cyrillic letters 75 to 88 %, Chinese,
+# Japanese and Korean text 40 to 60 %. The share of few pairs varies.
+_ALPHABET_PAIRS, _FEW_ALPHABET_PAIRS, _LARGE_SCRIPT_PAIRS = 0.88, 0.7, 0.15
+_MIN_PAIRS, _MANY_PAIRS = 10, 25
 # Words of several symbols, or of private-use characters, and their share of the words of a font.
 _MIN_SYMBOL_WORDS, _SYMBOL_SHARE = 2, 0.25
 # Different words of that kind that make the second step look at the fonts.
@@ -57,6 +59,8 @@ _MIN_RUN_LOST = 2
 # With these values, the suspicion alone justifies a warning.
 _CERTAIN_WORDS, _CERTAIN_MEAN, _CERTAIN_SYMBOLS, _CERTAIN_PAIRS, _CERTAIN_DIGITS = 8, -3.4, 5, 20, 12
 _CERTAIN_LOST, _CERTAIN_RUN_LOST, _CERTAIN_SHARE = 20, 4, 0.8
+# Number of pairs of a word and a run that are compared at a time, to limit the memory.
+_MAX_PAIRS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +180,12 @@ def _judge_pairs(scores: WordScores, members: npt.NDArray[np.intp]) -> str:
         return ""
     share = float((np.nan_to_num(scores.pairs[members]) * counts).sum() / total)
     large = float(counts[scores.is_large_script[members]].sum() / total)
-    least = large * _LARGE_SCRIPT_PAIRS + (1 - large) * _ALPHABET_PAIRS
-    if share >= least:
+    few, many = (
+        large * _LARGE_SCRIPT_PAIRS + (1 - large) * alphabet for alphabet in (_FEW_ALPHABET_PAIRS, _ALPHABET_PAIRS)
+    )
+    if share >= (many if total >= _MANY_PAIRS else few):
         return ""
-    return "certain" if total >= _CERTAIN_PAIRS and share < 0.7 * least else "suspect"
+    return "certain" if total >= _CERTAIN_PAIRS and share < 0.7 * few else "suspect"
 
 
 class _Digits:
@@ -194,7 +200,8 @@ class _Digits:
     def __init__(self, image: Image, words: Sequence[Word], indices: Sequence[int]) -> None:
         numbers = [words[index] for index in indices]
         owners, probabilities = digit_probabilities(image, numbers)
-        text = "".join(word.text for number, word in enumerate(numbers) if number in set(owners.tolist()))
+        legible = set(owners.tolist())
+        text = "".join(word.text for number, word in enumerate(numbers) if number in legible)
         claimed = np.frombuffer(text.encode("ascii"), np.uint8).astype(np.intp) - 48
         self._compare(claimed, probabilities)
 
@@ -226,16 +233,19 @@ def _assign(words: Sequence[Word], runs: Sequence[TextRun]) -> tuple[list[str], 
     """Return the font of each word, and the number of words before each run."""
     if not runs or not words:
         return [""] * len(words), [0] * len(runs)
-    boxes = np.array([run.box for run in runs])
-    fonts, owners = [], []
-    for word in words:
-        x, y = (word.box[0] + word.box[2]) / 2, (word.box[1] + word.box[3]) / 2
-        inside = (boxes[:, 0] <= x) & (x <= boxes[:, 2]) & (boxes[:, 1] <= y) & (y <= boxes[:, 3])
-        at = int(inside.argmax())
-        owners.append(at if inside[at] else -1)
-        fonts.append(runs[at].font if inside[at] else "")
+    x0, y0, x1, y1 = np.array([run.box for run in runs], np.float32).T
+    word_boxes = np.array([word.box for word in words], np.float32)
+    centers = (word_boxes[:, :2] + word_boxes[:, 2:]) / 2
+    owners = np.full(len(words), -1, np.intp)
+    step = max(_MAX_PAIRS // len(runs), 1)
+    for start in range(0, len(words), step):
+        x, y = centers[start : start + step, :, None].transpose(1, 0, 2)
+        inside = (x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)
+        first = inside.argmax(axis=1)
+        owners[start : start + step] = np.where(inside.any(axis=1), first, -1)
+    fonts = [runs[at].font if at >= 0 else "" for at in owners.tolist()]
     # Words and runs have the order of the text layer.
-    order = np.maximum.accumulate(np.array(owners))
+    order = np.maximum.accumulate(owners)
     return fonts, np.searchsorted(order, np.arange(len(runs)), side="left").tolist()
 
 

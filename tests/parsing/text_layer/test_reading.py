@@ -142,6 +142,21 @@ def test_words_that_ocr_confirms_stay_and_the_font_is_not_compared_again(tmp_pat
     assert calls == [2, 2]  # two lines on each of the first two pages
 
 
+PHONETIC = "/ˈwɔːtə/ /θɪŋk/ /ˈʃʊɡə/ /ˈmɛʒə/ /tʃɜːtʃ/ /dʒʌdʒ/"
+SIGNS = "∀x ∈ ∅ ⇒ ∃y ⊆ ∩ ≤ ≥ ≠ ≈ ∞ ∇ → ← ■ ⍳ ⍴"
+
+
+@pytest.mark.parametrize("renderer", ["pymupdf", "pypdfium2"])
+@pytest.mark.parametrize("text", [PHONETIC, SIGNS])
+def test_signs_that_ocr_does_not_read_reliably_stay(tmp_path, text, renderer):
+    document = new_document()
+    draw_page(document, "\n".join([text] * 6), font_named("DejaVuSans"))
+    document.subset_fonts()
+    page = read(tmp_path / "a.pdf", content=document.tobytes(), renderer=renderer)
+    assert page.warnings == ()
+    assert not any(word.ocr for word in page.words)
+
+
 def test_ocr_that_reads_nothing_keeps_the_words(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "read_boxes", lambda image, boxes: [reading.BoxReading()] * len(boxes))
     page = page_of(tmp_path, None)
