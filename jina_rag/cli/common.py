@@ -115,7 +115,7 @@ def filters(options: list[str]) -> Mapping[str, Any]:
     ranges: dict[str, dict[str, float | str]] = {}
     for option in options:
         match = _CONDITION.fullmatch(option)
-        if match is None:
+        if match is None or match[1].endswith("!"):  # KEY!=VALUE would look for a key with the name "KEY!"
             raise typer.BadParameter(f"--filter {option!r} is invalid. Write KEY=VALUE, KEY>=NUMBER or KEY>=DATE.")
         key, operator, value = match.groups()
         if operator == "=":

@@ -626,9 +626,15 @@ class DocumentIndex:
             The number of deleted documents.
 
         Raises:
-            InvalidInputError: If neither `document` nor `filter` is passed, or `filter` is invalid.
+            InvalidInputError: If neither `document` nor `filter` is passed, `document` is not a string or path, or
+                `filter` is invalid.
         """
         session = self._session
+        if not isinstance(document, str | os.PathLike | None):
+            raise InvalidInputError(
+                f"document is a {type(document).__name__}; expected an id, a path or a glob. For several documents, pass "
+                'filter={"path": [...]}.'
+            )
         with session.write_session():
             name = None if document is None else os.fspath(document)
             return delete_documents(session.resources, name, filter or {})

@@ -85,6 +85,7 @@ def test_metadata_is_filterable(cli, docs, tmp_path):
         ("year>=new", "not a number and not a date"),
         ("year>=2025-02-30", "KEY>=2025-01-31"),
         ("year", "KEY>=NUMBER"),
+        ("year!=2024", "KEY=VALUE"),
         ("has=photo", "chart, table, figure"),
     ):
         cli("search", "power", "-i", kb, "--filter", wrong).assert_usage_error(reason)

@@ -180,6 +180,13 @@ def test_delete_removes_pages_and_images(index, docs, selector):
     assert len(list(index._session.resources.images.names())) == 2
 
 
+def test_delete_of_a_list_names_the_way_out(index, docs):
+    index.ingest(docs, settings=NO_OCR)
+    with pytest.raises(InvalidInputError, match=r"document is a list.*filter="):
+        index.delete(["animals.pdf"])
+    assert index.delete(filter={"path": ["animals.pdf", "reports/*"]}) == 2
+
+
 def test_shared_image_survives_the_deletion_of_one_document(index, docs):
     (docs / "copy.pdf").write_bytes((docs / "animals.pdf").read_bytes())
     index.ingest(docs, settings=NO_OCR)

@@ -29,8 +29,6 @@ from jina_rag.parsing.workers.process import Worker, WorkerLostError
 from jina_rag.types import Box, Page
 
 _IDLE_SECONDS = 30.0
-# Time limit for closing documents, in seconds.
-_CLOSE_SECONDS = 5
 # After this number of crashes or timeouts, the remaining pages of a document fail immediately, because each timeout
 # would take `Limits.max_seconds`.
 _MAX_LOST = 3
@@ -48,19 +46,26 @@ class _IdleWorkers:
     def take(self, document: int, libraries: Sequence[str] = ()) -> Worker:
         """Return a worker that has a document open if possible, else another idle worker, else a new worker.
 
+        An idle worker must answer first: the operating system may have killed the process, for example to free memory,
+        and a killed process is not distinguishable from a running one for some milliseconds.
+
         Args:
             document: Key of the document.
             libraries: Names of the packages that a new worker imports.
         """
         settle_fork()
-        with self._lock:
-            while self._workers:
-                last = len(self._workers) - 1
-                idle = self._workers.pop(next((i for i, w in enumerate(self._workers) if w.holds(document)), last))
-                if idle.is_usable:
-                    return idle
-                idle.close(kill=True)
+        while (idle := self._pop(document)) is not None:
+            if idle.is_usable and idle.answers():
+                return idle
+            idle.close(kill=True)
         return Worker(libraries)
+
+    def _pop(self, document: int) -> Worker | None:
+        with self._lock:
+            if not self._workers:
+                return None
+            last = len(self._workers) - 1
+            return self._workers.pop(next((i for i, w in enumerate(self._workers) if w.holds(document)), last))
 
     def give(self, worker: Worker) -> None:
         """Keep a worker for the next request, unless the worker was told to stop or has exited."""
@@ -96,16 +101,12 @@ class _IdleWorkers:
             workers = [idle for idle in self._workers if idle.has_documents_to_close]
             self._workers = [idle for idle in self._workers if idle not in workers]
         for worker in workers:
-            worker.send({"op": "close"}, seconds=_CLOSE_SECONDS)
+            worker.ask()
         for worker in workers:
-            try:
-                worker.receive(_CLOSE_SECONDS)
-            except WorkerLostError:
-                continue
-            except InvalidMessageError:
-                worker.close(kill=True)
-            else:
+            if worker.has_answered():
                 self.give(worker)
+            else:
+                worker.close(kill=True)
 
     def close(self) -> None:
         """Kill all idle workers. Called when the process exits."""

@@ -23,6 +23,8 @@ _BOOT = (
 )
 # Time limit for the start of the process, in seconds.
 _START_SECONDS = 60
+# Time limit for the answer of an idle process, in seconds.
+_ANSWER_SECONDS = 5
 MAX_OPEN_DOCUMENTS = 3
 """Maximum number of documents that a worker process keeps open."""
 
@@ -165,6 +167,23 @@ class Worker:
             self._is_ready = True
             self._read(max(seconds, _START_SECONDS))
         return self._read(seconds)
+
+    def ask(self) -> None:
+        """Ask an idle process for an answer, and to close the documents that are no longer needed."""
+        self.send({"op": "close"}, seconds=_ANSWER_SECONDS)
+
+    def has_answered(self) -> bool:
+        """Wait for the answer to `ask`. Return False if the process has exited, hangs or sends an invalid answer."""
+        try:
+            self.receive(_ANSWER_SECONDS)
+        except (WorkerLostError, ipc.InvalidMessageError):
+            return False
+        return True
+
+    def answers(self) -> bool:
+        """Return whether an idle process answers. An answer takes about 0.1 ms of CPU time."""
+        self.ask()
+        return self.has_answered()
 
     def _read(self, seconds: int) -> ipc.Answer:
         assert self._process.stdout is not None

@@ -24,7 +24,7 @@ from jina_rag.indexing.page_files import load_pages
 from jina_rag.parsing.documents import open_document
 from jina_rag.parsing.pages import DocumentStart, read_pages
 from jina_rag.parsing.sources import source_file
-from jina_rag.parsing.workers import ipc, pool, worker
+from jina_rag.parsing.workers import ipc, pool, process, worker
 from jina_rag.parsing.workers.cancellation import Stop
 from jina_rag.parsing.workers.pool import IsolatedDocument, open_isolated
 from jina_rag.testing import sample_pdf
@@ -268,6 +268,24 @@ def test_stopped_worker_is_not_reused_although_its_process_still_runs(monkeypatc
         each.close(kill=True)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signals")
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSTOP"])
+def test_idle_worker_that_the_system_kills_or_stops_fails_no_document(document, monkeypatch, name):
+    """A killed process looks like a running one for some milliseconds."""
+    monkeypatch.setattr(pool, "_IDLE_WORKERS", pool._IdleWorkers())
+    monkeypatch.setattr(process, "_ANSWER_SECONDS", 1)
+    with IsolatedDocument(document, QUICK) as renderer:
+        (idle,) = idle_workers_of(renderer)
+        os.kill(idle._process.pid, getattr(signal, name))
+        if name == "SIGKILL":
+            os.waitid(os.P_PID, idle._process.pid, os.WEXITED | os.WNOWAIT)
+        with monkeypatch.context() as patch:
+            patch.setattr(pool.Worker, "is_usable", property(lambda self: not self._is_stopped))
+            assert renderer.render(1).number == 1
+        assert idle_workers_of(renderer) not in ([], [idle])
+    pool._IDLE_WORKERS.close()
+
+
 def test_files_are_read_after_loops_that_end_early(tmp_path):
     sample_pdf(tmp_path / "one.pdf", ["one"])
     failures = []
@@ -307,10 +325,10 @@ def test_script_without_main_guard_can_ingest(tmp_path):
         "print('once')\n"
         "print(len(list(read_pages([source_file('a.pdf')], IngestSettings(ocr='never')))))\n"
     )
-    process = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
-    assert process.stdout.split() == ["once", "3"]
+    assert completed.stdout.split() == ["once", "3"]
 
 
 def test_modules_next_to_documents_are_not_imported(tmp_path):
@@ -323,10 +341,10 @@ def test_modules_next_to_documents_are_not_imported(tmp_path):
         "from jina_rag.parsing.sources import source_file\n"
         "print(len(list(read_pages([source_file('a.pdf')], IngestSettings(ocr='never')))))\n"
     )
-    process = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60
     )
-    assert process.stdout.split() == ["3"]
+    assert completed.stdout.split() == ["3"]
     assert not (tmp_path / "PWNED").exists()
 
 
