@@ -632,8 +632,8 @@ class DocumentIndex:
         session = self._session
         if not isinstance(document, str | os.PathLike | None):
             raise InvalidInputError(
-                f"document is a {type(document).__name__}; expected an id, a path or a glob. For several documents, pass "
-                'filter={"path": [...]}.'
+                f"document is a {type(document).__name__}; expected an id, a path or a glob. For several documents, "
+                'pass filter={"path": [...]}.'
             )
         with session.write_session():
             name = None if document is None else os.fspath(document)
