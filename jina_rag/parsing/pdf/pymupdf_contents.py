@@ -18,16 +18,17 @@ _MAX_PICTURES = 50
 _WHITE_JBIG2 = 200, 0.001
 
 
-def has_hidden_content(document: Handle, number: int, messages: str) -> bool:
+def has_hidden_content(pymupdf: ModuleType, document: Handle, number: int, messages: str) -> bool:
     """Return whether a page that MuPDF draws white has content: painting operators, or data that cannot be decoded.
 
     Args:
+        pymupdf: The module ``pymupdf``.
         document: A pymupdf.Document.
         number: Page number, 1-based.
         messages: Messages of MuPDF while the page was drawn.
     """
     page = document.load_page(number - 1)
-    if page.first_annot:
+    if page.first_annot or "not a stream" in messages:
         return True
     streams = page.get_contents()
     try:
@@ -35,7 +36,7 @@ def has_hidden_content(document: Handle, number: int, messages: str) -> bool:
         if streams and not any((document.xref_stream_raw(stream) or b"").strip() for stream in streams):
             return False
         return bool(_UNDECODED.search(messages)) or paints(page.read_contents())
-    except (RuntimeError, ValueError):  # the content stream is not a stream
+    except (RuntimeError, ValueError, pymupdf.mupdf.FzErrorBase):  # the content stream is not a stream
         return True
 
 

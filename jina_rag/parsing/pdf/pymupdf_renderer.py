@@ -125,9 +125,12 @@ class PyMuPdfRenderer(PdfRenderer):
             shapes,
             read_order=lambda: self._paint_order(number, width),
             has_colored_picture=lambda: has_colored_picture(self._pymupdf, self._document, number),
-            has_hidden_content=lambda: bool(messages) and has_hidden_content(self._document, number, messages),
+            has_hidden_content=lambda: bool(messages) and self._has_hidden_content(number, messages),
             has_lost_picture=lambda is_plain: bool((_PICTURE_PROBLEM if is_plain else _LOST_PICTURE).search(messages)),
         )
+
+    def _has_hidden_content(self, number: int, messages: str) -> bool:
+        return has_hidden_content(self._pymupdf, self._document, number, messages)
 
     def _pixels(self, page: Handle, width: float, height: float, zoom: float) -> tuple[tuple[int, int], bytes]:
         scale = zoom * width / page.rect.width  # in pixels per unit of the page, which is a point for almost every page

@@ -126,3 +126,10 @@ def test_a_page_without_a_page_object_is_a_warning(tmp_path, missing):
         for _ in range(2):  # the warning stays when the page is rendered again
             (warning,) = document.render(2).warnings
             assert warning.startswith("The page is missing in the file, and the screenshot is blank.")
+
+
+@pytest.mark.parametrize("renderer", ["auto", "pymupdf"])
+@pytest.mark.parametrize("content", ["<</Length 9>>", "[6 0 R 4 0 R]"])
+def test_contents_that_are_no_stream_are_a_warning(tmp_path, renderer, content):
+    (warning,) = warnings_of(one_page(tmp_path / "a.pdf", objects={4: content}), renderer)
+    assert warning.startswith("The page has content, but the screenshot is blank.")
