@@ -1,7 +1,8 @@
 """Conversion of office files to PDF with LibreOffice.
 
-LibreOffice runs as a separate process in a temporary folder and with a time limit. The LibreOffice profile disables
-macros, active content and external links. The license of LibreOffice (MPL-2.0) does not apply to converted files.
+LibreOffice runs in a temporary folder, with limits on time, memory and file size, and ends with the process that
+started it (`jina_rag.parsing.office_supervisor`). The LibreOffice profile disables macros, active content and external
+links. The license of LibreOffice (MPL-2.0) does not apply to converted files.
 """
 
 from __future__ import annotations
@@ -9,23 +10,25 @@ from __future__ import annotations
 import importlib.resources
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from jina_rag.config import IngestSettings
+from jina_rag.config import IngestSettings, Limits
 from jina_rag.errors import DocumentError, LimitExceededError
+from jina_rag.parsing import office_supervisor
 from jina_rag.parsing.renderer import check_size, unreadable_file
+from jina_rag.parsing.scratch_folders import scratch_folder
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.parsing.workers.cancellation import Stop
 
 _PROGRAMS = ("soffice", "libreoffice")
 _MAC = Path("/Applications/LibreOffice.app/Contents/MacOS/soffice")
+_END_SECONDS = 10
+"""Time in seconds that the supervisor has to kill LibreOffice."""
 _WINDOWS = Path("C:/Program Files/LibreOffice/program/soffice.exe")
 
 
@@ -54,7 +57,7 @@ def as_pdf(source: SourceFile, settings: IngestSettings, stop: Stop | None = Non
 
     Args:
         source: The document.
-        settings: Settings of the ingestion, for the limits `max_bytes` and `max_seconds`.
+        settings: Settings of the ingestion, for the limits `max_bytes`, `max_seconds` and `max_memory`.
         stop: Stop signal that kills a running conversion.
 
     Yields:
@@ -71,12 +74,12 @@ def as_pdf(source: SourceFile, settings: IngestSettings, stop: Stop | None = Non
     program = find_libreoffice()
     if program is None:
         raise DocumentError("LibreOffice is not installed. Install LibreOffice, or convert the file to PDF.")
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="jina-rag-office-", ignore_cleanup_errors=True)
-    except OSError as error:
-        raise _temporary_folder_error(error) from error
-    with folder as temporary:
-        pdf = _convert(program, source.path, Path(temporary), settings, stop or Stop())
+    with ExitStack() as resources:
+        try:
+            folder = resources.enter_context(scratch_folder("office"))
+        except OSError as error:
+            raise _temporary_folder_error(error) from error
+        pdf = _convert(program, source.path, folder, settings, stop or Stop())
         yield replace(source, path=pdf, kind="pdf")
 
 
@@ -105,41 +108,59 @@ def _convert(program: Path, path: Path, scratch: Path, settings: IngestSettings,
         str(program), f"-env:UserInstallation={profile.as_uri()}", "--headless", "--norestore", "--nolockcheck",
         "--convert-to", "pdf", "--outdir", str(scratch / "out"), str(copy),
     ]  # fmt: skip
-    seconds = settings.limits.max_seconds
-    devnull = subprocess.DEVNULL
+    limits = settings.limits
+    process = _start(command, scratch, limits)
+    try:
+        with stop.kill_on_stop(lambda: _kill(process)):
+            status = process.wait(timeout=limits.max_seconds)
+    except subprocess.TimeoutExpired as error:
+        raise LimitExceededError(
+            f"Conversion exceeded {limits.max_seconds} s and was stopped. Raise Limits.max_seconds "
+            "(--limit max_seconds=N)."
+        ) from error
+    finally:
+        _kill(process)
+        try:
+            process.wait(timeout=_END_SECONDS)
+        except subprocess.TimeoutExpired:  # the supervisor itself hangs
+            process.kill()
+            process.wait()
+    pdf = scratch / "out" / f"{copy.stem}.pdf"
+    if pdf.is_file():
+        return pdf
+    if status == office_supervisor.CANNOT_START:
+        raise DocumentError("LibreOffice cannot be started. Check the permissions, or reinstall LibreOffice.")
+    if status > office_supervisor.CANNOT_START:
+        raise LimitExceededError(
+            f"LibreOffice ended: the file is damaged or requires more than {limits.max_memory:,} bytes of memory. "
+            "Raise Limits.max_memory (--limit max_memory=N), or convert the file to PDF."
+        )
+    raise DocumentError(
+        "LibreOffice cannot convert the file: the file is damaged or encrypted, or the LibreOffice component for this "
+        "format is not installed. Convert the file to PDF."
+    )
+
+
+def _start(command: list[str], scratch: Path, limits: Limits) -> subprocess.Popen[bytes]:
+    """Start LibreOffice under the supervisor; on Windows, which has no process groups and limits, without it."""
+    if sys.platform != "win32":
+        supervisor = [sys.executable, "-I", "-S", office_supervisor.__file__, str(os.getpid())]
+        command = [*supervisor, str(limits.max_memory), str(limits.max_bytes), str(scratch), *command]
+    null = subprocess.DEVNULL
     try:
         # The command is safe, because no shell is used, the program is installed, and the file name is fixed. The
         # working directory is temporary, because LibreOffice may load files from the working directory.
-        process = subprocess.Popen(  # noqa: S603
-            command, cwd=scratch, stdin=devnull, stdout=devnull, stderr=devnull, start_new_session=True
-        )
+        return subprocess.Popen(command, cwd=scratch, stdin=subprocess.PIPE, stdout=null, stderr=null)  # noqa: S603
     except OSError as error:
         raise DocumentError(
             f"LibreOffice cannot be started: {error.strerror or type(error).__name__}. Reinstall LibreOffice."
         ) from error
-    try:
-        with stop.kill_on_stop(lambda: _kill(process)):
-            process.wait(timeout=seconds)
-    except subprocess.TimeoutExpired as error:
-        raise LimitExceededError(
-            f"Conversion exceeded {seconds} s and was stopped. Raise Limits.max_seconds (--limit max_seconds=N)."
-        ) from error
-    finally:
-        _kill(process)
-        process.wait()
-    pdf = scratch / "out" / f"{copy.stem}.pdf"
-    if not pdf.is_file():
-        raise DocumentError(
-            "LibreOffice cannot convert the file: the file is damaged or encrypted, or the LibreOffice component for "
-            "this format is not installed. Convert the file to PDF."
-        )
-    return pdf
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill the process and all child processes, and do not wait for the exit."""
-    with suppress(ProcessLookupError, PermissionError):
+    """Kill LibreOffice with all its processes, and do not wait for the exit."""
+    with suppress(OSError):
+        if process.stdin is not None:
+            process.stdin.close()  # the supervisor kills LibreOffice at the end of this pipe
         if sys.platform == "win32":
             process.kill()
-        elif process.poll() is None:  # after the exit of the process, the operating system may reuse the process id
-            os.killpg(process.pid, signal.SIGKILL)

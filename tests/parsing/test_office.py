@@ -8,19 +8,23 @@ from __future__ import annotations
 import http.server
 import os
 import shlex
+import signal
 import stat
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 import zipfile
-from contextlib import closing
+from contextlib import ExitStack, closing
+from pathlib import Path
 
 import pytest
 
 from jina_rag.config import IngestSettings, Limits
 from jina_rag.parsing import office
 from jina_rag.parsing.pages import read_pages
+from jina_rag.parsing.scratch_folders import scratch_folder
 from jina_rag.parsing.sources import SourceFile, find_sources, sniff
 from jina_rag.testing import sample_pdf
 from jina_rag.types import Failure, Page
@@ -168,7 +172,7 @@ def test_unstartable_libreoffice_reports_reason(tmp_path, fake_libreoffice):
     fake_libreoffice("").chmod(0o600)
     (tmp_path / "a.rtf").write_bytes(RTF)
     (event,) = read_pages([source(tmp_path / "a.rtf")], QUICK)
-    assert event.reason == "LibreOffice cannot be started: Permission denied. Reinstall LibreOffice."
+    assert event.reason == "LibreOffice cannot be started. Check the permissions, or reinstall LibreOffice."
 
 
 def test_full_disk_for_temporary_files_reports_reason(tmp_path, fake_libreoffice, monkeypatch):
@@ -178,7 +182,7 @@ def test_full_disk_for_temporary_files_reports_reason(tmp_path, fake_libreoffice
     def raise_disk_full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tempfile, "TemporaryDirectory", raise_disk_full)
+    monkeypatch.setattr(tempfile, "mkdtemp", raise_disk_full)
     (event,) = read_pages([source(tmp_path / "a.rtf")], QUICK)
     assert "temporary folder can be created for LibreOffice (No space left on device)" in event.reason
 
@@ -235,3 +239,76 @@ def test_libreoffice_does_not_fetch_external_links(tmp_path):
         finally:
             server.shutdown()
             thread.join()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not support the limit")
+def test_memory_limit_ends_the_conversion(tmp_path, fake_libreoffice):
+    fake_libreoffice(
+        "import signal\ntry: block = bytearray(900_000_000)\nexcept MemoryError: os.kill(os.getpid(), 6)\n"
+    )
+    (tmp_path / "a.rtf").write_bytes(RTF)
+    settings = IngestSettings(dpi=60, ocr="never", limits=Limits(max_memory=400_000_000))
+    (event,) = read_pages([source(tmp_path / "a.rtf")], settings)
+    assert "requires more than 400,000,000 bytes of memory" in event.reason
+
+
+@requires_posix
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_libreoffice_and_its_folder_end_with_the_process_that_started_it(tmp_path, fake_libreoffice, number):
+    # The child of the program stands for soffice.bin, which the script soffice starts.
+    fake_libreoffice(
+        f"import subprocess, time\nchild = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        f"open({str(tmp_path / 'started')!r}, 'w').write(f'{{os.getpid()}} {{child.pid}}')\ntime.sleep(60)\n"
+    )
+    (tmp_path / "a.rtf").write_bytes(RTF)
+    code = (
+        "from jina_rag.config import IngestSettings\nfrom jina_rag.parsing.office import as_pdf\n"
+        "from jina_rag.parsing.sources import source_file\n"
+        f"with as_pdf(source_file({str(tmp_path / 'a.rtf')!r}), IngestSettings()): pass"
+    )
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    environment = {**os.environ, "TMPDIR": str(scratch), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment) as parent, ExitStack() as cleanup:
+        cleanup.callback(parent.kill)
+        wait_until(lambda: (tmp_path / "started").exists() and (tmp_path / "started").read_text().count(" "))
+        parent.send_signal(number)
+    pids = [int(pid) for pid in (tmp_path / "started").read_text().split()]
+    wait_until(lambda: not any(is_running(pid) for pid in pids) and not list(scratch.iterdir()))
+
+
+def test_folders_that_killed_processes_left_are_deleted(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    names = ("jina-rag-office-left", "jina-rag-office-new", "jina-rag-other-left", "other")
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "document.rtf").write_bytes(RTF)
+    for name in ("jina-rag-office-left", "jina-rag-other-left", "other"):
+        os.utime(tmp_path / name, (1e9, 1e9))
+    with scratch_folder("office") as folder:
+        os.utime(folder, (1e9, 1e9))
+        with scratch_folder("office"):
+            assert folder.is_dir()  # the folder is old, but in use
+        assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], folder.name])
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return sys.platform != "linux" and is_process(pid)
+
+
+def is_process(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
