@@ -73,6 +73,7 @@ def _presentation(word: str) -> str:
     return "".join(unicodedata.lookup(f"{unicodedata.name(letter)} ISOLATED FORM") for letter in word)
 
 
+PART = "Spare part {}: gasket set for the feed pump, see drawing.", "Which gasket set is part {}?"
 ARABIC = "توقيع عقد مع شركة {} للتجارة", "عقد مع شركة {}"
 HEBREW = "חוזה עם חברת {} למסחר", "חוזה עם חברת {}"
 HINDI = "{} कंपनी के साथ अनुबंध", "{} कंपनी"
@@ -119,6 +120,12 @@ WORDS: dict[str, tuple[tuple[str, str], Sequence[str], str, Spelling]] = {
     "Latin, ligatures": (GERMAN, "aeioubcdgmnrst", "Waffi", _replace(("ffi", "\ufb03"))),
     "Latin, apostrophes": (GERMAN, "aeioubcdgmnrst", "O'", _replace(("'", "\u2019"))),
     "Turkish, capitals": (TURKISH, "aeiıoubcdgmnrst", "ili", lambda word: word.replace("i", "İ").upper()),
+    "no-break space": (PART, "0123456789", "KX 4", _replace((" ", "\u00a0"))),
+    "narrow no-break space": (PART, "0123456789", "KX 4", _replace((" ", "\u202f"))),
+    "thin space": (PART, "0123456789", "KX 4", _replace((" ", "\u2009"))),
+    "part number with umlaut, NFD": (PART, "0123456789", "Öl-", _decomposed),
+    "part number with ligature": (PART, "0123456789", "fi-", _replace(("fi", "\ufb01"))),
+    "part number with superscript": (PART, "0123456789", "m²-", _replace(("²", "2"))),
     "Thai, vowel am in two characters": (THAI, "กขคงจชดตทนบปพมรลวส", "น้ำ", _replace(("\u0e33", "\u0e4d\u0e32"))),
 }
 """Spellings of a word that only one page has: sentences of a page and a query, letters and start of the words."""
@@ -160,10 +167,9 @@ def main() -> None:
     options = parser.parse_args()
     rng = random.Random(7)
     codes = part_numbers(options.pages, rng)
-    page, query = "Spare part {}: gasket set for the feed pump, see drawing.", "Which gasket set is part {}?"
-    sets: dict[str, tuple[list[str], str, str, Spelling]] = {
-        name: (codes, page, query, spelling) for name, spelling in {"plain": str, **CODES}.items()
-    }
+    page, query = PART
+    spellings: dict[str, Spelling] = {"plain": str, **CODES}
+    sets = {name: (codes, page, query, spelling) for name, spelling in spellings.items()}
     for name, ((page, query), letters, start, spelling) in WORDS.items():
         names = words(letters, start, options.pages, rng)
         sets[f"plain for: {name}"] = (names, page, query, str)
