@@ -203,10 +203,10 @@ class ImageRenderer(DocumentRenderer):
         except (OSError, *_DAMAGED) as error:
             other_warnings: list[str] = []
             other = self._read_with_mupdf(error, other_warnings) if index == 0 else None
-            if other is None or other.size != full_size:
+            if other is None or other.width != full_size[0] or other.height > full_size[1]:
                 raise
             warnings += other_warnings
-            return other
+            return _extend(other, full_size)
 
     def _decode_with_pillow(self, image: Image, warnings: list[str]) -> Image:
         try:
@@ -279,6 +279,17 @@ def to_rgb(image: Image, size: tuple[int, int] | None = None) -> Image:
     if "exif" in info:
         image.info["exif"] = info["exif"]
     return image
+
+
+def _extend(image: Image, size: tuple[int, int]) -> Image:
+    """Return the decoded part of a truncated image on a white image of `size`."""
+    from PIL import Image as pillow
+
+    if image.size == size:
+        return image
+    extended = pillow.new(image.mode, size, "white")
+    extended.paste(image)
+    return extended
 
 
 def _to_8_bit(image: Image) -> Image:

@@ -77,6 +77,16 @@ def test_a_png_without_its_end_is_read_to_its_last_row(tmp_path, cut):
     assert len(warnings) <= 1
 
 
+def test_the_decoded_part_of_a_truncated_image_keeps_its_shape(tmp_path):
+    Image.new("RGB", (40, 20), (200, 30, 30)).save(tmp_path / "a.bmp")
+    content = (tmp_path / "a.bmp").read_bytes()
+    (tmp_path / "a.bmp").write_bytes(content[: len(content) // 2])
+    page, (warning,) = render(tmp_path / "a.bmp")
+    assert page.screenshot.image.size == (40, 20)
+    assert "truncated" in warning
+    assert {color for _, color in page.screenshot.image.getcolors()} == {(200, 30, 30), (255, 255, 255)}
+
+
 def test_transparent_pixels_that_mupdf_decodes_become_white(tmp_path, monkeypatch):
     image = Image.new("RGBA", (8, 8), (200, 30, 30, 0))
     image.paste((200, 30, 30, 255), (4, 0, 8, 8))
