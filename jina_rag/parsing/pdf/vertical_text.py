@@ -55,7 +55,7 @@ def join_columns(words: Sequence[tuple[str, Box]]) -> list[tuple[str, Box]]:
     Returns:
         (text, box) of the words and columns.
     """
-    if not any(_is_letter(text) for text, _ in words):
+    if not any(_is_letter(text) or _is_tall(text, box) for text, box in words):
         return list(words)
     columns: list[_Column] = []
     for text, box in words:
