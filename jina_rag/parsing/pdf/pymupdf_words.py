@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from typing import Any
 
@@ -42,10 +42,12 @@ def read_words(library: Handle, page: Handle) -> list[LayerWord]:
     entries = text_page.extractWORDS()
     if not entries:
         return [LayerWord(text, box) for text, box in _words_without_width(page, flags)]
+    blocks = None
     if any(has_right_to_left(entry[4]) for entry in entries):
-        blocks = text_page.extractRAWDICT()["blocks"]
-        entries = words_in_order(entries, blocks)
-    else:
+        with suppress(SystemError):  # PyMuPDF cannot return some invalid characters; the words keep the order of MuPDF
+            blocks = text_page.extractRAWDICT()["blocks"]
+            entries = words_in_order(entries, blocks)
+    if blocks is None:
         blocks = text_page.extractDICT()["blocks"]
     lines: dict[tuple[int, int], dict[str, Any]] = {
         (block["number"], number): line for block in blocks for number, line in enumerate(block.get("lines", ()))
