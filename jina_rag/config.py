@@ -87,6 +87,8 @@ class IngestSettings:
         processes: Worker processes, which open documents and render pages. None for one process per CPU that the
             process may use, at most 16 and at most one per GiB of memory.
         workers: OCR threads. None for one thread per CPU that the process may use.
+        follow_links: Whether to follow symbolic links that lead out of an ingested folder. Links to the file systems of
+            devices and processes are never followed, and a link to a folder that was read is followed once.
         sidecars: Whether to read the metadata of a document from a sidecar file in the same folder: for ``report.pdf``,
             from ``report.pdf.json`` or ``report.json``, or a file with the suffix ``.yaml``, ``.yml`` or ``.toml``.
         look_ahead: Maximum number of pages rendered ahead of the caller, in addition to one page per worker process. A
@@ -111,6 +113,7 @@ class IngestSettings:
     processes: int | None = None
     workers: int | None = None
     sidecars: bool = True
+    follow_links: bool = False
     look_ahead: int = 8
     limits: Limits = field(default_factory=Limits)
 

@@ -57,6 +57,9 @@ def ingest(
         bool, typer.Option("--dry-run", help="Print the planned changes, estimated time and disk space; index nothing.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Parse and embed unchanged documents again.")] = False,
+    follow_links: Annotated[
+        bool, typer.Option("--follow-links", help="Follow symbolic links that lead out of the folder PATH.")
+    ] = False,
     password: Annotated[
         list[str] | None, typer.Option(help="Password to try on encrypted documents. Repeatable.", metavar="TEXT")
     ] = None,
@@ -90,7 +93,7 @@ def ingest(
     assets_dir: AssetsOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Index PDFs, images and office files.
+    """Index PDFs, images, office and text files.
 
     Unchanged documents are skipped. Ctrl-C leaves a usable index; run the command again to resume.
 
@@ -111,6 +114,7 @@ def ingest(
         passwords=_passwords(password or [], passwords),
         ocr=ocr,  # type: ignore[arg-type]  # IngestSettings checks the value
         renderer=renderer,  # type: ignore[arg-type]
+        follow_links=follow_links,
         limits=_limits(limit or []),
     )
     options: dict[str, Any] = {

@@ -117,7 +117,9 @@ class DryRun:
         counts = dict.fromkeys(("new", "changed", "force", "unchanged", "moved", "duplicates", "removed"), 0)
         seconds, size, basis, interrupted = 0.0, 0.0, "nothing to do", False
         try:
-            for item in planner.plan(find_sources(paths, exclude=exclude, check=self._check)):
+            follow_links = self._settings.follow_links
+            sources = find_sources(paths, exclude=exclude, follow_links=follow_links, check=self._check)
+            for item in planner.plan(sources):
                 if isinstance(item, Skipped):
                     skipped.append(Failure(item.path, item.reason))
                 elif isinstance(item, Failure):

@@ -173,7 +173,8 @@ class Ingestion:
         start_time = time.monotonic()
         interrupted = False
         try:
-            sources = find_sources(paths, exclude=exclude, check=self._check_planning)
+            follow_links = self._settings.follow_links
+            sources = find_sources(paths, exclude=exclude, follow_links=follow_links, check=self._check_planning)
             self._read(PlanStream(self._planner.plan(sources), self._planning_stop))
             self._checkpoint(force=True)
             self._place_complete()

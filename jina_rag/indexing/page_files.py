@@ -66,7 +66,10 @@ def load_pages(
         InvalidInputError: If a path does not exist. The error is raised by the call, before the first page is read.
     """
     log = SkippedLog()
-    events = _stream(find_sources(paths), settings, on_failure or _log_failure, on_skipped or log.add)
+    follow_links = settings is not None and settings.follow_links
+    events = _stream(
+        find_sources(paths, follow_links=follow_links), settings, on_failure or _log_failure, on_skipped or log.add
+    )
     return _logged(events, log)
 
 

@@ -19,6 +19,7 @@ from jina_rag.indexing.sidecar import SUFFIXES, read_sidecar, sidecars_of
 from jina_rag.parsing.attachment_names import SEPARATOR, attachment_path
 from jina_rag.parsing.attachment_readers import may_have_attachments
 from jina_rag.parsing.attachments import Attachments, read_attachments
+from jina_rag.parsing.renderer import check_size
 from jina_rag.parsing.sources import Skipped, SourceEvent, SourceFile, printable
 from jina_rag.parsing.workers.cancellation import Stop, call_in_thread, stopping
 from jina_rag.protocols import MultiVectorStore
@@ -273,6 +274,7 @@ class Planner:
             ):
                 self._used_ids.add(doc_id)
                 return Placement(source.path, indexed, "unchanged", indexed)
+            check_size(path, self._settings.limits)  # before the whole file is read
             sha256 = self._hash(path)
         except OSError as exc:
             reason = f"The file cannot be read: {exc.strerror or exc}. Check the path and the permissions."

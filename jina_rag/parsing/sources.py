@@ -12,7 +12,9 @@ import os
 import re
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -60,6 +62,9 @@ _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _HEADER_BYTES = 1024
 # Many readers also open a PDF with an incomplete header, or without a header: the file then starts with an object.
 _PDF_SIGN = re.compile(rb"%PDF|(?:^|\s)\d+[\s\0]+\d+[\s\0]+obj\b")
+_PSEUDO_FOLDERS = ("/dev", "/proc", "/sys")
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108  # a file system of ordinary files
+_PSEUDO = "The folder belongs to the devices or processes of the system."
 _BMP_HEADER_SIZES = {12, 40, 52, 56, 64, 108, 124}
 
 
@@ -152,20 +157,23 @@ def find_sources(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     exclude: Collection[str | os.PathLike[str]] = (),
+    follow_links: bool = False,
     check: Callable[[], None] = lambda: None,
 ) -> Iterator[SourceEvent]:
     """Find documents under files, folders and globs.
 
     Paths are visited in the order of `paths`, and the entries of a folder in the order of the names. Each file is
     returned once, even if several links point to the file. Links are followed after all other entries of the root, so
-    that the path of a document is the path of the file and not of a link. Hidden entries are skipped. Documents
-    under different roots may have the same `doc_id`; the index gives these documents different ids.
+    that the path of a document is the path of the file and not of a link. Hidden entries and the file systems of
+    devices and processes (``/dev``, ``/proc``, ``/sys``) are skipped. Documents under different roots may have the same
+    `doc_id`; the index gives these documents different ids.
 
     Args:
         paths: Files, folders and globs, for example ``reports/**/*.pdf``. ``*`` matches within a folder, ``**`` across
             folders. A file in `paths` is read even if the file is hidden, and fails if the file is not a document.
         exclude: Files and folders to skip, for example the index folder. Links to excluded files and folders are also
             skipped.
+        follow_links: Whether to follow symbolic links inside a folder that lead out of the folder.
         check: Called for every visited entry. An exception from `check` stops the search.
 
     Returns:
@@ -176,7 +184,7 @@ def find_sources(
             call, before the first entry is visited.
     """
     roots = [_expand(Path(path), check) for path in path_list(paths)]
-    walk = _Walk({os.path.realpath(path) for path in exclude}, check)
+    walk = _Walk({os.path.realpath(path) for path in exclude}, follow_links, check)
     return walk.run(itertools.chain.from_iterable(roots))
 
 
@@ -271,8 +279,9 @@ def _is_office(head: bytes) -> bool:
 class _Walk:
     """One call of `find_sources`, with the real paths of the files and folders that were visited so far."""
 
-    def __init__(self, exclude: set[str], check: Callable[[], None]) -> None:
+    def __init__(self, exclude: set[str], follow_links: bool, check: Callable[[], None]) -> None:
         self._exclude = exclude
+        self._follow_links = follow_links
         self._check = check
         self._folders: set[str] = set()
         self._files: dict[str, Path] = {}
@@ -292,6 +301,10 @@ class _Walk:
             link = links.pop(0)
             if not link.exists():
                 yield Failure(link, "The target of the link does not exist. Restore the target, or delete the link.")
+            elif not self._follow_links and not _is_inside(link, root):
+                yield Skipped(link, "The link leads out of the folder. Pass --follow-links (follow_links=True).")
+            elif _is_pseudo(link):
+                yield Skipped(link, _PSEUDO)
             elif link.is_dir():
                 yield from self._folder(link, root, links)
             else:
@@ -326,7 +339,10 @@ class _Walk:
                 elif path.is_symlink():
                     links.append(path)
                 elif path.is_dir():
-                    folders.append(path)
+                    if not _is_pseudo(root) and _is_pseudo(path):
+                        yield Skipped(path, _PSEUDO)
+                    else:
+                        folders.append(path)
                 else:
                     yield from self._file(path, root)
             pending.extend(reversed(folders))
@@ -375,6 +391,35 @@ def _classify(path: Path, root: Path, *, is_root: bool) -> SourceEvent:
         reason = "The content is neither a PDF, an image, an office file nor a text file in a supported format."
         return Failure(path, f"{reason} {way_out}.")
     return Skipped(path, f"The file is not a PDF, image, office or text file. {way_out} to index it.")
+
+
+def _is_inside(link: Path, root: Path) -> bool:
+    """Return whether the target of a link is in the folder `root`."""
+    target, folder = os.path.realpath(link), os.path.realpath(root)
+    return target == folder or target.startswith(os.path.join(folder, ""))
+
+
+def _is_pseudo(path: Path) -> bool:
+    """Return whether a path is on a file system of devices or processes, whose files and folders may have no end."""
+    real = os.path.realpath(path)
+    if os.name != "posix" or real == _SHARED_MEMORY or real.startswith(_SHARED_MEMORY + "/"):
+        return False
+    if any(real == folder or real.startswith(folder + "/") for folder in _PSEUDO_FOLDERS):
+        return True
+    with suppress(OSError):
+        return os.stat(real).st_dev in _pseudo_devices()
+    return False
+
+
+@cache
+def _pseudo_devices() -> frozenset[int]:
+    """Return the device numbers of the file systems that are mounted at `_PSEUDO_FOLDERS`, wherever else they are."""
+    devices = set()
+    for folder in _PSEUDO_FOLDERS:
+        with suppress(OSError):
+            if os.path.ismount(folder):
+                devices.add(os.stat(folder).st_dev)
+    return frozenset(devices)
 
 
 def _is_hidden(path: Path) -> bool:

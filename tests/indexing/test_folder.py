@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 
 from jina_rag import DocumentIndex
-from jina_rag.config import IngestSettings
+from jina_rag.config import IngestSettings, Limits
 from jina_rag.errors import IndexMismatchError, IndexStateError, InvalidInputError
 from jina_rag.indexing import ingest
+from jina_rag.indexing.planner import Planner
 from jina_rag.testing import FakeEmbedder, sample_pdf
 
 NO_OCR = IngestSettings(ocr="never", isolate=False, dpi=60)
@@ -708,3 +709,19 @@ def test_unrecorded_points_of_a_killed_run_are_deleted(index, docs, monkeypatch)
     index.ingest(docs, settings=NO_OCR)
     assert resources.store.fetch([stray_id]) == []
     assert index.verify() == []
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_file_above_the_size_limit_is_refused_unread(index, docs, monkeypatch, dry_run):
+    def fail(*_):
+        raise AssertionError("the file was read")
+
+    monkeypatch.setattr(Planner, "_hash", fail)
+    for path in docs.iterdir():
+        path.unlink()
+    with (docs / "large.pdf").open("wb") as file:
+        file.write(b"%PDF-1.7\n")
+        file.truncate(10**12)  # a sparse file, which takes no space
+    settings = IngestSettings(ocr="never", limits=Limits(max_bytes=10**6))
+    (failure,) = index.ingest(docs, settings=settings, dry_run=dry_run).failed
+    assert "1,000,000,000,000 bytes (limit 1,000,000)" in failure.reason

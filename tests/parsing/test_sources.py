@@ -157,10 +157,37 @@ def test_links_followed_once_after_actual_files(tmp_path):
     (outside / "far.pdf").write_bytes(PDF)
     (tmp_path / "far").symlink_to(outside)
     (tmp_path / "gone.pdf").symlink_to("/nonexistent/file.pdf")
-    entries = list(find_sources([tmp_path]))
+    entries = list(find_sources([tmp_path], follow_links=True))
     assert ids(entries) == ["z/real.pdf", "far/far.pdf"]
     assert "already read as" in reasons(entries, Skipped)["a.pdf"]
     assert "does not exist" in reasons(entries, Failure)["gone.pdf"]
+    entries = list(find_sources([tmp_path]))
+    assert ids(entries) == ["z/real.pdf"]
+    assert "leads out of the folder. Pass --follow-links" in reasons(entries, Skipped)["far"]
+    assert ids(find_sources([tmp_path / "far"])) == ["far.pdf"]  # a link that is passed is followed
+
+
+@requires_posix
+@pytest.mark.parametrize("target", ["/proc", "/proc/self/mem", "/dev/zero", "/dev"])
+def test_devices_and_processes_are_not_documents(tmp_path, target):
+    (tmp_path / "a.pdf").symlink_to(target)
+    entries = list(find_sources([tmp_path], follow_links=True))
+    assert [type(entry) for entry in entries] == [Skipped]
+    assert "devices or processes" in entries[0].reason
+
+
+@pytest.mark.skipif(not os.path.ismount("/proc"), reason="the system has no /proc")
+def test_devices_and_processes_are_skipped_behind_a_linked_folder(tmp_path, monkeypatch):
+    # As /proc/1/root, whose real path is not below /proc.
+    (tmp_path / "root").symlink_to("/")
+    walk = find_sources([tmp_path], follow_links=True, check=lambda: None)
+    skipped_names = set()
+    for entry in walk:
+        if isinstance(entry, Skipped):
+            skipped_names.add(entry.path.name)
+        if {"proc", "dev"} <= skipped_names:
+            break
+    assert {"proc", "dev"} <= skipped_names
 
 
 @requires_posix

@@ -41,7 +41,7 @@ _ALTERNATIVE = re.compile(r"""\balt\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s>]+))""", 
 _SAMPLE_BYTES = 64 * 1024
 """Bytes from which the character encoding and the delimiter of a table are determined."""
 _ROWS_PER_HEAD = 25
-"""Number of rows of a table after which the first row is repeated, so that each full page shows the names of the columns."""
+"""Number of rows after which the first row of a table is repeated, so that each full page shows the column names."""
 _WIDE_TABLE = 8
 """Number of columns from which the pages of a table are landscape."""
 
