@@ -65,10 +65,21 @@ def filter_to_json(where: Any) -> dict[str, Any] | None:  # noqa: ANN401
 
 
 def filter_from_json(where: Any) -> Any:  # noqa: ANN401
-    """Return a filter with each dict converted to a `Range`."""
+    """Return a filter with each dict converted to a `Range`.
+
+    Raises:
+        ValueError: If a dict has other keys than the fields of `Range`.
+    """
     if not isinstance(where, dict):
         return where
-    return {key: Range(**value) if isinstance(value, dict) else value for key, value in where.items()}
+    return {key: _range(key, value) if isinstance(value, dict) else value for key, value in where.items()}
+
+
+def _range(key: str, value: dict[str, Any]) -> Range:
+    names = {entry.name for entry in fields(Range)}
+    if not names.issuperset(value):
+        raise ValueError(f"The filter {key!r} is {value!r}; expected a value, a list, or a Range of gte, lte, gt and lt.")
+    return Range(**value)
 
 
 Stages: TypeAlias = Annotated[

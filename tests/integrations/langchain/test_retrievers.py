@@ -137,6 +137,12 @@ def test_filter_by_dates_is_a_field_and_serializes(tmp_path):
             assert [doc.id for doc in restored.invoke("whales sing")] == ["b"]
 
 
+@pytest.mark.parametrize("bounds", [{"$gte": "2025-01-01"}, {"gte": 1, "max": 2}, {1: 2}])
+def test_filter_with_operators_of_other_stores_names_the_range(tmp_path, bounds):
+    with pytest.raises(ValidationError, match=r"The filter 'when' is .*Range of gte, lte, gt and lt"):
+        JinaPageRetriever(index=str(tmp_path / "kb"), filter={"when": bounds})
+
+
 def test_filter_uses_document_metadata_keys(index):
     retriever = JinaPageRetriever(index=index, k=9)
     for doc in retriever.invoke("growth by region"):
