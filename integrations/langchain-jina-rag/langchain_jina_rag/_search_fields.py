@@ -78,7 +78,9 @@ def filter_from_json(where: Any) -> Any:  # noqa: ANN401
 def _range(key: str, value: dict[str, Any]) -> Range:
     names = {entry.name for entry in fields(Range)}
     if not names.issuperset(value):
-        raise ValueError(f"The filter {key!r} is {value!r}; expected a value, a list, or a Range of gte, lte, gt and lt.")
+        raise ValueError(
+            f"The filter {key!r} is {value!r}; expected a value, a list, or a Range of gte, lte, gt and lt."
+        )
     return Range(**value)
 
 
