@@ -717,11 +717,10 @@ def test_file_above_the_size_limit_is_refused_unread(index, docs, monkeypatch, d
         raise AssertionError("the file was read")
 
     monkeypatch.setattr(Planner, "_hash", fail)
-    for path in docs.iterdir():
-        path.unlink()
-    with (docs / "large.pdf").open("wb") as file:
+    path = docs.parent / "large.pdf"
+    with path.open("wb") as file:
         file.write(b"%PDF-1.7\n")
         file.truncate(10**12)  # a sparse file, which takes no space
     settings = IngestSettings(ocr="never", limits=Limits(max_bytes=10**6))
-    (failure,) = index.ingest(docs, settings=settings, dry_run=dry_run).failed
+    (failure,) = index.ingest(path, settings=settings, dry_run=dry_run).failed
     assert "1,000,000,000,000 bytes (limit 1,000,000)" in failure.reason
