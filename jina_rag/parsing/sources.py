@@ -65,7 +65,7 @@ _PDF_SIGN = re.compile(rb"%PDF|(?:^|\s)\d+[\s\0]+\d+[\s\0]+obj\b")
 _PSEUDO_FOLDERS = ("/dev", "/proc", "/sys")
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108  # a file system of ordinary files
 _PSEUDO = "The folder belongs to the devices or processes of the system."
-_BMP_HEADER_SIZES = {12, 40, 52, 56, 64, 108, 124}
+_BMP_HEADER_SIZES = {12, 16, 40, 52, 56, 64, 108, 124}
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,3 +135,16 @@ def test_missing_files_are_no_case_for_mupdf(tmp_path):
     source = SourceFile(tmp_path / "a.bmp", tmp_path, "a.bmp", "image")
     with pytest.raises(DocumentError, match="Check the path and the permissions"):
         open_document(source)
+
+
+@pytest.mark.parametrize("header_bytes", [12, 16, 40, 56])
+def test_the_headers_of_all_versions_of_bmp_are_images(tmp_path, header_bytes):
+    """OS/2 writes headers of 12 and 16 bytes."""
+    size = struct.pack("<HHHH" if header_bytes == 12 else "<IIHH", 5, 3, 1, 24)
+    header = struct.pack("<I", header_bytes) + size
+    header += bytes(header_bytes - len(header))
+    pixels = bytes([30, 30, 200] * 5 + [0]) * 3
+    offset = 14 + header_bytes
+    (tmp_path / "a.bmp").write_bytes(b"BM" + struct.pack("<IHHI", offset + len(pixels), 0, 0, offset) + header + pixels)
+    page, _ = render(tmp_path / "a.bmp")
+    assert page.screenshot.image.getpixel((2, 1)) == (200, 30, 30)
