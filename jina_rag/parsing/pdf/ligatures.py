@@ -55,7 +55,8 @@ def letters_in_order(letters: Sequence[str], boxes: Sequence[Sequence[float]], a
 
     Args:
         letters: The letters.
-        boxes: Box of each letter; the letters of one glyph have the same box, and are in the order of reading.
+        boxes: Box of each letter in points; the letters of one glyph have the same box, and are in the order of
+            reading.
         along: Direction of the line, a unit vector.
     """
     in_order = list(letters)
