@@ -228,7 +228,7 @@ class ImageRenderer(DocumentRenderer):
             if error.errno:
                 reason = f"{error.strerror or error}. Check the permissions, or re-export the image."
             else:  # of a decoder of Pillow
-                reason = f"{str(error).rstrip('.')}. Convert the file to PNG, or re-export the image."
+                reason = f"{str(error).rstrip('.')}. Replace or re-export the file, or convert it to PNG."
             raise DocumentError(f"The image cannot be read: {reason}") from error
         except _DAMAGED as error:
             raise DocumentError(

@@ -43,7 +43,7 @@ def test_mupdf_reads_a_layout_that_pillow_does_not_read(tmp_path, renderer):
 
 
 def test_a_named_renderer_is_not_replaced(tmp_path):
-    with pytest.raises(DocumentError, match=r"Unsupported BMP.*Convert the file to PNG, or re-export the image\.$"):
+    with pytest.raises(DocumentError, match=r"Unsupported BMP.*Replace or re-export the file, or convert it to PNG\.$"):
         render(bmp_of_12_bits(tmp_path / "a.bmp"), renderer="pypdfium2")
 
 
