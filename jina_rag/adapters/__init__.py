@@ -1,5 +1,6 @@
 """Code that the LangChain and LlamaIndex adapters share. Requires pydantic, which LangChain and LlamaIndex install."""
 
+from jina_rag._display import displayed
 from jina_rag.adapters.filters import (
     SEARCH_SETTINGS,
     intersect_ranges,
@@ -27,6 +28,7 @@ __all__ = [
     "check_not_empty",
     "checked_metadata",
     "coroutine_of",
+    "displayed",
     "intersect_ranges",
     "metadata_matches",
     "model_argument",

@@ -10,7 +10,7 @@ from langchain_core.documents import Document
 from langchain_core.messages.content import ContentBlock, create_image_block, create_text_block
 
 from jina_rag import build_context
-from jina_rag._display import displayed
+from jina_rag.adapters import displayed
 from langchain_jina_rag._documents import documents_to_hits
 
 _log = logging.getLogger("langchain_jina_rag")
