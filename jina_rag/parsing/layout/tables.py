@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from jina_rag.parsing.layout.boxes import area, intersection, union
 from jina_rag.parsing.layout.text_lines import TextLine
@@ -26,13 +27,15 @@ def ruled_tables(drawings: Float32, figures: Sequence[Box], lines: Sequence[Text
         figures: Boxes of figures. Rules inside a figure are ignored.
         lines: Text lines of the page, with boxes in points of the displayed page.
     """
+    # With an array, a page of hundreds of rules and thousands of words takes seconds instead of minutes.
+    texts = np.array([line.box for line in lines], dtype=np.float64).reshape(-1, 4)
     groups: list[Box] = []
     ends: list[Box] = []
     for rule in _rules(drawings):
         if any(intersection(rule, box) > 0.5 * area(rule) for box in figures):
             continue
         for index, last in enumerate(ends):
-            if _same_extent(last, rule) and _is_tabular((last[0], last[1], last[2], rule[3]), lines):
+            if _same_extent(last, rule) and _is_tabular((last[0], last[1], last[2], rule[3]), texts):
                 groups[index], ends[index] = union(groups[index], rule), rule
                 break
         else:
@@ -42,7 +45,7 @@ def ruled_tables(drawings: Float32, figures: Sequence[Box], lines: Sequence[Text
         group
         for group, end in zip(groups, ends, strict=True)
         # The grid lines of a chart also have equal length, but no words are between the lines.
-        if group != end and _is_tabular(group, lines)
+        if group != end and _is_tabular(group, texts)
     ]
 
 
@@ -68,12 +71,14 @@ def _same_extent(a: Box, b: Box) -> bool:
     return both >= 0.9 * max(a[2] - a[0], b[2] - b[0])
 
 
-def _is_tabular(box: Box, lines: Sequence[TextLine]) -> bool:
+def _is_tabular(box: Box, texts: npt.NDArray[np.float64]) -> bool:
     """Return whether the text in a box forms columns. A box without text is tabular if no row fits into the box."""
-    inside = [line.box for line in lines if intersection(line.box, box) > 0.5 * area(line.box)]
-    if not inside:
+    sizes = (np.minimum(texts[:, 2:], box[2:]) - np.maximum(texts[:, :2], box[:2])).clip(0)
+    areas = (texts[:, 2:] - texts[:, :2]).clip(0)
+    inside = texts[sizes[:, 0] * sizes[:, 1] > 0.5 * areas[:, 0] * areas[:, 1]]
+    if not len(inside):
         return box[3] - box[1] < _ROW_HEIGHT
-    return has_columns(inside)
+    return has_columns([(x0, y0, x1, y1) for x0, y0, x1, y1 in inside.tolist()])
 
 
 def has_columns(pieces: Sequence[Box]) -> bool:
