@@ -81,21 +81,24 @@ class PdfiumFile:
         """Count the pages, and return whether the page tree announces another number."""
         raw, announced = self.raw, self.page_count
         if not loads_page(raw, self.document, announced - 1):
-            self.page_count = count_loadable_pages(raw, self.document, announced) or announced
-            return self.page_count != announced
-        if count_page_objects(path) <= announced:
-            return False
+            self.page_count = count_loadable_pages(raw, self.document, announced, path) or announced
+        if count_page_objects(path) > self.page_count:
+            self._load_copy_without_counts()
+        return self.page_count != announced
+
+    def _load_copy_without_counts(self) -> None:
+        """Replace the document by a copy whose pages PDFium counts, if the copy has more pages."""
+        raw = self.raw
         content = copy_without_counts(raw, self.document)
         document = raw.FPDF_LoadMemDocument64(content, len(content), None) if content else None
         if not document:
-            return False
+            return
         count = int(raw.FPDF_GetPageCount(document))
-        if count <= announced:
+        if count <= self.page_count:
             raw.FPDF_CloseDocument(document)
-            return False
+            return
         raw.FPDF_CloseDocument(self.document)
         self.document, self._content, self.page_count = document, content, count
-        return True
 
     @property
     def is_repaired(self) -> bool:

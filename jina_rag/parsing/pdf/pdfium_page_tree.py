@@ -23,7 +23,10 @@ _OBJECT_STREAM = re.compile(rb"/Type\s*/ObjStm")
 _STREAM = re.compile(rb"stream\r?\n")
 _OBJECT = re.compile(rb"(\d+)\s+\d+\s+obj\b")
 _NUMBER = re.compile(rb"(\d+)\s+\d+\s*$")
-_COUNT = re.compile(rb"/Count\s*(-?\d+)")
+# PDFium reads "true" as 1.
+_COUNT = re.compile(rb"/Count\s*(-?\d+|true|false)")
+# Maximum number of pages that are tried behind a page that PDFium cannot load.
+_MAX_TRIALS = 1_000
 # Larger files are not searched for pages and not copied.
 _MAX_BYTES = 64 * 2**20
 # Maximum number of bytes before the word "obj" that are searched for the number of an object.
@@ -41,22 +44,28 @@ def loads_page(raw: ModuleType, document: Handle, index: int) -> bool:
     return bool(raw.FPDF_GetPageSizeByIndexF(document, index, ctypes.byref(raw.FS_SIZEF())))
 
 
-def count_loadable_pages(raw: ModuleType, document: Handle, announced: int) -> int:
+def count_loadable_pages(raw: ModuleType, document: Handle, announced: int, path: Path) -> int:
     """Return the number of pages of a document whose page tree announces too many pages.
 
     Args:
         raw: The module ``pypdfium2.raw``.
         document: An ``FPDF_DOCUMENT`` handle.
         announced: Number of pages that the page tree announces; PDFium does not find the last of these pages.
+        path: Path of the PDF.
     """
     # A bisection, because PDFium reads the whole page tree to find out that a page does not exist.
-    count = 0
-    while announced - count > 1:
-        middle = (count + announced) // 2
+    count, end = 0, announced
+    while end - count > 1:
+        middle = (count + end) // 2
         if loads_page(raw, document, middle - 1):
             count = middle
         else:
-            announced = middle
+            end = middle
+    # A page object that is missing within the tree also ends the bisection.
+    if count < count_page_objects(path):
+        for index in range(count, min(announced, count + _MAX_TRIALS)):
+            if loads_page(raw, document, index):
+                count = index + 1
     return count
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 
 import pymupdf
 import pytest
 from helpers.raw_pdf import FONT, LINES, one_page, page_tree, stream, text_content
 
 from jina_rag.config import IngestSettings
+from jina_rag.errors import DocumentError
 from jina_rag.parsing.documents import open_document
 from jina_rag.parsing.pdf.page_boxes import LETTER, crop_to_contents, visible_box
 from jina_rag.parsing.sources import SourceFile
@@ -148,7 +150,7 @@ def test_visible_box_of_boxes_without_numbers_is_a_letter_page():
     [
         ("/Count 0", {}), ("", {}), ("/Count(2)", {}), ("/Count -1", {}), ("/Count/x", {}), ("/Count 99 0 R", {}),
         ("/Count 1", {}), ("/Count 14", {}), ("/Count 3", MANY_OBJECTS), ("/Count 99", MANY_OBJECTS),
-        ("/Count 2147483647", {}), ("/Count 2.7", {}),
+        ("/Count 2147483647", {}), ("/Count 2.7", {}), ("/Count true", {}),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
@@ -211,6 +213,19 @@ def test_damaged_trees_are_read(tmp_path, opened, root, objects, texts):
         numbers = range(1, document.page_count + 1)
         marks = [document.render(number).words[0].text for number in numbers]
     assert marks == [f"PAGE{text}MARK" for text in texts]
+
+
+@pytest.mark.parametrize(
+    "kids", ["[10 0 R null 12 0 R 14 0 R]", "[10 0 R 99 0 R 12 0 R 14 0 R]", "[10 0 R 7 12 0 R 14 0 R]"]
+)
+@pytest.mark.parametrize("count", [4, 5, 9])
+def test_entries_that_are_no_page_cost_no_other_page(tmp_path, opened, kids, count):
+    texts = []
+    with opened(page_tree(tmp_path / "a.pdf", f"/Kids{kids}/Count {count}", pages=3)) as document:
+        for number in range(1, document.page_count + 1):
+            with suppress(DocumentError):
+                texts += [word.text for word in document.render(number).words[:1]]
+    assert texts == ["PAGE1MARK", "PAGE2MARK", "PAGE3MARK"]
 
 
 @pytest.mark.parametrize(
