@@ -26,7 +26,7 @@ def documents(tmp_path):
     sample_pdf(folder / "old" / "report.pdf", ["growth of last year"])
     sample_pdf(folder / 'a "b" & <c>.pdf', ["a name that HTML must escape"])
     Image.new("RGB", (300, 200), "navy").save(folder / "scan.png")
-    (folder / "scan.txt").write_text("no document")
+    (folder / "scan.log").write_text("no document")
     return folder
 
 

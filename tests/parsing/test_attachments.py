@@ -240,9 +240,9 @@ def test_crash_of_the_worker_fails_one_attachment(tmp_path, attached, monkeypatc
     send = IsolatedAttachments._send
 
     def kill_first(self, worker, requests):
-        send(self, worker, requests)
         if requests[-1].get("index") == 0:
             worker.kill()
+        send(self, worker, requests)
 
     monkeypatch.setattr(IsolatedAttachments, "_send", kill_first)
     attachments = read_attachments(source_file(path), IngestSettings())

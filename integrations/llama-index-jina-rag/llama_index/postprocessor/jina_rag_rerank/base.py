@@ -15,8 +15,7 @@ from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, Query
 from llama_index.embeddings.jina_rag.node_inputs import is_local, model_input, node_image, node_text, query_input
 
 from jina_rag import InvalidInputError, Reranker
-from jina_rag._display import displayed
-from jina_rag.adapters import RerankerOptions, coroutine_of, model_argument
+from jina_rag.adapters import RerankerOptions, coroutine_of, displayed, model_argument
 
 dispatcher = instrument.get_dispatcher(__name__)  # type: ignore[attr-defined]  # public, but not exported explicitly
 _log = logging.getLogger("jina_rag")
