@@ -91,7 +91,8 @@ def make_scaffold(
     """
     if root in documents and not root.exists():
         raise InvalidInputError(f"{root} does not exist. Pass the folder of the documents (--documents FOLDER).")
-    entries = list(find_sources(documents, exclude=[root / IMAGES]))
+    own_files = [root / name for name in (IMAGES, CONTACT_SHEET, QUERIES_CSV)]
+    entries = list(find_sources(documents, exclude=own_files))
     sources = [entry for entry in entries if isinstance(entry, SourceFile)]
     failures = [entry for entry in entries if isinstance(entry, Failure)]
     if not sources:
