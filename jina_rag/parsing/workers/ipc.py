@@ -46,7 +46,13 @@ Answer: TypeAlias = tuple[dict[str, Any], bytes | memoryview]
 """(header, body) of a message. A memoryview refers to shared memory, which the next message overwrites."""
 
 _LENGTHS = struct.Struct("=QQ")
-_MAX_LENGTH = 1 << 31
+# Maximum length of a header in bytes. The header of a page with the maximum number of words has about 1 MB.
+_MAX_HEADER = 32 * 1024**2
+# Bytes of a body beside its pixels: boxes of words, term weights, and images of regions.
+_BODY_RESERVE = 64 * 1024**2
+# Maximum length of a word, a caption or the name of a font, and of a warning, in characters.
+_MAX_TEXT_LENGTH = 1_000_000
+_MAX_WARNING_LENGTH = 10_000
 # Flag in the length of the header: header and body are in shared memory.
 _IS_SHARED = 1 << 63
 # Maximum number of regions and of warnings of a page. Real pages have far fewer.
@@ -96,20 +102,31 @@ def write(
         stream.write(part)
 
 
-def receive(stream: IO[bytes], memory: mmap.mmap | None = None) -> Answer | None:
+def max_body_bytes(limits: Limits) -> int:
+    """Return the maximum length of the body of a message with a page, in bytes.
+
+    Args:
+        limits: Resource limits, for `max_render_pixels`.
+    """
+    # 3 bytes per pixel, and at most as many for the JPEG files of the page and of its regions.
+    return 6 * limits.max_render_pixels + _BODY_RESERVE
+
+
+def receive(stream: IO[bytes], memory: mmap.mmap | None = None, *, max_body: int = 0) -> Answer | None:
     """Read a message from a pipe.
 
     Args:
         stream: The pipe.
         memory: Memory that the sending process shares with this process; None if there is no shared memory.
+        max_body: Maximum length of the body in bytes.
 
     Returns:
         (header, body); None if the sending process has closed the pipe.
 
     Raises:
         EOFError: If the pipe is closed within a message.
-        InvalidMessageError: If the header is not a JSON object, a length exceeds 2 GiB, or the message exceeds the
-            shared memory.
+        InvalidMessageError: If the header is not a JSON object or is longer than 32 MiB, the body is longer than
+            `max_body`, or the message exceeds the shared memory.
     """
     lengths = stream.read(_LENGTHS.size)
     if not lengths:
@@ -121,12 +138,12 @@ def receive(stream: IO[bytes], memory: mmap.mmap | None = None) -> Answer | None
     body: bytes | memoryview
     if first & _IS_SHARED:
         first ^= _IS_SHARED
-        if memory is None or first + second > len(memory):
+        if memory is None or first > _MAX_HEADER or first + second > len(memory):
             raise InvalidMessageError
         shared = memoryview(memory)
         text, body = bytes(shared[:first]), shared[first : first + second]
     else:
-        if max(first, second) > _MAX_LENGTH:
+        if first > _MAX_HEADER or second > max_body:
             raise InvalidMessageError
         text, body = stream.read(first), stream.read(second)
         if len(text) < first or len(body) < second:
@@ -246,7 +263,7 @@ def unpack_opened(header: Mapping[str, Any], limits: Limits) -> tuple[int, tuple
     count = header.get("count")
     if type(count) is not int or not 1 <= count <= limits.max_pages:
         raise InvalidMessageError
-    return count, _texts(header.get("warnings"), _MAX_WARNINGS)
+    return count, _texts(header.get("warnings"), _MAX_WARNINGS, _MAX_WARNING_LENGTH)
 
 
 def unpack_names(header: Mapping[str, Any]) -> tuple[str, ...]:
@@ -309,7 +326,7 @@ def unpack_page(
             screenshot=PageScreenshot(image, dpi),
             words=tuple(map(Word, texts, boxes)),  # a page has hundreds of words: `map` takes half the time of a loop
             regions=_regions(header["regions"]),
-            warnings=_texts(header["warnings"], _MAX_WARNINGS),
+            warnings=_texts(header["warnings"], _MAX_WARNINGS, _MAX_WARNING_LENGTH),
             suspects=_suspects(header["suspects"], len(texts)),
         )
         if prepared:
@@ -351,7 +368,7 @@ def _prepared(page: Page, header: Mapping[str, Any], parts: _Parts, quality: int
 def _lengths(value: Any, count: int) -> list[int]:  # noqa: ANN401  # a JSON value
     if not isinstance(value, list) or len(value) != count:
         raise InvalidMessageError
-    if any(type(length) is not int or not 0 <= length <= _MAX_LENGTH for length in value):
+    if any(type(length) is not int or length < 0 for length in value):
         raise InvalidMessageError
     return value
 
@@ -371,8 +388,10 @@ def _jpeg(content: bytes, size: tuple[int, int], quality: int) -> EncodedImage:
     return EncodedImage(content, hashlib.sha256(content).hexdigest(), quality)
 
 
-def _texts(value: Any, maximum: int) -> tuple[str, ...]:  # noqa: ANN401  # a JSON value
+def _texts(value: Any, maximum: int, length: int = _MAX_TEXT_LENGTH) -> tuple[str, ...]:  # noqa: ANN401  # a JSON value
     if not isinstance(value, list) or len(value) > maximum or not set(map(type, value)) <= {str}:
+        raise InvalidMessageError
+    if max(map(len, value), default=0) > length:
         raise InvalidMessageError
     return tuple(value)
 

@@ -318,9 +318,10 @@ class IsolatedDocument(Renderer):
         killed, because the state of the worker is unreliable. If the worker was lost or violated the protocol, the
         error message starts with `problem`. `following` is the number of answers that follow this answer.
         """
+        limits = self._settings.limits
         try:
             with self._stop.kill_on_stop(worker.kill):
-                header, body = worker.receive(self._settings.limits.max_seconds)
+                header, body = worker.receive(limits.max_seconds, max_body=ipc.max_body_bytes(limits))
             error = ipc.unpack_error(header)
             if error is None:
                 return unpack(header, body)
@@ -338,10 +339,11 @@ class IsolatedDocument(Renderer):
 
     def _skip(self, worker: Worker, answers: int) -> None:
         """Drop answers of a worker; the worker then becomes idle."""
+        limits = self._settings.limits
         try:
             with self._stop.kill_on_stop(worker.kill):
                 for _ in range(answers):
-                    worker.receive(self._settings.limits.max_seconds)
+                    worker.receive(limits.max_seconds, max_body=ipc.max_body_bytes(limits))
         except WorkerLostError:
             return
         except InvalidMessageError:

@@ -149,11 +149,12 @@ class Worker:
                 ipc.write(self._process.stdin, part)
             self._process.stdin.flush()
 
-    def receive(self, seconds: int) -> ipc.Answer:
+    def receive(self, seconds: int, *, max_body: int = 0) -> ipc.Answer:
         """Wait for the next answer.
 
         Args:
             seconds: Time limit in seconds, after which the process is killed.
+            max_body: Maximum length of the body in bytes.
 
         Returns:
             (header, body) of the answer. The body is valid until the next request is sent.
@@ -166,7 +167,7 @@ class Worker:
             # The start of the process is no work on a document, so it has a time limit of its own.
             self._is_ready = True
             self._read(max(seconds, _START_SECONDS))
-        return self._read(seconds)
+        return self._read(seconds, max_body)
 
     def ask(self) -> None:
         """Ask an idle process for an answer, and to close the documents that are no longer needed."""
@@ -185,7 +186,7 @@ class Worker:
         self.ask()
         return self.has_answered()
 
-    def _read(self, seconds: int) -> ipc.Answer:
+    def _read(self, seconds: int, max_body: int = 0) -> ipc.Answer:
         assert self._process.stdout is not None
         timed_out = threading.Event()
 
@@ -197,7 +198,7 @@ class Worker:
         timer.daemon = True
         timer.start()
         try:
-            answer = ipc.receive(self._process.stdout, self._memory)
+            answer = ipc.receive(self._process.stdout, self._memory, max_body=max_body)
         except (OSError, EOFError, ValueError):  # ValueError: the pipe is closed
             answer = None
         finally:

@@ -158,9 +158,36 @@ def test_malformed_header_is_rejected(text):
         ipc.receive(io.BytesIO(data))
 
 
-def test_oversized_message_is_rejected_before_reading():
+@pytest.mark.parametrize("lengths", [(2**25 + 1, 0), (2, 101), (2**63 - 1, 0), (2, 2**63)])
+def test_oversized_message_is_rejected_before_reading(lengths):
+    stream = io.BytesIO(struct.pack("=QQ", *lengths) + b"{}" + bytes(101))
     with pytest.raises(InvalidMessageError):
-        ipc.receive(io.BytesIO(b"\xff" * 16))
+        ipc.receive(stream, max_body=100)
+    assert stream.tell() == 16
+
+
+def test_body_of_the_largest_page_is_accepted():
+    limits = Limits(max_render_pixels=1_000_000)
+    assert ipc.max_body_bytes(limits) >= 6 * 1_000_000 + limits.max_words * 32
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"words": ["x" * 1_000_001], "body": bytes(32) + PIXELS},
+        {"warnings": ["x" * 10_001]},
+        {"regions": [["chart", [0, 0, 1, 1], "x" * 1_000_001]]},
+        {"suspects": [["letters", "x" * 1_000_001, [], [], True]]},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_long_texts_are_rejected(changes):
+    shorter = json.loads(json.dumps(changes, default=lambda _: "").replace("xx", ""))
+    if "body" in changes:
+        shorter["body"] = changes["body"]
+    unpack(**shorter)
+    with pytest.raises(InvalidMessageError):
+        unpack(**changes)
 
 
 def prepared_page(**changes):
@@ -250,7 +277,8 @@ def test_message_with_a_body_is_read_from_shared_memory():
     for content in ([], [bytes(5000)]):  # no body; too large for the memory
         stream = io.BytesIO()
         ipc.write(stream, {"a": 1}, content, memory)
-        assert ipc.receive(io.BytesIO(stream.getvalue()), memory) == ({"a": 1}, b"".join(content))
+        message = ipc.receive(io.BytesIO(stream.getvalue()), memory, max_body=5000)
+        assert message == ({"a": 1}, b"".join(content))
 
 
 @pytest.mark.parametrize("lengths", [(10, 5000), (5000, 10), (1 << 40, 0)])

@@ -132,7 +132,9 @@ def test_crash_fails_page_and_three_crashes_fail_document(tmp_path):
 def test_invalid_answer_fails_page(document, monkeypatch):
     with IsolatedDocument(document, QUICK) as renderer:
         receive = pool.Worker.receive
-        monkeypatch.setattr(pool.Worker, "receive", lambda self, seconds: (receive(self, seconds)[0], b"short"))
+        monkeypatch.setattr(
+            pool.Worker, "receive", lambda self, seconds, **sizes: (receive(self, seconds, **sizes)[0], b"short")
+        )
         with pytest.raises(DocumentError, match="invalid answer"):
             renderer.render(1)
         monkeypatch.undo()
@@ -148,8 +150,8 @@ def fake_answers(monkeypatch, op, header, body=b""):
         operations[self].extend(request["op"] for request in requests)
         send(self, *requests, seconds=seconds)
 
-    def answer(self, seconds):
-        real = receive(self, seconds)
+    def answer(self, seconds, **sizes):
+        real = receive(self, seconds, **sizes)
         if operations[self].popleft() != op:
             return real
         asked_workers.append(self)
@@ -352,11 +354,11 @@ def test_messages_preserve_surrogates_and_report_end_of_stream():
     stream = io.BytesIO()
     ipc.write(stream, {"path": "bad\udcff\nname"}, [b"bo", b"dy"])
     data = stream.getvalue()
-    assert ipc.receive(io.BytesIO(data)) == ({"path": "bad\udcff\nname"}, b"body")
+    assert ipc.receive(io.BytesIO(data), max_body=4) == ({"path": "bad\udcff\nname"}, b"body")
     assert ipc.receive(io.BytesIO(b"")) is None
     for cut in (3, len(data) - 1):
         with pytest.raises(EOFError):
-            ipc.receive(io.BytesIO(data[:cut]))
+            ipc.receive(io.BytesIO(data[:cut]), max_body=4)
 
 
 def test_document_server_answers_all_requests(document, tmp_path, monkeypatch):
