@@ -38,7 +38,7 @@ def load_image(path: Path, box: Box | None = None, *, max_side: int | None = Non
     from PIL import Image as pillow
 
     try:
-        with pillow.open(path) as file:
+        with pillow.open(path, formats=("JPEG", "PNG", "WEBP", "TIFF")) as file:
             if box is None:
                 image = file.convert("RGB")
             else:

@@ -7,20 +7,23 @@ have different file names.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import logging
 import math
 import os
+import stat
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from jina_rag._display import displayed
 from jina_rag._files import write_atomic
-from jina_rag.config import IngestSettings
+from jina_rag.config import IngestSettings, Limits
 from jina_rag.errors import IndexStateError, InvalidInputError
 from jina_rag.indexing.skipped_files import SkippedFiles, SkippedLog
 from jina_rag.parsing.attachments import read_attachments
@@ -30,6 +33,9 @@ from jina_rag.parsing.workers.cancellation import Stop, stopping
 from jina_rag.stores.images import ImageFiles, decode_errors
 from jina_rag.stores.schema import clean_payload
 from jina_rag.types import Box, Failure, Page, PageScreenshot, Region, RegionKind, Word
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _log = logging.getLogger("jina_rag")
 
@@ -171,14 +177,34 @@ def open_page(image_path: str | os.PathLike[str]) -> Page:
     if not path.name:
         raise InvalidInputError(f"{path} is a folder. Pass the path of an image written by save_page.")
     content = _read_sidecar(sidecar_of(path))
-    from PIL import Image
-
     try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGB")
-        return _from_json(content, image)
+        return _from_json(content, _read_image(path))
     except decode_errors() as exc:
         raise InvalidInputError(f"{path} is not a readable page ({exc}). Save the page again with save_page.") from exc
+
+
+def _read_image(path: Path) -> Image:
+    """Return a JPEG image that `save_page` wrote. Another file cannot have the name, which is the hash of the content.
+
+    Raises:
+        ValueError: If `save_page` did not write the image, or the image is too large.
+        OSError: If the image cannot be read.
+    """
+    from PIL import Image as pillow
+
+    limits = Limits()
+    with path.open("rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("not a regular file")
+        content = file.read(limits.max_render_pixels + 1)
+    if len(content) > limits.max_render_pixels:
+        raise ValueError(f"more than {limits.max_render_pixels:,} bytes")
+    if hashlib.sha256(content).hexdigest() != path.stem:
+        raise ValueError("the name is not the SHA-256 of the content")
+    with pillow.open(io.BytesIO(content), formats=("JPEG",)) as opened:
+        if opened.width * opened.height > limits.max_pixels:
+            raise ValueError(f"{opened.width} x {opened.height} pixels, limit {limits.max_pixels:,}")
+        return opened.convert("RGB")
 
 
 def sidecar_of(image: Path) -> Path:

@@ -196,7 +196,7 @@ def is_readable(path: Path) -> bool:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("JPEG",)) as image:
             image.load()
     except decode_errors():
         return False

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers.text_files import red_png
 from PIL import Image
 
 from jina_rag import InvalidInputError, Region, load_pages, open_page, save_page
 from jina_rag.errors import IndexStateError
+from jina_rag.indexing.page_files import sidecar_of
 from jina_rag.testing import make_page, sample_pdf
 
 
@@ -119,3 +123,22 @@ def test_save_page_into_an_invalid_folder_raises(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(IndexStateError, match="file"):
         save_page(make_page("words"), tmp_path / "file")
+
+
+def test_only_an_image_that_save_page_wrote_is_opened(tmp_path):
+    page = make_page("Growth by region")
+    saved = save_page(page, tmp_path)
+    sidecar = sidecar_of(saved)
+    assert open_page(saved).text == page.text
+    renamed = saved.with_name("other.jpg")
+    shutil.copy(saved, renamed)
+    shutil.copy(sidecar, sidecar_of(renamed))
+    with pytest.raises(InvalidInputError, match="the name is not the SHA-256 of the content"):
+        open_page(renamed)
+    # A file of another format is not decoded, even with the right name: an EPS file would start Ghostscript.
+    for content in (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EOF\n", red_png()):
+        other = tmp_path / f"{hashlib.sha256(content).hexdigest()}.jpg"
+        other.write_bytes(content)
+        shutil.copy(sidecar, sidecar_of(other))
+        with pytest.raises(InvalidInputError, match="not a readable page"):
+            open_page(other)

@@ -52,7 +52,7 @@ def load(image: Path | Image) -> Float32 | None:
 
     try:
         if isinstance(image, Path):
-            with pillow.open(image) as file:
+            with pillow.open(image, formats=("JPEG",)) as file:
                 file.draft("L", (_MAX_SIDE, _MAX_SIDE))
                 image = file.convert("L")
         gray = image.convert("L")
