@@ -59,6 +59,12 @@ except JinaRagError as error:
 else:
     raise AssertionError("no server answers there")
 """,
+    "images": """
+from PIL import Image
+from jina_rag.image_formats import readable_formats
+assert readable_formats(bytes([0, 0, 0, 24]) + b"ftypheic" + bytes(12)) == ("HEIF",)
+assert "HEIF" in Image.OPEN
+""",
     "eval": """
 from jina_rag.evaluation.cleaning import Cleaning, Languages
 from jina_rag.evaluation.mteb import JinaRagSearch, find_tasks
@@ -74,6 +80,8 @@ MISSING = {
     "llama-index": "from llama_index.embeddings.jina_rag import JinaLocalEmbedding",
     "models": "from jina_rag import load_embedder; load_embedder('jinaai/jina-embeddings-v4')",
     "qdrant": "from jina_rag import DocumentIndex; DocumentIndex.open('http://127.0.0.1:9/pages')",
+    "images": "from jina_rag import load_embedder\n"
+    "load_embedder('lite').encode_document([bytes([0, 0, 0, 24]) + b'ftypheic' + bytes(12)])",
     "eval": "from jina_rag.evaluation import mteb; mteb.JinaRagSearch",
 }
 """Extra → program that must fail with the pip command if the extra is missing."""
