@@ -182,7 +182,7 @@ class _Stream:
         """Start the OCR of a rendered page in an OCR thread; return the page if it needs no OCR."""
         if page.suspects and self._settings.ocr == "never":
             page = warn_about_suspects(page)
-        areas = areas_to_read(page, images, self._settings)
+        areas = areas_to_read(page, images, self._settings, has_exact_words=source.kind == "text")
         if not areas and not page.suspects:
             return page
         # A scanned page has no vector shapes, so regions are detected in the pixels.
@@ -230,19 +230,24 @@ class _Stream:
             return replace(page, warnings=(*page.warnings, warning)).with_prepared(page.prepared)
 
 
-def areas_to_read(page: Page, images: Sequence[Box], settings: IngestSettings) -> list[Box]:
+def areas_to_read(
+    page: Page, images: Sequence[Box], settings: IngestSettings, *, has_exact_words: bool = False
+) -> list[Box]:
     """Return the boxes of a page that OCR reads: the full page, the boxes of the images, or no box.
 
     Args:
         page: The page with the words of the text layer.
         images: Boxes of the raster images, as fractions of the page.
         settings: Settings of the ingestion, for `ocr`, `ocr_min_words` and `ocr_image_share`.
+        has_exact_words: Whether the page was made from a text file, whose words are complete except in images.
 
     Returns:
         Boxes as fractions of the page.
     """
     if settings.ocr == "never":
         return []
+    if has_exact_words:
+        return merge_boxes(images)
     if settings.ocr == "always" or len(page.words) < settings.ocr_min_words:
         return [_FULL_PAGE]
     areas = merge_boxes(images)

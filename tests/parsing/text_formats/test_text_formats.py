@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import io
 from pathlib import Path
 
 import pymupdf
 import pytest
 from helpers.text_files import epub, has_red, red_png
+from PIL import Image, ImageDraw, ImageFont
 
 from jina_rag import load_pages
 from jina_rag.config import IngestSettings, Limits
@@ -206,3 +208,18 @@ def test_page_that_mupdf_cannot_lay_out_is_a_failure_with_a_reason(tmp_path, set
         open_document(source_file(tmp_path / "a.html"), settings),
     ):
         pass
+
+
+def test_ocr_reads_the_images_of_a_text_file_only(tmp_path):
+    (tmp_path / "a.csv").write_text("k,v\n1,2\n3,4\n")
+    (page,) = load_pages(tmp_path / "a.csv", settings=IngestSettings(isolate=False))
+    assert page.text.split() == ["k", "v", "1", "2", "3", "4"]
+    font = ImageFont.load_default(size=48)
+    image = Image.new("RGB", (500, 120), "white")
+    ImageDraw.Draw(image).text((20, 30), "harbour master", fill="black", font=font)
+    file = io.BytesIO()
+    image.save(file, "png")
+    data = base64.b64encode(file.getvalue()).decode()
+    (tmp_path / "b.html").write_text(f'<p>text</p><img src="data:image/png;base64,{data}">')
+    (page,) = load_pages(tmp_path / "b.html", settings=IngestSettings(isolate=False))
+    assert page.text.split() == ["text", "harbour", "master"]
