@@ -432,7 +432,12 @@ def test_image_one_pixel_wide_keeps_width(tmp_path, folder):
 def test_unused_images_are_not_decoded(folder, monkeypatch):
     opened_names = []
     original = Image.open
-    monkeypatch.setattr(Image, "open", lambda file: opened_names.append(Path(file).name) or original(file))
+
+    def record(file, **options):
+        opened_names.append(Path(file).name)
+        return original(file, **options)
+
+    monkeypatch.setattr(Image, "open", record)
     same_image = replace(hit(folder, 4), image_path=folder / "1.png")
     hits = [hit(folder, 1), hit(folder, 2), hit(folder, 3), same_image, hit(folder, 5)]
     context = build_context(hits, max_images=2)
