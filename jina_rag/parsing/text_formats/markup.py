@@ -13,6 +13,7 @@ import html
 import io
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from jina_rag.parsing.text_formats.mail import Mail, read_mail
 
 _STYLE: Final = """
 body { font-family: sans-serif; }
-pre { font-family: monospace; font-size: 0.8em; white-space: pre-wrap; }
+pre { font-family: monospace; font-size: 0.8em; margin: 0; }
 p.h1 { font-size: 2em; font-weight: bold; }
 p.h2 { font-size: 1.5em; font-weight: bold; }
 p.h3 { font-size: 1.2em; font-weight: bold; }
@@ -42,8 +43,14 @@ _SAMPLE_BYTES = 64 * 1024
 """Bytes from which the character encoding and the delimiter of a table are determined."""
 _ROWS_PER_HEAD = 25
 """Number of rows after which the first row of a table is repeated, so that each full page shows the column names."""
-_WIDE_TABLE = 8
-"""Number of columns from which the pages of a table are landscape."""
+_PORTRAIT_CHARACTERS, _LANDSCAPE_CHARACTERS = 100, 170
+"""Characters of a row of a table that fit the width of a page. Wider tables continue in further tables."""
+_MAX_CELL: Final = 24
+"""Characters of a cell from which the cell is expected to wrap."""
+_SAMPLE_ROWS: Final = 200
+"""Rows from which the widths of the columns of a table are estimated."""
+_LINES_PER_BLOCK: Final = 100
+"""Number of lines of plain text in one element. To draw a page, MuPDF walks through all lines of its elements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +152,13 @@ def _markdown(text: str) -> str:
 def _plain(text: str) -> str:
     # A form feed starts a page. MuPDF ignores other control characters.
     pages = text.expandtabs(8).split("\f")
-    return '<div style="page-break-after: always"></div>'.join(f"<pre>{html.escape(page)}</pre>" for page in pages)
+    return '<div style="page-break-after: always"></div>'.join(map(_lines, pages))
+
+
+def _lines(text: str) -> str:
+    lines = text.split("\n")
+    blocks = ("\n".join(lines[at : at + _LINES_PER_BLOCK]) for at in range(0, len(lines), _LINES_PER_BLOCK))
+    return "".join(f"<pre>{html.escape(block)}</pre>" for block in blocks)
 
 
 def _table(text: str) -> Markup:
@@ -156,24 +169,58 @@ def _table(text: str) -> Markup:
     # The whole text may be one quoted field.
     csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     rows = csv.reader(io.StringIO(text, newline=""), dialect)
-    head = next(rows, [])
-    is_wide = len(head) >= _WIDE_TABLE
+    sample = list(itertools.islice(rows, 1 + _SAMPLE_ROWS))
+    head, first_rows = (sample[0], sample[1:]) if sample else ([], [])
+    widths = _column_widths(sample)
+    is_wide = sum(widths) > _PORTRAIT_CHARACTERS
+    blocks = _column_blocks(widths, _LANDSCAPE_CHARACTERS if is_wide else _PORTRAIT_CHARACTERS)
     size = 0.7 if is_wide else 0.85
-    tables = (f'<table style="font-size: {size}em">{_rows(head, part)}</table>' for part in _parts(rows))
+    tables = (
+        f'<table style="font-size: {size}em">{_rows(head, part, columns)}</table>'
+        for part in _parts(itertools.chain(first_rows, rows), len(widths))
+        for columns in blocks
+    )
     return Markup(_document("".join(tables)), is_wide)
 
 
-def _parts(rows: Iterator[list[str]]) -> Iterator[list[list[str]]]:
-    part = list(itertools.islice(rows, _ROWS_PER_HEAD))
-    yield part
-    while part := list(itertools.islice(rows, _ROWS_PER_HEAD)):
-        yield part
+def _column_widths(rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return the estimated width of each column in characters, with the space between two columns."""
+    widths: list[int] = []
+    for row in rows:
+        widths += [1] * (len(row) - len(widths))
+        for column, cell in enumerate(row):
+            length = sum(2 if unicodedata.east_asian_width(sign) in "WF" else 1 for sign in cell[:_MAX_CELL])
+            widths[column] = max(widths[column], min(length, _MAX_CELL) + 2)
+    return widths
 
 
-def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    names = "".join(f"<th>{html.escape(cell)}</th>" for cell in head)
-    lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in rows)
-    return f"<tr>{names}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines)
+def _column_blocks(widths: Sequence[int], limit: int) -> list[list[int]]:
+    """Return the columns of each table of a part of the rows. The first column is in each table, as the row's name."""
+    blocks: list[list[int]] = [[]]
+    total = 0
+    for column, width in enumerate(widths):
+        if len(blocks[-1]) > 1 and total + width > limit:
+            blocks.append([0])
+            total = widths[0]
+        blocks[-1].append(column)
+        total += width
+    return blocks
+
+
+def _parts(rows: Iterator[list[str]], columns: int) -> Iterator[list[list[str]]]:
+    """Yield groups of rows with the same number of cells. Cells of longer rows behind the sample are one cell."""
+    is_first = True
+    while (part := list(itertools.islice(rows, _ROWS_PER_HEAD))) or is_first:
+        is_first = False
+        yield [[*row[: columns - 1], " ".join(row[columns - 1 :])] if len(row) > columns > 0 else row for row in part]
+
+
+def _rows(head: Sequence[str], rows: Sequence[Sequence[str]], columns: Sequence[int]) -> str:
+    def cells(row: Sequence[str], element: str) -> str:
+        texts = (html.escape(row[column]) if column < len(row) else "" for column in columns)
+        return "<tr>" + "".join(f"<{element}>{text}</{element}>" for text in texts) + "</tr>"
+
+    return cells(head, "th") + "".join(cells(row, "td") for row in rows)
 
 
 def _mail(mail: Mail) -> Markup:

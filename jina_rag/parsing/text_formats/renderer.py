@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any, Final
@@ -23,6 +24,20 @@ from jina_rag.types import Box, SuspectText, Word
 _A4: Final = (595.0, 842.0)
 """Width and height of a page in points."""
 _FONT_SIZE: Final = 11
+_USER_STYLE: Final = (
+    "body { overflow-wrap: break-word; } pre { white-space: pre-wrap; } td, th { overflow-wrap: normal; }"
+)
+"""Style of all documents: long words and lines of code continue on the next line instead of beyond the page. In tables,
+MuPDF would break short words, too."""
+_MARGIN: Final = 36
+"""Space in points between a table that is wider than a page and the right edge of the wider page."""
+_MAX_WIDTH: Final = 2_400
+"""Maximum width of a page in points."""
+_MEASURED_PAGES: Final = 500
+"""Number of pages whose width is measured."""
+_CUT: Final = (
+    "The text is wider than the page, and its right part is missing. Convert the file to PDF to index all text."
+)
 _UNREADABLE: Final = "The file cannot be read as text"
 _MIN_CONTRAST: Final = 12
 """Difference of the brightest and the darkest value of a color, 0 to 255, below which a word cannot be seen."""
@@ -51,13 +66,35 @@ class TextRenderer(PyMuPdfRenderer):
             else:
                 markup = to_html(path, kind)
                 content, file_type = markup.html.encode("utf-8", "replace"), "html"
+            self._pymupdf.mupdf.fz_set_user_css(_USER_STYLE)
             self._document = self._pymupdf.open(stream=content, filetype=file_type)
             resources.callback(self._document.close)
             if self._document.needs_pass:
                 raise DocumentError("The file is protected. Convert the file to PDF with a program that can open it.")
-            width, height = reversed(_A4) if markup.is_wide else _A4
-            self._document.layout(width=width, height=height, fontsize=_FONT_SIZE)
-            return self._document.page_count, _warnings(markup)
+            is_cut = self._lay_out(*(reversed(_A4) if markup.is_wide else _A4))
+            return self._document.page_count, (*_warnings(markup), *[_CUT] * is_cut)
+
+    def _lay_out(self, width: float, height: float) -> bool:
+        """Lay out the pages, wider if a table or an image is wider. Return whether text is still beyond the edge."""
+        self._document.layout(width=width, height=height, fontsize=_FONT_SIZE)
+        right = self._right_edge()
+        if right <= width:
+            return False
+        wider = min(right + _MARGIN, _MAX_WIDTH)
+        self._document.layout(width=wider, height=height * wider / width, fontsize=_FONT_SIZE)
+        return self._right_edge() > wider
+
+    def _right_edge(self) -> float:
+        """Return the right edge of the contents of the widest page, in points."""
+        mupdf = self._pymupdf.mupdf
+        right = 0.0
+        for page in itertools.islice(self._document, _MEASURED_PAGES):
+            box = mupdf.FzRect(mupdf.FzRect.Fixed_EMPTY)
+            device = mupdf.fz_new_bbox_device(box)
+            mupdf.fz_run_page(page.this, device, mupdf.FzMatrix(), mupdf.FzCookie())
+            mupdf.fz_close_device(device)
+            right = max(right, box.x1)
+        return right
 
     def _read(self, number: int, warnings: list[str]) -> PageContents:
         page = self._document.load_page(number - 1)

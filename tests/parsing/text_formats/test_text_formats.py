@@ -160,7 +160,7 @@ def test_each_full_page_of_a_long_table_has_the_names_of_the_columns(tmp_path, s
 
 def test_wide_table_has_landscape_pages(tmp_path, settings):
     path = tmp_path / "a.csv"
-    path.write_text(",".join(f"c{n}" for n in range(12)) + "\n" + ",".join("1" for _ in range(12)))
+    path.write_text(",".join(f"column {n}" for n in range(12)) + "\n" + ",".join("1" for _ in range(12)))
     (page,) = pages_of(path, settings)
     assert page.screenshot.image.width > page.screenshot.image.height
 
@@ -223,3 +223,54 @@ def test_ocr_reads_the_images_of_a_text_file_only(tmp_path):
     (tmp_path / "b.html").write_text(f'<p>text</p><img src="data:image/png;base64,{data}">')
     (page,) = load_pages(tmp_path / "b.html", settings=IngestSettings(isolate=False))
     assert page.text.split() == ["text", "harbour", "master"]
+
+
+@pytest.mark.parametrize("columns", [3, 12, 30, 60])
+def test_each_cell_of_a_wide_table_is_on_a_page(tmp_path, settings, columns):
+    rows = [[f"column{n}" for n in range(columns)], *([f"v{row}x{n}" for n in range(columns)] for row in range(10))]
+    pages = texts_of(tmp_path / "a.csv", "\n".join(map(",".join, rows)), settings)
+    words = " ".join(pages).split()
+    assert {cell for row in rows for cell in row} <= set(words)
+    repeated_count = {name: words.count(name) for name in ("column1", "v3x1")}
+    assert set(repeated_count.values()) == {1}, "only the first column is repeated"
+
+
+def test_rows_longer_than_the_others_keep_their_cells(tmp_path, settings):
+    content = "a,b\n1,2,3\n4\n" + "5,6\n" * 300 + "7,8,late,cells\n"
+    words = " ".join(texts_of(tmp_path / "a.csv", content, settings)).split()
+    assert {"3", "4", "7", "8", "late", "cells"} <= set(words)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.md", "|" + "|".join(f"w{n}" * 3 for n in range(30)) + "|\n|" + "---|" * 30),
+        ("a.html", "<table><tr>" + "".join(f"<td>{f'w{n}' * 3}</td>" for n in range(30)) + "</tr></table>"),
+        ("b.html", "<pre>" + " ".join(f"w{n}" * 3 for n in range(300)) + "</pre>"),
+        ("c.md", "```\n" + " ".join(f"w{n}" * 3 for n in range(300)) + "\n```"),
+        ("a.epub", epub(["<pre>" + " ".join(f"w{n}" * 3 for n in range(300)) + "</pre>"])),
+    ],
+)
+def test_content_wider_than_a_page_is_not_lost(tmp_path, settings, name, content):
+    text = content if isinstance(content, str) else " ".join(f"w{n}" * 3 for n in range(300))
+    expected = [f"w{n}" * 3 for n in range(300) if f"w{n}w{n}w{n}" in text]
+    assert " ".join(texts_of(tmp_path / name, content, settings)).split() == expected
+
+
+def test_word_longer_than_a_line_continues_on_the_next_line(tmp_path, settings):
+    word = "".join(f"{n:04d}" for n in range(200))
+    for name in ("a.txt", "a.html", "a.md"):
+        assert "".join(" ".join(texts_of(tmp_path / name, word, settings)).split()) == word
+
+
+def test_content_beyond_the_widest_page_is_a_warning(tmp_path, settings):
+    path = tmp_path / "a.html"
+    path.write_text('<div style="width:9000px">' + "word " * 900 + "</div>")
+    (page, *_) = pages_of(path, settings)
+    assert "wider than the page" in page.warnings[0]
+
+
+def test_empty_lines_and_lines_around_blocks_keep_their_order(tmp_path, settings):
+    lines = [str(n) if n % 7 else "" for n in range(1000)]
+    words = " ".join(texts_of(tmp_path / "a.txt", "\n".join(lines), settings)).split()
+    assert words == [line for line in lines if line]
