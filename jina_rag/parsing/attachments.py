@@ -22,6 +22,7 @@ from pathlib import Path
 
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, LimitExceededError
+from jina_rag.parsing.attachment_base import AttachmentReader
 from jina_rag.parsing.attachment_names import (
     SEPARATOR,
     attachment_names,
@@ -29,7 +30,7 @@ from jina_rag.parsing.attachment_names import (
     enumerate_names,
     temporary_name,
 )
-from jina_rag.parsing.attachment_readers import AttachmentReader, may_have_attachments
+from jina_rag.parsing.attachment_readers import may_have_attachments
 from jina_rag.parsing.sources import Attachment, Skipped, SourceFile, classify
 from jina_rag.parsing.workers.attachments import IsolatedAttachments, open_attachments_isolated
 from jina_rag.parsing.workers.cancellation import Stop

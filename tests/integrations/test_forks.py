@@ -27,12 +27,6 @@ def answer(name):
 
 LANGCHAIN = """
 from langchain_jina_rag import JinaPageRetriever, JinaVectorStore
-
-with DocumentIndex.open("kb") as index:
-    index.add(["pump"], ids=["p0"])
-opened = DocumentIndex.open("kb")
-retriever, store = JinaPageRetriever(index="kb"), JinaVectorStore("kb")
-passed = JinaPageRetriever(index=opened)
 calls = {
     "retriever": lambda: retriever.invoke("pump"),
     "passed": lambda: passed.invoke("pump"),
@@ -47,12 +41,6 @@ LLAMA_INDEX = """
 from llama_index.core.schema import TextNode
 from llama_index.retrievers.jina_rag import JinaPageRetriever
 from llama_index.vector_stores.jina_rag import JinaVectorStore
-
-with DocumentIndex.open("kb") as index:
-    index.add(["pump"], ids=["p0"])
-opened = DocumentIndex.open("kb")
-retriever, store = JinaPageRetriever(index="kb"), JinaVectorStore("kb")
-passed = JinaPageRetriever(index=opened)
 calls = {
     "retriever": lambda: retriever.retrieve("pump"),
     "passed": lambda: passed.retrieve("pump"),
@@ -61,6 +49,14 @@ calls = {
     "add": lambda: store.add([TextNode(text="child", id_="child")]),
     "delete": lambda: store.delete_nodes(["p0"]),
 }
+"""
+
+SETUP = """
+with DocumentIndex.open("kb") as index:
+    index.add(["pump"], ids=["p0"])
+opened = DocumentIndex.open("kb")
+retriever, store = JinaPageRetriever(index="kb"), JinaVectorStore("kb")
+passed = JinaPageRetriever(index=opened)
 """
 
 CHECKS = """
@@ -90,7 +86,7 @@ with DocumentIndex.open("kb") as index:
 @pytest.mark.parametrize("framework", ["langchain", "llama_index"])
 def test_adapter_of_an_open_index_raises_in_a_child_and_works_after_the_index_is_closed(tmp_path, framework):
     pytest.importorskip({"langchain": "langchain_core", "llama_index": "llama_index.core"}[framework])
-    script = PRELUDE + {"langchain": LANGCHAIN, "llama_index": LLAMA_INDEX}[framework] + textwrap.dedent(CHECKS)
+    script = PRELUDE + {"langchain": LANGCHAIN, "llama_index": LLAMA_INDEX}[framework] + SETUP + textwrap.dedent(CHECKS)
     process = subprocess.run(
         [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False
     )

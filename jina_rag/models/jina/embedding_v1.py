@@ -23,7 +23,7 @@ from jina_rag.errors import CheckpointError, InvalidInputError
 from jina_rag.inputs import EncodeSettings, as_input_list, check_truncate_dim, length_limit, text_of
 from jina_rag.models.jina.text_tokens import TextTokenizer
 from jina_rag.models.runtime.batching import BatchRunner, Reader
-from jina_rag.models.runtime.checkpoints import Checkpoint, CheckpointModel, invalid_config
+from jina_rag.models.runtime.checkpoints import Checkpoint, CheckpointModel, config_errors
 from jina_rag.models.runtime.config_schemas import POOLING, SENTENCE_TRANSFORMER
 from jina_rag.models.runtime.devices import HostCopy, Placement, in_host_memory, no_autocast, to_device
 from jina_rag.models.runtime.output_checks import check_vectors
@@ -173,7 +173,7 @@ def _empty_encoder(checkpoint: Checkpoint) -> Any:  # noqa: ANN401  # transforme
     from transformers import T5Config, T5EncoderModel
 
     options = {key: value for key, value in checkpoint.config.items() if key != "architectures"}
-    with invalid_config(checkpoint), init_empty_weights(include_buffers=False):
+    with config_errors(checkpoint), init_empty_weights(include_buffers=False):
         module = T5EncoderModel(T5Config(**options))
     # `embed_tokens` and `shared` are one table; only the key `shared` of the weight file is loaded.
     del module.encoder.embed_tokens

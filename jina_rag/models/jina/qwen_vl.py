@@ -30,7 +30,7 @@ from jina_rag.models.jina.image_patches import ImagePatcher
 from jina_rag.models.jina.text_tokens import TextTokenizer
 from jina_rag.models.jina.vision_attention import VisionTower
 from jina_rag.models.jina.vl_prompts import Int64, PlacedImage, Prompt, Segment, join_texts, mrope_positions
-from jina_rag.models.runtime.checkpoints import Checkpoint, invalid_config
+from jina_rag.models.runtime.checkpoints import Checkpoint, config_errors
 from jina_rag.models.runtime.devices import Placement, in_host_memory, to_device
 from jina_rag.models.runtime.kv_cache import KVCache, attend_with_cache
 from jina_rag.models.runtime.offload import OffloadedWeights
@@ -268,7 +268,7 @@ def _build(checkpoint: Checkpoint, kind: str) -> Any:  # noqa: ANN401  # one of 
 
     options = {key: value for key, value in checkpoint.config.items() if key not in _IGNORED_CONFIG_KEYS}
     is_qwen2_5 = kind == "qwen2_5_vl"
-    with invalid_config(checkpoint), _silence_transformers(), init_empty_weights(include_buffers=False):
+    with config_errors(checkpoint), _silence_transformers(), init_empty_weights(include_buffers=False):
         config = (Qwen2_5_VLConfig if is_qwen2_5 else Qwen2VLConfig)(**options)
         config._attn_implementation = "sdpa"
         vision = config.vision_config

@@ -85,7 +85,7 @@ class Checkpoint:
 
 
 @contextmanager
-def invalid_config(checkpoint: Checkpoint) -> Iterator[None]:
+def config_errors(checkpoint: Checkpoint) -> Iterator[None]:
     """Convert each error that the construction of a module raises: only the config can cause it.
 
     Args:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from jina_rag._extras import require
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, LimitExceededError, PasswordRequiredError
-from jina_rag.parsing.attachment_readers import AttachmentReader
+from jina_rag.parsing.attachment_base import AttachmentReader
 from jina_rag.parsing.documents import renderer_names
 from jina_rag.parsing.pdf.base import Handle
 from jina_rag.parsing.pdf.document_warnings import BEYOND_REPAIR, encryption_message

@@ -11,7 +11,7 @@ from typing import Final
 
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError
-from jina_rag.parsing.attachment_readers import AttachmentReader
+from jina_rag.parsing.attachment_base import AttachmentReader
 from jina_rag.parsing.sources import SourceFile
 
 _FIELDS: Final = ("From", "To", "Cc", "Date", "Subject")

@@ -10,7 +10,8 @@ from typing import Any
 
 from jina_rag.config import IngestSettings
 from jina_rag.errors import DocumentError, MissingDependencyError
-from jina_rag.parsing.attachment_readers import AttachmentReader, open_attachments
+from jina_rag.parsing.attachment_base import AttachmentReader
+from jina_rag.parsing.attachment_readers import open_attachments
 from jina_rag.parsing.documents import renderer_names
 from jina_rag.parsing.sources import SourceFile
 from jina_rag.parsing.workers import ipc

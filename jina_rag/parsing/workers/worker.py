@@ -13,7 +13,8 @@ from typing import Any
 
 from jina_rag.config import IngestSettings, Limits
 from jina_rag.errors import DocumentError, JinaRagError, LimitExceededError
-from jina_rag.parsing.attachment_readers import AttachmentReader, open_attachments
+from jina_rag.parsing.attachment_base import AttachmentReader
+from jina_rag.parsing.attachment_readers import open_attachments
 from jina_rag.parsing.documents import open_alone
 from jina_rag.parsing.preparation import prepare
 from jina_rag.parsing.renderer import Renderer, is_out_of_memory
