@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -29,6 +30,7 @@ from jina_rag.parsing.pdf.document_warnings import (
 )
 from jina_rag.parsing.pdf.pymupdf_contents import has_colored_picture, has_hidden_content
 from jina_rag.parsing.pdf.pymupdf_fonts import undescribed_fonts
+from jina_rag.parsing.pdf.pymupdf_ligatures import LigatureMaps
 from jina_rag.parsing.pdf.pymupdf_runs import LostTextFonts, read_runs
 from jina_rag.parsing.pdf.pymupdf_shapes import find_drawings
 from jina_rag.parsing.pdf.pymupdf_structure import count_pages, repair_page, replace_missing_page
@@ -56,6 +58,7 @@ class PyMuPdfRenderer(PdfRenderer):
 
     _lock = LOCK
     _lost_text_fonts: LostTextFonts | None = None
+    _ligature_maps: LigatureMaps | None = None
     _lost_characters = 0
     """Number of characters without a valid code on the page whose words were read last."""
 
@@ -94,6 +97,8 @@ class PyMuPdfRenderer(PdfRenderer):
         if replace_missing_page(self._pymupdf, self._document, number):
             warnings.append(MISSING_PAGE)
         unit = repair_page(self._pymupdf, self._document, number)
+        self._ligature_maps = self._ligature_maps or LigatureMaps(self._document)
+        attempt(partial(self._ligature_maps.complete, number), None, "fonts", warnings)
         page = self._document.load_page(number - 1)
         width, height = page.rect.width * unit, page.rect.height * unit
         if not (width > 0 and height > 0):
